@@ -1,0 +1,179 @@
+"""The server's settings: what each means, its unit and its default.
+
+A flag beats a `MUSTER_*` environment variable, which beats the TOML file, which beats the
+default; `server/config.py` does that reading.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from server.address import Address
+
+PREFIX = "MUSTER_"
+SQLITE = "sqlite:///"
+POSTGRESQL = "postgresql+asyncpg://"
+
+
+def parse_duration(value: object) -> object:
+    """Return a `timedelta` for plain seconds; pydantic reads every other form itself."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number of seconds")
+    if not isinstance(value, str | int | float):
+        return value
+    try:
+        seconds = float(value)
+    except ValueError:
+        return value
+    try:
+        return timedelta(seconds=seconds)
+    except (ValueError, OverflowError):
+        raise ValueError("should be a finite number of seconds") from None
+
+
+def parse_address(value: object) -> object:
+    """Return an `Address` for text; anything else is left to pydantic."""
+    return Address.parse(value) if isinstance(value, str) else value
+
+
+def parse_folder(value: object) -> object:
+    """Return an absolute path, so that a later change of folder cannot move the data."""
+    return Path(value).expanduser().absolute() if isinstance(value, str | Path) and value else value
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
+Listen = Annotated[Address, BeforeValidator(parse_address), NoDecode]
+Folder = Annotated[Path, BeforeValidator(parse_folder)]
+Count = Annotated[int, Field(gt=0)]
+
+
+def _sqlite_in_data_dir(earlier: dict[str, Any]) -> str:
+    """Return the default database, or nothing where the folder itself is wrong."""
+    folder = earlier.get("data_dir")
+    return f"{SQLITE}{folder / 'muster.db'}" if folder else ""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set about a server. Durations are seconds or ISO 8601."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+    data_dir: Folder = Field(default_factory=lambda: platformdirs.user_data_path("muster"))
+    """Folder for everything the server keeps; created on first start."""
+
+    insecure: bool = False
+    """Allow listening beyond this machine although nobody has to log in yet."""
+
+    grpc_listen: Listen = Address("127.0.0.1", 50051)
+    """Where gRPC is served, as HOST:PORT; port 0 takes a free one."""
+
+    http_listen: Listen = Address("127.0.0.1", 8080)
+    """Where health, metrics and pages are served, as HOST:PORT; port 0 takes a free one."""
+
+    database_url: str = Field(default_factory=_sqlite_in_data_dir, repr=False)
+    """The database: sqlite:///FILE or postgresql+asyncpg://… (default: muster.db in data_dir)."""
+
+    heartbeat_interval: Duration = timedelta(seconds=10)
+    """How often an agent reports that it is alive."""
+
+    lease: Duration = timedelta(seconds=30)
+    """How long a task stays with an agent that has gone silent."""
+
+    kill_grace: Duration = timedelta(seconds=10)
+    """How long a cancelled or late task may clean up before it is killed."""
+
+    deadline_slack: Duration = timedelta(seconds=20)
+    """How much later than the agent the server ends a task that runs too long."""
+
+    start_grace: Duration = timedelta(seconds=60)
+    """How long agents have to return after a server start before their tasks are lost."""
+
+    claim_to_start: Duration = timedelta(seconds=60)
+    """How long an agent has from receiving a task to starting it."""
+
+    infra_retry_limit: Annotated[int, Field(ge=0)] = 3
+    """How often a task that was lost with its agent is queued again."""
+
+    retry_backoff: Duration = timedelta(seconds=1)
+    """How long a failed task waits before its first retry; each further wait is doubled."""
+
+    retry_backoff_max: Duration = timedelta(seconds=60)
+    """The longest wait between two tries of a task."""
+
+    log_settle: Duration = timedelta(seconds=2)
+    """How long late lines of an ended v1 task are waited for before its log counts as complete."""
+
+    log_incomplete_after: Duration = timedelta(seconds=60)
+    """How long an ended task's missing lines are waited for before the log is called incomplete."""
+
+    writer_queue: Count = 10_000
+    """How many changes may wait to be written before new work is refused."""
+
+    writer_batch: Count = 1_000
+    """How many changes go into one transaction at most."""
+
+    shutdown_grace: Duration = timedelta(seconds=10)
+    """How long running calls may take to end when the server stops."""
+
+    max_receive_bytes: Count = 16 * 1024 * 1024
+    """The largest gRPC message taken from a client, in bytes."""
+
+    max_send_bytes: Count = 16 * 1024 * 1024
+    """The largest gRPC message sent to a client, in bytes."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe messages the server logs."""
+
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """How messages are written to stderr; auto is console on a terminal and json elsewhere."""
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The database's file, or None where the database is PostgreSQL."""
+        if self.database_url.startswith(SQLITE):
+            return Path(self.database_url.removeprefix(SQLITE))
+        return None
+
+    @field_validator("grpc_listen", "http_listen")
+    @classmethod
+    def _stays_on_this_machine(cls, address: Address, info: ValidationInfo) -> Address:
+        if address.is_loopback or info.data.get("insecure", True):
+            return address
+        raise ValueError(
+            f"{address} can be reached from other machines and nobody has to log in yet;"
+            " say --insecure if that is meant"
+        )
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_a_database_we_know(cls, url: str) -> str:
+        if url.startswith(POSTGRESQL) or not url:
+            return url
+        if url.startswith(SQLITE) and url.removeprefix(SQLITE) not in {"", ":memory:"}:
+            return url
+        raise ValueError(f"should be {SQLITE}FILE or {POSTGRESQL}USER@HOST/DATABASE")
+
+    @field_validator("lease")
+    @classmethod
+    def _outlasts_a_heartbeat(cls, lease: timedelta, info: ValidationInfo) -> timedelta:
+        if lease > info.data.get("heartbeat_interval", timedelta(0)):
+            return lease
+        raise ValueError("should be longer than heartbeat_interval")
+
+    @field_validator("retry_backoff_max")
+    @classmethod
+    def _is_no_less_than_the_first(cls, longest: timedelta, info: ValidationInfo) -> timedelta:
+        if longest >= info.data.get("retry_backoff", timedelta(0)):
+            return longest
+        raise ValueError("should be no less than retry_backoff")

@@ -1,0 +1,139 @@
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from server.address import Address
+from server.config import load, warnings_about
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("MUSTER_")]:
+        monkeypatch.delenv(name)
+
+
+def refusal(capsys, *argv):
+    """Return the lines that a refused start leaves on stderr."""
+    with pytest.raises(SystemExit) as end:
+        load(argv)
+    assert end.value.code == 2
+    return capsys.readouterr().err.splitlines()
+
+
+def test_defaults_are_those_of_the_contract():
+    settings = load([])
+    assert settings.grpc_listen == Address("127.0.0.1", 50051)
+    assert settings.http_listen == Address("127.0.0.1", 8080)
+    assert settings.heartbeat_interval == timedelta(seconds=10)
+    assert settings.lease == timedelta(seconds=30)
+    assert settings.start_grace == timedelta(seconds=60)
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path, monkeypatch):
+    file = tmp_path / "muster.toml"
+    file.write_text("writer_batch = 1\nwriter_queue = 2\nkill_grace = 3\n")
+    monkeypatch.setenv("MUSTER_WRITER_QUEUE", "20")
+    monkeypatch.setenv("MUSTER_WRITER_BATCH", "10")
+    settings = load(["--config", str(file), "--writer-batch", "100"])
+    assert settings.writer_batch == 100
+    assert settings.writer_queue == 20
+    assert settings.kill_grace == timedelta(seconds=3)
+
+
+def test_the_environment_can_name_the_file(tmp_path, monkeypatch):
+    file = tmp_path / "muster.toml"
+    file.write_text('log_level = "debug"\n')
+    monkeypatch.setenv("MUSTER_CONFIG", str(file))
+    assert load([]).log_level == "debug"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30", 30), ("2.5", 2.5), ("PT1M", 60), ("0.05", 0.05)]
+)
+def test_durations_are_seconds_or_iso(text, seconds):
+    assert load(["--kill-grace", text]).kill_grace == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "inf", "nan", "soon", "1e400", ""])
+def test_a_duration_that_is_none_is_refused(capsys, text):
+    (line,) = refusal(capsys, f"--kill-grace={text}")
+    assert line.startswith("--kill-grace: ")
+
+
+def test_every_bad_value_gets_one_line_that_names_where_it_came_from(capsys, tmp_path, monkeypatch):
+    file = tmp_path / "muster.toml"
+    file.write_text("misspelt = 1\nwriter_queue = -1\n")
+    monkeypatch.setenv("MUSTER_HTTP_LISTEN", "8080")
+    lines = refusal(capsys, "--config", str(file), "--log-level", "loud")
+    assert sorted(line.partition(": ")[0] for line in lines) == sorted(
+        ["--log-level", str(file), str(file), "MUSTER_HTTP_LISTEN"]
+    )
+    assert any("there is no such setting" in line for line in lines)
+
+
+def test_an_unknown_flag_is_refused(capsys):
+    assert "No such option '--colour'." in refusal(capsys, "--colour", "red")[-1]
+
+
+def test_a_broken_file_is_refused_by_name(capsys, tmp_path):
+    file = tmp_path / "muster.toml"
+    file.write_text("lease = [")
+    (line,) = refusal(capsys, "--config", str(file))
+    assert line.startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "example.org:0"])
+def test_listening_beyond_this_machine_needs_insecure(capsys, address):
+    (line,) = refusal(capsys, "--grpc-listen", address)
+    assert "--insecure" in line
+    settings = load(["--grpc-listen", address, "--insecure"])
+    assert any("EVERYBODY" in warning for warning in warnings_about(settings, {}))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:65535", "localhost:80", "127.9.9.9:1"])
+def test_listening_on_this_machine_needs_nothing(address):
+    settings = load(["--http-listen", address])
+    assert str(settings.http_listen) == address
+    assert warnings_about(settings, {}) == []
+
+
+@pytest.mark.parametrize("address", ["", "1", "host", "host:", ":1", "::1:80", "h:65536", "h:²"])
+def test_an_address_of_another_form_is_refused(address):
+    with pytest.raises(ValueError, match=r"HOST:PORT|port"):
+        Address.parse(address)
+
+
+def test_the_database_is_a_file_in_the_data_folder_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load(["--data-dir", "here"]).sqlite_file == tmp_path / "here" / "muster.db"
+    assert load(["--database-url", "sqlite:////x/y.db"]).sqlite_file == Path("/x/y.db")
+    assert load(["--database-url", "postgresql+asyncpg://u@h/d"]).sqlite_file is None
+
+
+def test_a_database_url_with_a_password_is_never_shown(capsys):
+    refused = "mysql://root:hunter2@host/db"
+    assert "hunter2" not in "".join(refusal(capsys, "--database-url", refused))
+    assert "hunter2" not in repr(load(["--database-url", "postgresql+asyncpg://u:hunter2@h/d"]))
+
+
+def test_a_lease_outlasts_a_heartbeat(capsys):
+    (line,) = refusal(capsys, "--lease", "10")
+    assert line == "--lease: should be longer than heartbeat_interval"
+
+
+def test_a_misspelt_variable_is_reported_and_those_of_other_programs_are_not():
+    variables = ["MUSTER_LEASES", "MUSTER_LEASE", "MUSTER_AGENT_SLOTS", "MUSTER_SERVER", "HOME"]
+    (warning,) = warnings_about(load([]), dict.fromkeys(variables, "1"))
+    assert warning.startswith("MUSTER_LEASES ")
+
+
+def test_help_tells_every_setting_with_its_variable_and_default(capsys):
+    with pytest.raises(SystemExit) as end:
+        load(["--help"])
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--heartbeat-interval DURATION" in text
+    assert "MUSTER_HEARTBEAT_INTERVAL" in text
+    assert "the user's data folder" in text
