@@ -1,0 +1,93 @@
+"""Calls to the control plane."""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Concatenate, ParamSpec, TypeVar
+
+import grpc
+from grpc import aio
+
+from cli.errors import refusal
+from cli.settings import Settings, current_settings
+from generated.agent.v1.agent_pb2_grpc import AgentServiceStub
+from generated.pipeline.v1.pipeline_pb2_grpc import PipelineServiceStub
+from generated.stream.v1.stream_pb2_grpc import StreamServiceStub
+from generated.task.v1.task_pb2_grpc import TaskServiceStub
+
+CALL_LIMIT = timedelta(seconds=30)
+LOOPBACK = ("127.", "localhost:", "[::1]:")
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+
+
+class Api:
+    """The control plane's services as this caller sees them."""
+
+    def __init__(self, channel: aio.Channel, settings: Settings) -> None:
+        self.settings = settings
+        self.tasks = TaskServiceStub(channel)
+        self.pipelines = PipelineServiceStub(channel)
+        self.agents = AgentServiceStub(channel)
+        self.streams = StreamServiceStub(channel)
+        namespace = settings.namespace
+        self.metadata = aio.Metadata(*([("muster-namespace", namespace)] if namespace else []))
+
+    async def call(
+        self, method: aio.UnaryUnaryMultiCallable[Request, Response], request: Request
+    ) -> Response:
+        """Return the answer to one call.
+
+        Raises:
+            grpc.aio.AioRpcError: when it is refused or not answered in time; `connect` turns it
+                into a message.
+        """
+        return await method(request, metadata=self.metadata, timeout=CALL_LIMIT.total_seconds())
+
+
+@asynccontextmanager
+async def connect(settings: Settings) -> AsyncIterator[Api]:
+    """Give access to the control plane; a call that fails inside leaves as a `Refusal`."""
+    channel = aio.insecure_channel(settings.server, options=_channel_options(settings.server))
+    try:
+        yield Api(channel, settings)
+    except grpc.aio.AioRpcError as error:
+        raise refusal(error, settings.server) from error
+    finally:
+        await channel.close()
+
+
+def with_api(
+    command: Callable[Concatenate[Api, Params], Awaitable[Result]],
+) -> Callable[Params, Result]:
+    """Make a command of a coroutine function that talks to the control plane."""
+
+    @functools.wraps(command)
+    def run(*args: Params.args, **kwargs: Params.kwargs) -> Result:
+        async def within() -> Result:
+            async with connect(current_settings()) as api:
+                return await command(api, *args, **kwargs)
+
+        return asyncio.run(within())
+
+    return run
+
+
+def _channel_options(server: str) -> list[tuple[str, int]]:
+    """Return how the connection behaves."""
+    options = [
+        ("grpc.max_receive_message_length", 64 * 1024 * 1024),  # a batch of long log lines
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 5_000),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.keepalive_time_ms", 60_000),  # a follower must notice a host that vanished
+        ("grpc.keepalive_timeout_ms", 10_000),
+    ]
+    if server.startswith(LOOPBACK):
+        options.append(("grpc.enable_http_proxy", 0))
+    return options

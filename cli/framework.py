@@ -1,0 +1,137 @@
+"""The kinds of command this program is made of: shared options, examples, late imports."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+import click
+
+from cli.settings import DEFAULT_SERVER, Settings
+
+
+def _remember(ctx: click.Context, option: click.Parameter, value: object) -> None:
+    """Keep a shared option's value; an option that was not given keeps what is there."""
+    if value is not None and option.name is not None:
+        setattr(ctx.ensure_object(Settings), option.name, value)
+
+
+class SharedOption(click.Option):
+    """An option of every command, kept in the settings instead of given to the function."""
+
+    def __init__(
+        self,
+        *names: str,
+        envvar: str | None,
+        text: str,
+        metavar: str | None = None,
+        choices: Sequence[str] = (),
+        is_flag: bool = False,
+    ) -> None:
+        super().__init__(
+            names,
+            envvar=envvar,
+            show_envvar=True,
+            help=text,
+            metavar=metavar,
+            type=click.Choice(choices) if choices else bool if is_flag else str,
+            is_flag=is_flag,
+            flag_value=True if is_flag else None,
+            default=None,
+            expose_value=False,
+            callback=_remember,
+        )
+
+
+def shared_options(*, from_environment: bool) -> list[click.Parameter]:
+    """Return the options of every command; only the root reads the environment.
+
+    A subcommand that read it too would let a variable win over an option given to the root.
+    """
+
+    def variable(name: str) -> str | None:
+        return f"MUSTER_{name}" if from_environment else None
+
+    return [
+        SharedOption(
+            "-o",
+            "--output",
+            envvar=variable("OUTPUT"),
+            choices=("table", "json", "yaml"),
+            text="How to print results (default: table).",
+        ),
+        SharedOption(
+            "--server",
+            envvar=variable("SERVER"),
+            metavar="HOST:PORT",
+            text=f"Where the control plane is (default: {DEFAULT_SERVER}).",
+        ),
+        SharedOption(
+            "--namespace",
+            envvar=variable("NAMESPACE"),
+            metavar="NAME",
+            text="Namespace to work in.",
+        ),
+        SharedOption(
+            "--debug",
+            envvar=variable("DEBUG"),
+            is_flag=True,
+            text="Show the traceback of an unexpected error.",
+        ),
+    ]
+
+
+class Command(click.Command):
+    """A command with the shared options; its epilog holds examples, one a line."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the command's own options, then those of every command."""
+        return [*super().get_params(ctx), *shared_options(from_environment=False)]
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples as they are."""
+        with formatter.section("Examples"):
+            for line in (self.epilog or "").strip().splitlines():
+                formatter.write(f"  {line.strip()}\n")
+
+
+class Group(click.Group):
+    """The commands of one noun."""
+
+    command_class = Command
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the group's own options, then those of every command."""
+        return [*super().get_params(ctx), *shared_options(from_environment=False)]
+
+
+class Late(NamedTuple):
+    """A command that is imported when it is used."""
+
+    module: str
+    help: str
+
+
+class LateGroup(click.Group):
+    """Commands whose modules are imported only when used, so that help comes at once."""
+
+    late: Mapping[str, Late] = {}
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the program's own options, then those of every command."""
+        return [*super().get_params(ctx), *shared_options(from_environment=True)]
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the table."""
+        return list(self.late)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command, imported now."""
+        if cmd_name not in self.late:
+            return None
+        command: click.Command = import_module(self.late[cmd_name].module).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, late.help) for name, late in self.late.items()])
