@@ -1,0 +1,178 @@
+"""What every gRPC call passes: its id, its caller, its errors and its measurements."""
+
+import inspect
+import re
+import time
+from asyncio import CancelledError
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+import structlog
+from grpc_status import rpc_status
+from uuid_utils import uuid7
+
+from server import metrics
+from server.auth import DEFAULT_NAMESPACE, Caller, check_namespace, set_caller
+from server.rpc.errors import INTERNAL, answer_to, to_status
+
+REQUEST_ID = "x-request-id"
+NAMESPACE = "muster-namespace"
+
+# One interceptor serves every service, so messages have any type here.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Behaviour: TypeAlias = "Callable[[Any, Context], Any]"
+
+_SANE_REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+_WORTH_A_WARNING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
+_CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+_BUILDERS: dict[tuple[bool, bool], tuple[str, "Callable[..., Handler]"]] = {
+    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
+    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
+    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
+    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+}
+
+log = structlog.get_logger(__name__)
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Surrounds every call of every service with a `Call`."""
+
+    def __init__(self) -> None:
+        self._wrapped: dict[str, tuple[Handler, Handler]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]",
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        """Return the method's handler, surrounded."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        known = self._wrapped.get(method)
+        if known is None or known[0] is not handler:
+            known = self._wrapped[method] = (handler, _surround(handler, method))
+        return known[1]
+
+
+class Call:
+    """One call from its first byte to its end."""
+
+    __slots__ = ("code", "context", "is_stream", "method", "request_id", "started")
+
+    def __init__(self, method: str, context: Context, *, is_stream: bool) -> None:
+        self.method = method
+        self.context = context
+        self.is_stream = is_stream
+        self.code = grpc.StatusCode.OK.name
+        self.request_id = ""
+        self.started = time.perf_counter()
+        if is_stream:
+            metrics.streams_open.labels(method).inc()
+
+    async def identify(self) -> None:
+        """Make the caller and the request's id known to the handler and to the client.
+
+        Raises:
+            Invalid: the namespace is malformed.
+        """
+        sent = dict(self.context.invocation_metadata() or ())
+        given = sent.get(REQUEST_ID)
+        if isinstance(given, str) and _SANE_REQUEST_ID.fullmatch(given):
+            self.request_id = given
+        else:
+            self.request_id = str(uuid7())
+        structlog.contextvars.bind_contextvars(request_id=self.request_id)
+        await self.context.send_initial_metadata(((REQUEST_ID, self.request_id),))
+        namespace = check_namespace(str(sent.get(NAMESPACE, DEFAULT_NAMESPACE)))
+        set_caller(Caller(namespace=namespace, request_id=self.request_id))
+
+    async def refuse(self, error: Exception) -> NoReturn:
+        """Log the error, once, and end the call with its status."""
+        if isinstance(error, grpc.aio.AbortError):  # the handler has answered by itself
+            self.code = _CODE_NAMES.get(_number(self.context.code()), "UNKNOWN")
+            raise error
+        error = _only_cause(error)
+        answer = answer_to(error)
+        self.code = answer.code.name
+        if answer is INTERNAL:
+            log.error("call failed", method=self.method, exc_info=error)
+        else:
+            tell = log.warning if answer.code in _WORTH_A_WARNING else log.info
+            tell("call refused", method=self.method, code=self.code, reason=str(error))
+        status = to_status(error, self.request_id)
+        await self.context.abort_with_status(rpc_status.to_status(status))
+
+    def end(self) -> None:
+        """Count the call."""
+        metrics.rpc_requests.labels(self.method, self.code).inc()
+        if self.is_stream:
+            metrics.streams_open.labels(self.method).dec()
+        else:
+            metrics.rpc_seconds.labels(self.method).observe(time.perf_counter() - self.started)
+
+
+def _surround(handler: Handler, method: str) -> Handler:
+    kind, build = _BUILDERS[handler.request_streaming, handler.response_streaming]
+    behaviour: Behaviour = getattr(handler, kind)
+    is_stream = handler.request_streaming or handler.response_streaming
+    if inspect.isasyncgenfunction(behaviour):
+        surrounded = _around_generator(behaviour, method)
+    elif inspect.iscoroutinefunction(behaviour):
+        surrounded = _around_coroutine(behaviour, method, is_stream=is_stream)
+    else:
+        raise TypeError(f"{method} is not asynchronous")
+    return build(surrounded, handler.request_deserializer, handler.response_serializer)
+
+
+def _around_coroutine(behaviour: Behaviour, method: str, *, is_stream: bool) -> Behaviour:
+    async def answer(request: object, context: Context) -> object:
+        call = Call(method, context, is_stream=is_stream)
+        try:
+            await call.identify()
+            return await behaviour(request, context)
+        except Exception as error:
+            await call.refuse(error)
+        except CancelledError:
+            call.code = grpc.StatusCode.CANCELLED.name
+            raise
+        finally:
+            call.end()
+
+    return answer
+
+
+def _around_generator(behaviour: Behaviour, method: str) -> Behaviour:
+    async def answer(request: object, context: Context) -> AsyncIterator[object]:
+        call = Call(method, context, is_stream=True)
+        try:
+            await call.identify()
+            async with aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    yield response
+        except Exception as error:
+            await call.refuse(error)
+        except (CancelledError, GeneratorExit):
+            call.code = grpc.StatusCode.CANCELLED.name
+            raise
+        finally:
+            call.end()
+
+    return answer
+
+
+def _only_cause(error: Exception) -> Exception:
+    """Return what a TaskGroup wrapped, where only one thing went wrong."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _number(code: object) -> int:
+    number = code.value[0] if isinstance(code, grpc.StatusCode) else code
+    return number if isinstance(number, int) else -1

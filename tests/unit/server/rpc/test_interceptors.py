@@ -1,0 +1,228 @@
+"""The interceptor before real handlers of all four kinds, over real gRPC on loopback."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+import structlog
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from server import metrics
+from server.auth import current_caller
+from server.domain.errors import Draining, Invalid, NotFound, Violation
+from server.rpc.interceptors import CallInterceptor
+
+KINDS = ["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
+
+
+def encode(value):
+    return json.dumps(value).encode()
+
+
+def handlers(act):
+    """Return a method of each kind that answers with what `act` returns."""
+
+    async def unary_unary(request, context):
+        return await act(request, context)
+
+    async def unary_stream(request, context):
+        yield await act(request, context)
+
+    async def stream_unary(requests, context):
+        return await act(await anext(aiter(requests)), context)
+
+    async def stream_stream(requests, context):
+        async for request in requests:
+            yield await act(request, context)
+
+    async def written(request, context):
+        await context.write(await act(request, context))
+
+    def build(kind, behaviour):
+        return getattr(grpc, f"{kind}_rpc_method_handler")(behaviour, json.loads, encode)
+
+    behaviours = (unary_unary, unary_stream, stream_unary, stream_stream)
+    methods = {kind: build(kind, behaviour) for kind, behaviour in zip(KINDS, behaviours)}  # noqa: B905 (same length by construction)
+    return methods | {"written": build("unary_stream", written)}
+
+
+@asynccontextmanager
+async def serving(act):
+    server = grpc.aio.server(interceptors=[CallInterceptor()])
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("test.Service", handlers(act))]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel
+    finally:
+        await server.stop(None)
+
+
+def start(channel, kind, metadata=(), request="hello"):
+    method = f"/test.Service/{kind}"
+    kind = "unary_stream" if kind == "written" else kind
+    stub = getattr(channel, kind)(
+        method, request_serializer=encode, response_deserializer=json.loads
+    )
+    return stub(iter([request]) if kind.startswith("stream") else request, metadata=metadata)
+
+
+async def answer_of(call):
+    if hasattr(call, "__aiter__"):
+        (answer,) = [response async for response in call]
+        return answer
+    return await call
+
+
+def count(method, code):
+    labels = {"method": f"/test.Service/{method}", "code": code}
+    return metrics.REGISTRY.get_sample_value("muster_rpc_requests_total", labels) or 0
+
+
+async def whoami(_request, _context):
+    caller = current_caller()
+    bound = structlog.contextvars.get_contextvars()["request_id"]
+    return [caller.namespace, caller.request_id, bound]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "written"])
+async def test_the_handler_knows_the_caller_and_the_client_gets_the_request_id(kind):
+    async with serving(whoami) as channel:
+        call = start(channel, kind, [("x-request-id", "r-1"), ("muster-namespace", "team-a")])
+        assert await answer_of(call) == ["team-a", "r-1", "r-1"]
+        assert dict(await call.initial_metadata())["x-request-id"] == "r-1"
+    assert count(kind, "OK") >= 1
+
+
+@pytest.mark.parametrize("sent", [(), [("x-request-id", "spaces are not sane")]])
+async def test_a_request_id_is_made_where_none_is_usable(sent):
+    async with serving(whoami) as channel:
+        first, second = [await answer_of(start(channel, "unary_unary", sent)) for _ in range(2)]
+    assert first[0] == "default"
+    assert len(first[1]) == 36
+    assert first[1] < second[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["", "Team", "a_b", "x" * 64])
+async def test_a_malformed_namespace_is_refused_by_name(kind, name):
+    async with serving(whoami) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await answer_of(start(channel, kind, [("muster-namespace", name)]))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "muster-namespace" in refused.value.details()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "written"])
+async def test_a_refusal_of_ours_arrives_with_its_code_and_details(kind):
+    async def refuse(_request, _context):
+        raise Invalid([Violation("name", "is empty")])
+
+    async with serving(refuse) as channel:
+        before = count(kind, "INVALID_ARGUMENT")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await answer_of(start(channel, kind))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    status = rpc_status.from_call(refused.value)
+    bad = error_details_pb2.BadRequest()
+    assert any(packed.Unpack(bad) for packed in status.details)
+    assert bad.field_violations[0].field == "name"
+    assert count(kind, "INVALID_ARGUMENT") == before + 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_bug_is_told_as_one_without_its_details(kind):
+    async def fail(_request, _context):
+        raise KeyError("password")
+
+    async with serving(fail) as channel:
+        call = start(channel, kind, [("x-request-id", "r-9")])
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await answer_of(call)
+    assert refused.value.code() is grpc.StatusCode.INTERNAL
+    assert "password" not in refused.value.details()
+    assert "r-9" in refused.value.details()
+
+
+async def test_a_refusal_inside_a_task_group_is_still_that_refusal():
+    async def grouped(_request, _context):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(refuse())
+
+    async def refuse():
+        raise Draining
+
+    async with serving(grouped) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await answer_of(start(channel, "stream_stream"))
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_handler_may_answer_by_itself():
+    async def abort(_request, context):
+        await context.abort(grpc.StatusCode.NOT_FOUND, "nobody")
+
+    async with serving(abort) as channel:
+        before = count("unary_unary", "NOT_FOUND")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await answer_of(start(channel, "unary_unary"))
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    assert refused.value.details() == "nobody"
+    assert count("unary_unary", "NOT_FOUND") == before + 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_call_the_client_gives_up_ends_the_handler_and_is_counted(kind):
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def hang(_request, _context):
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async with serving(hang) as channel:
+        before = count(kind, "CANCELLED")
+        call = start(channel, kind)
+        await asyncio.wait_for(started.wait(), 10)
+        call.cancel()
+        await asyncio.wait_for(ended.wait(), 10)
+    assert count(kind, "CANCELLED") == before + 1
+    labels = {"method": f"/test.Service/{kind}"}
+    assert not metrics.REGISTRY.get_sample_value("muster_streams_open", labels)
+
+
+async def test_a_method_nobody_serves_is_unimplemented():
+    async with serving(whoami) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary("/test.Service/Nothing")(b"")
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_calls_do_not_see_each_other():
+    async def slowly(request, context):
+        await asyncio.sleep(0.01)
+        return await whoami(request, context)
+
+    async with serving(slowly) as channel:
+        names = [f"team-{number}" for number in range(50)]
+        calls = [start(channel, "unary_unary", [("muster-namespace", name)]) for name in names]
+        answers = [await answer_of(call) for call in calls]
+    assert [answer[0] for answer in answers] == names
+
+
+async def test_a_refusal_without_a_subject_is_still_utf8():
+    async def refuse(request, _context):
+        raise NotFound("task", request)
+
+    async with serving(refuse) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await answer_of(start(channel, "unary_unary", request="naïve\n☃"))
+    assert "naïve" in refused.value.details()
