@@ -88,9 +88,21 @@ class Call:
         else:
             self.request_id = str(uuid7())
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
-        await self.context.send_initial_metadata(((REQUEST_ID, self.request_id),))
+        await self._tell_request_id()
         namespace = check_namespace(str(sent.get(NAMESPACE, DEFAULT_NAMESPACE)))
         set_caller(Caller(namespace=namespace, request_id=self.request_id))
+
+    async def _tell_request_id(self) -> None:
+        """Send the id with a stream's first byte, but with a unary call's answer.
+
+        Sending it ahead of a unary answer is one more round through gRPC's core and made such
+        calls a sixth slower.
+        """
+        sent = ((REQUEST_ID, self.request_id),)
+        if self.is_stream:
+            await self.context.send_initial_metadata(sent)
+        else:
+            self.context.set_trailing_metadata(sent)
 
     async def refuse(self, error: Exception) -> NoReturn:
         """Log the error, once, and end the call with its status."""
@@ -105,8 +117,9 @@ class Call:
         else:
             tell = log.warning if answer.code in _WORTH_A_WARNING else log.info
             tell("call refused", method=self.method, code=self.code, reason=str(error))
-        status = to_status(error, self.request_id)
-        await self.context.abort_with_status(rpc_status.to_status(status))
+        status = rpc_status.to_status(to_status(error, self.request_id))
+        trailing = (*status.trailing_metadata, (REQUEST_ID, self.request_id))
+        await self.context.abort(status.code, status.details, trailing)
 
     def end(self) -> None:
         """Count the call."""

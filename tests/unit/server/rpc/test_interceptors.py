@@ -96,7 +96,9 @@ async def test_the_handler_knows_the_caller_and_the_client_gets_the_request_id(k
     async with serving(whoami) as channel:
         call = start(channel, kind, [("x-request-id", "r-1"), ("muster-namespace", "team-a")])
         assert await answer_of(call) == ["team-a", "r-1", "r-1"]
-        assert dict(await call.initial_metadata())["x-request-id"] == "r-1"
+        is_stream = kind != "unary_unary"
+        told = await (call.initial_metadata() if is_stream else call.trailing_metadata())
+        assert dict(told)["x-request-id"] == "r-1"
     assert count(kind, "OK") >= 1
 
 
@@ -148,6 +150,7 @@ async def test_a_bug_is_told_as_one_without_its_details(kind):
     assert refused.value.code() is grpc.StatusCode.INTERNAL
     assert "password" not in refused.value.details()
     assert "r-9" in refused.value.details()
+    assert dict(refused.value.trailing_metadata())["x-request-id"] == "r-9"
 
 
 async def test_a_refusal_inside_a_task_group_is_still_that_refusal():
