@@ -1,0 +1,1 @@
+"""Rules: pure, synchronous, standard library only; time and ids come in as arguments."""

@@ -1,0 +1,197 @@
+"""Tasks are handed to agents, and handed back."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from server.domain.agent import Agent, SessionState
+from server.domain.attempt import Attempt, AttemptStatus
+from server.domain.ending import Outcome, end_attempt
+from server.domain.errors import SessionSuperseded
+from server.domain.lease import LeaseRef
+from server.domain.ledger import Ledger
+from server.domain.placement import Offer, place
+from server.domain.task import Task, TaskStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A task as it goes to its agent."""
+
+    task_id: str
+    lease_id: str
+    attempt: int
+    name: str
+    pipeline_id: str
+    run_id: str
+    stage: int
+    timeout: int
+    """Milliseconds."""
+    spec: str
+    retry_on_lost: bool
+
+
+@dataclass(slots=True)
+class Claimed:
+    """Answer to a claim."""
+
+    assignments: dict[str, list[Assignment]] = field(default_factory=dict)
+    """By session id; a session that got nothing is absent."""
+    exhausted: set[str] = field(default_factory=set)
+    """Classes of which no ready task is left."""
+    refused: set[str] = field(default_factory=set)
+    """Sessions that are not current any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Hand ready tasks to the agents that offer slots; answers Claimed."""
+
+    offers: tuple[Offer, ...]
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return ()
+
+    def decide(self, ledger: Ledger) -> Claimed:
+        """See Command."""
+        claimed = Claimed()
+        agents = ledger.agents_by_key([offer.agent_key for offer in self.offers])
+        offers = self._good_offers(ledger, agents, claimed)
+        ready = self._ready(ledger, offers, claimed)
+        for task, offer in place(ready, offers, ledger.now):
+            _lease(ledger, task, agents[offer.agent_key], offer)
+            claimed.assignments.setdefault(offer.session_id, []).append(assignment(task))
+        return claimed
+
+    def _good_offers(
+        self, ledger: Ledger, agents: dict[int, Agent], claimed: Claimed
+    ) -> list[Offer]:
+        """Return offers of current sessions, cut to the slots that are free by the database."""
+        held = ledger.leases_of(list(agents))
+        good = []
+        for offer in self.offers:
+            agent = agents.get(offer.agent_key)
+            if agent is None or not _is_current(agent, offer):
+                claimed.refused.add(offer.session_id)
+                continue
+            slots = min(offer.slots, agent.slots - held.get(agent.key, 0))
+            if slots > 0:
+                good.append(_with_slots(offer, slots))
+        return good
+
+    def _ready(self, ledger: Ledger, offers: list[Offer], claimed: Claimed) -> list[Task]:
+        ready: list[Task] = []
+        for class_key in sorted({key for offer in offers for key in offer.class_keys}):
+            wanted = sum(offer.slots for offer in offers if class_key in offer.class_keys)
+            tasks = ledger.ready_tasks(class_key, wanted)
+            if len(tasks) < wanted:
+                claimed.exhausted.add(class_key)
+            ready.extend(tasks)
+        return sorted(ready, key=lambda task: (task.sort_key, task.key))
+
+
+def _is_current(agent: Agent, offer: Offer) -> bool:
+    return agent.session_id == offer.session_id and agent.session_state is SessionState.LIVE
+
+
+def _with_slots(offer: Offer, slots: int) -> Offer:
+    if slots == offer.slots:
+        return offer
+    return Offer(
+        offer.agent_key,
+        offer.session_id,
+        slots,
+        offer.class_keys,
+        offer.frame,
+        offer.request_id,
+        offer.assigned_at,
+    )
+
+
+def _lease(ledger: Ledger, task: Task, agent: Agent, offer: Offer) -> None:
+    task.attempt += 1
+    task.lease_epoch += 1
+    task.lease_agent = task.last_agent = agent.key
+    task.last_agent_id = agent.public_id
+    task.lease_session = offer.session_id
+    task.lease_frame = offer.frame
+    task.lease_request = offer.request_id
+    task.claimed_at = ledger.now
+    task.started_at = None
+    task.exit_code = 0
+    ledger.touch(task)
+    ledger.add_attempt(
+        Attempt(
+            task_key=task.key,
+            number=task.attempt,
+            namespace=task.namespace,
+            epoch=task.lease_epoch,
+            agent_key=agent.key,
+            agent_id=agent.public_id,
+            session="" if agent.v1 else offer.session_id,
+            claimed_at=ledger.now,
+        )
+    )
+
+
+def assignment(task: Task) -> Assignment:
+    """Return a leased task as it goes to its agent."""
+    return Assignment(
+        task_id=task.public_id,
+        lease_id=task.lease_id,
+        attempt=task.attempt,
+        name=task.name,
+        pipeline_id=task.pipeline_id or "",
+        run_id=task.run_id or "",
+        stage=task.stage,
+        timeout=task.timeout,
+        spec=task.spec,
+        retry_on_lost=task.retry_on_lost,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Refetch:
+    """Find what a FetchTask with this request id was given; answers the tasks still held."""
+
+    agent_id: str
+    session_id: str
+    request_id: str
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return ()
+
+    def decide(self, ledger: Ledger) -> list[Assignment]:
+        """See Command."""
+        agent = ledger.agent(self.agent_id)
+        if self.session_id and agent.session_id != self.session_id:
+            raise SessionSuperseded(self.agent_id)
+        return [
+            assignment(task)
+            for task in ledger.tasks_leased_to(agent)
+            if task.lease_request == self.request_id
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class HandBack:
+    """Release leases of tasks that have not started and will not."""
+
+    agent_id: str
+    leases: tuple[LeaseRef, ...]
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return [ref.task_id for ref in self.leases]
+
+    def decide(self, ledger: Ledger) -> None:
+        """See Command."""
+        agent = ledger.agent(self.agent_id)
+        for ref in self.leases:
+            task = ledger.find_task(ref.task_id)
+            if task is None or task.lease_agent != agent.key or task.lease_id != ref.lease_id:
+                continue
+            if task.status is TaskStatus.QUEUED:
+                cause = f"agent {agent.public_id} handed it back"
+                end_attempt(ledger, task, Outcome(AttemptStatus.RELEASED, cause=cause))

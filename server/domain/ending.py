@@ -1,0 +1,257 @@
+"""How attempts and tasks end, and what follows from it in the same transaction."""
+
+from dataclasses import dataclass
+
+from server.domain.attempt import Attempt, AttemptStatus, LogSummary
+from server.domain.event import Event, EventKind
+from server.domain.ledger import Ledger
+from server.domain.moment import Moment
+from server.domain.retry import backoff
+from server.domain.run import Run, RunStatus, count_end, status_of
+from server.domain.task import Task, TaskStatus, move
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended."""
+
+    status: AttemptStatus
+    exit_code: int = 0
+    cause: str = ""
+    reported: bool = False
+    """Whether the agent said so itself."""
+    log: LogSummary | None = None
+    ended_at: Moment | None = None
+
+
+_END = {
+    AttemptStatus.SUCCESS: TaskStatus.SUCCESS,
+    AttemptStatus.FAILED: TaskStatus.FAILED,
+    AttemptStatus.CANCELLED: TaskStatus.CANCELLED,
+    AttemptStatus.TIMEOUT: TaskStatus.TIMEOUT,
+}
+
+
+def start_attempt(ledger: Ledger, task: Task, started_at: Moment | None) -> None:
+    """Record that the agent runs the task; again is fine."""
+    task.confirm_by = None
+    if task.status is TaskStatus.RUNNING:
+        ledger.touch(task)
+        return
+    attempt = ledger.last_attempt(task)
+    previous = move(task, TaskStatus.RUNNING)
+    task.started_at = attempt.started_at = started_at or ledger.now
+    # The deadline is the server's own, by its own clock: an agent's clock may be an hour off.
+    policy = ledger.policy
+    task.deadline = ledger.now + task.timeout + policy.kill_grace + policy.deadline_slack
+    attempt.status = AttemptStatus.RUNNING
+    ledger.touch(task)
+    ledger.touch_attempt(attempt)
+    tell_status(ledger, task, previous)
+    _start_run(ledger, task)
+
+
+def end_attempt(ledger: Ledger, task: Task, outcome: Outcome) -> None:
+    """End the current attempt of a leased task, and move the task on."""
+    attempt = ledger.last_attempt(task)
+    if task.status is TaskStatus.QUEUED and outcome.status in _END:
+        start_attempt(ledger, task, attempt.claimed_at)
+    _close(ledger, attempt, outcome)
+    drop_lease(ledger, task)
+    task.exit_code = outcome.exit_code
+    if outcome.status is AttemptStatus.RELEASED:
+        requeue(ledger, task)
+    elif outcome.status is AttemptStatus.LOST:
+        _after_loss(ledger, task, attempt, outcome)
+    else:
+        _after_end(ledger, task, outcome)
+
+
+def _close(ledger: Ledger, attempt: Attempt, outcome: Outcome) -> None:
+    attempt.status = outcome.status
+    attempt.ended_at = outcome.ended_at or ledger.now
+    attempt.exit_code = outcome.exit_code
+    attempt.cause = outcome.cause
+    attempt.reported = outcome.reported
+    summary = outcome.log
+    if summary is None and not attempt.log_lines and attempt.started_at is None:
+        summary = LogSummary(0, 0, 0)  # it never ran: there is nothing to wait for
+    if summary is not None:
+        attempt.sum_lines, attempt.sum_bytes = summary.lines, summary.bytes
+        attempt.sum_crc = summary.crc32
+    ledger.touch_attempt(attempt)
+
+
+def _after_end(ledger: Ledger, task: Task, outcome: Outcome) -> None:
+    end = _END[outcome.status]
+    if end is TaskStatus.SUCCESS:
+        end_task(ledger, task, end)
+    elif task.cancel_requested_at is not None:
+        end_task(ledger, task, TaskStatus.CANCELLED, task.cancel_reason or "cancelled")
+    elif end is TaskStatus.CANCELLED:
+        end_task(ledger, task, end, outcome.cause)
+    else:
+        task.failed_attempts += 1
+        if task.failed_attempts > task.retry_limit:
+            end_task(ledger, task, end, outcome.cause)
+        else:
+            _retry_later(ledger, task, outcome.cause)
+
+
+def _retry_later(ledger: Ledger, task: Task, cause: str) -> None:
+    task.error = cause
+    task.not_before = ledger.now + backoff(task.failed_attempts, ledger.policy)
+    previous = move(task, TaskStatus.PENDING)
+    ledger.touch(task)
+    tell_status(ledger, task, previous)
+
+
+def _after_loss(ledger: Ledger, task: Task, attempt: Attempt, outcome: Outcome) -> None:
+    task.infra_retries += 1
+    if task.cancel_requested_at is not None:
+        end_task(ledger, task, TaskStatus.CANCELLED, task.cancel_reason or "cancelled")
+    elif not task.retry_on_lost:
+        end_task(ledger, task, TaskStatus.FAILED, outcome.cause)
+    elif task.infra_retries > ledger.policy.infra_retry_limit:
+        cause = f"{outcome.cause}; given up after {task.infra_retries} lost attempts"
+        end_task(ledger, task, TaskStatus.FAILED, cause)
+    else:
+        if attempt.session == "":
+            # A v1 agent's late report of this attempt must not end the next one.
+            task.avoid_agent = attempt.agent_key
+            task.avoid_until = attempt.claimed_at + task.timeout
+        task.error = outcome.cause
+        requeue(ledger, task)
+
+
+def drop_lease(ledger: Ledger, task: Task) -> None:
+    """Free the lease; the epoch stays, so that its holder is still recognised."""
+    if task.lease_session is not None:
+        ledger.effects.freed.add(task.lease_session)
+        ledger.effects.ended_leases.append((task.lease_session, task.lease_id))
+    task.lease_agent = None
+    task.lease_session = None
+    task.lease_request = None
+    task.claimed_at = None
+    task.confirm_by = None
+    task.deadline = None
+    ledger.touch(task)
+
+
+def requeue(ledger: Ledger, task: Task) -> None:
+    """Make a task ready again, or ready for the first time."""
+    if task.status is not TaskStatus.QUEUED:
+        previous = move(task, TaskStatus.QUEUED)
+        tell_status(ledger, task, previous)
+    task.not_before = None
+    ledger.touch(task)
+    ledger.effects.ready_classes.add(task.class_key)
+
+
+def end_task(ledger: Ledger, task: Task, end: TaskStatus, error: str = "") -> None:
+    """End a task, and with it what depends on it and its run, in one sweep."""
+    ending = [(task, end, error)]
+    while ending:
+        task, end, error = ending.pop()
+        if task.status.ended:
+            continue
+        _end_one(ledger, task, end, error)
+        ending.extend(_release_dependents(ledger, task))
+
+
+def _end_one(ledger: Ledger, task: Task, end: TaskStatus, error: str) -> None:
+    previous = move(task, end)
+    task.error = error
+    task.finished_at = ledger.now
+    task.not_before = None
+    ledger.touch(task)
+    ledger.effects.log_tasks.add(task.public_id)
+    tell_status(ledger, task, previous)
+    if task.run_key is not None:
+        run = ledger.run_by_key(task.run_key)
+        count_end(run, task)
+        ledger.touch_run(run)
+        settle_run(ledger, run)
+
+
+def _release_dependents(ledger: Ledger, task: Task) -> list[tuple[Task, TaskStatus, str]]:
+    """Count an ended task off its dependents; return those that will never run."""
+    well = task.status is TaskStatus.SUCCESS or task.allow_failure
+    skipped = []
+    for dependent in ledger.dependents(task):
+        if dependent.status.ended:
+            continue
+        if not well:
+            cause = f"{task.name} ended in {task.status.name}"
+            skipped.append((dependent, TaskStatus.SKIPPED, cause))
+            continue
+        dependent.unmet -= 1
+        ledger.touch(dependent)
+        if dependent.unmet == 0 and dependent.status is TaskStatus.PENDING:
+            requeue(ledger, dependent)
+    return skipped
+
+
+def _start_run(ledger: Ledger, task: Task) -> None:
+    if task.run_key is None:
+        return
+    run = ledger.run_by_key(task.run_key)
+    if run.started_at is None:
+        run.started_at = ledger.now
+        ledger.touch_run(run)
+        settle_run(ledger, run)
+
+
+def settle_run(ledger: Ledger, run: Run) -> None:
+    """Give a run the status its counters amount to, and tell when that is news."""
+    status = status_of(run)
+    if status is run.status:
+        return
+    previous, run.status = run.status, status
+    if status.ended:
+        run.finished_at = ledger.now
+    ledger.touch_run(run)
+    pipeline = ledger.pipeline(run.namespace, run.pipeline_id)
+    if run.number == pipeline.runs:
+        pipeline.last_status = status
+        ledger.touch_pipeline(pipeline)
+    tell_run(ledger, run, previous)
+
+
+def tell_run(ledger: Ledger, run: Run, previous: RunStatus | None) -> None:
+    """Add the event of a run's new status."""
+    ledger.tell(
+        Event(
+            EventKind.RUN_STATUS,
+            run.namespace,
+            ledger.now,
+            run.public_id,
+            run_id=run.public_id,
+            pipeline_id=run.pipeline_id,
+            data={"status": int(run.status), "previous": int(previous or 0)},
+        )
+    )
+
+
+def tell_status(ledger: Ledger, task: Task, previous: TaskStatus | None) -> None:
+    """Add the event of a task's new status."""
+    ledger.tell(
+        Event(
+            EventKind.TASK_STATUS,
+            task.namespace,
+            ledger.now,
+            task.public_id,
+            run_id=task.run_id,
+            pipeline_id=task.pipeline_id,
+            data={
+                "name": task.name,
+                "status": int(task.status),
+                "previous": int(previous or 0),
+                "attempt": task.attempt,
+                "agent": task.last_agent_id or "",
+                "exit_code": task.exit_code,
+                "error": task.error,
+                "started_at": task.started_at,
+            },
+        )
+    )

@@ -1,0 +1,138 @@
+"""Every way a call can be refused.
+
+    MusterError
+    ├── Invalid            a request with malformed fields
+    ├── NotFound           an id nobody knows
+    ├── AlreadyExists      a name that is taken
+    ├── RequestIdReused    one request id for two requests
+    ├── WrongState         not in this state
+    ├── NotLeaseHolder     the caller does not hold the task (v1 agents)
+    ├── SessionSuperseded  a newer registration has the agent's id
+    ├── LogGap             log lines were skipped
+    ├── Overloaded         the queue is full
+    ├── StoreUnavailable   the database does not answer
+    ├── Draining           the server is shutting down
+    └── NotAvailable       not part of this release
+
+Each writes its own message from what it is given. `rpc/errors.py` maps them to gRPC.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+class MusterError(Exception):
+    """A refusal that the caller is told about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One malformed field: its path in the request, and what would be right."""
+
+    field: str
+    description: str
+
+
+class Invalid(MusterError):
+    """A request has malformed fields."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        self.violations = tuple(violations)
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+
+
+class NotFound(MusterError):
+    """No such thing in the caller's namespace."""
+
+    def __init__(self, kind: str, public_id: str) -> None:
+        self.kind = kind
+        self.public_id = public_id
+        super().__init__(f"There is no {kind} {public_id!r}.")
+
+
+class AlreadyExists(MusterError):
+    """The name is taken."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        super().__init__(f"A {kind} named {name!r} exists already.")
+
+
+class RequestIdReused(MusterError):
+    """The same request id came before with another request."""
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        super().__init__(
+            f"request_id {request_id!r} was used before with another request; take a new one."
+        )
+
+
+class WrongState(MusterError):
+    """The thing is in a state that does not allow the call."""
+
+    def __init__(self, kind: str, public_id: str, reason: str) -> None:
+        self.kind = kind
+        self.public_id = public_id
+        super().__init__(f"The {kind} {public_id} {reason}.")
+
+
+class NotLeaseHolder(MusterError):
+    """A v1 agent speaks about a task it does not hold."""
+
+    def __init__(self, agent_id: str, task_id: str) -> None:
+        self.agent_id = agent_id
+        self.task_id = task_id
+        super().__init__(f"Agent {agent_id!r} does not hold task {task_id}; stop working on it.")
+
+
+class SessionSuperseded(MusterError):
+    """A newer registration has taken the agent's id, or the session was closed."""
+
+    def __init__(self, agent_id: str) -> None:
+        self.agent_id = agent_id
+        super().__init__(f"A newer session has taken over agent {agent_id!r}; this one must stop.")
+
+
+class LogGap(MusterError):
+    """Log lines were skipped."""
+
+    def __init__(self, task_id: str, expected: int, got: int) -> None:
+        self.task_id = task_id
+        self.expected = expected
+        self.got = got
+        super().__init__(f"The log of task {task_id} goes on with line {expected}, not line {got}.")
+
+
+class Overloaded(MusterError):
+    """The queue of new work is full."""
+
+    def __init__(self, waiting: int, retry_after: timedelta) -> None:
+        self.retry_after = retry_after
+        super().__init__(
+            f"{waiting} changes wait to be written; "
+            f"try again in {retry_after.total_seconds():g} seconds."
+        )
+
+
+class StoreUnavailable(MusterError):
+    """The database does not answer; nothing was changed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The database does not answer ({reason}); nothing was changed.")
+
+
+class Draining(MusterError):
+    """The server is shutting down."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down; try again in a moment.")
+
+
+class NotAvailable(MusterError):
+    """A feature that is not part of this release."""
+
+    def __init__(self, feature: str) -> None:
+        super().__init__(f"{feature} is not part of this release.")

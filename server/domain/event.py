@@ -1,0 +1,36 @@
+"""An event: something that happened, written in the transaction of its cause."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from server.domain.moment import Moment
+
+
+class EventKind(StrEnum):
+    """What happened."""
+
+    TASK_STATUS = "task.status"
+    TASK_CANCEL_REQUESTED = "task.cancel_requested"
+    TASK_DELETED = "task.deleted"
+    RUN_STATUS = "run.status"
+    RUN_REMARK = "run.remark"
+    PIPELINE_CREATED = "pipeline.created"
+    AGENT_REGISTERED = "agent.registered"
+    AGENT_UNREGISTERED = "agent.unregistered"
+    AGENT_OFFLINE = "agent.offline"
+    AGENT_LABELS = "agent.labels"
+
+
+@dataclass(slots=True)
+class Event:
+    """One row of the event log. `position` is its place in commit order, 0 until it is stored."""
+
+    kind: EventKind
+    namespace: str
+    at: Moment
+    resource_id: str
+    run_id: str | None = None
+    pipeline_id: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    position: int = 0

@@ -1,0 +1,512 @@
+"""The working set of one transaction: rows read, rows changed, rows new, events told.
+
+The writer opens one ledger a transaction, lets each command of the batch decide over it in order,
+and saves it once. Rules read through it, edit rows in place and say so with `touch`; they never
+meet a database. A `Source` is what lies behind: SQL in the server, dictionaries in tests.
+
+A rule refuses before it changes anything. A command that raises after its first change is not
+trusted to have left the set whole: the batch is thrown away and replayed command by command.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from server.domain.agent import Agent
+from server.domain.attempt import Attempt, log_state, next_log_due
+from server.domain.errors import NotFound
+from server.domain.event import Event
+from server.domain.moment import Moment
+from server.domain.pipeline import Pipeline
+from server.domain.policy import Policy
+from server.domain.run import Run
+from server.domain.task import Task, next_due
+
+
+@dataclass(frozen=True, slots=True)
+class LogBatch:
+    """Consecutive lines of one attempt, as one row."""
+
+    task_key: int
+    attempt: int
+    namespace: str
+    first_line: int
+    lines: int
+    data: bytes
+    """`log.pack` of the lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """An answered request id."""
+
+    namespace: str
+    caller: str
+    request_id: str
+    body_hash: str
+    answer: RememberedAnswer
+    expires_at: Moment
+
+
+AnswerT_co = TypeVar("AnswerT_co", covariant=True)
+
+RememberedAnswer = str | list[str]
+
+
+class Command(Protocol[AnswerT_co]):
+    """One change that a caller, an agent or a timer asks for."""
+
+    def task_ids(self) -> Iterable[str]:
+        """Return ids of tasks it will look at, so that a batch reads them at once."""
+
+    def decide(self, ledger: "Ledger") -> AnswerT_co:
+        """Change the ledger and return the answer.
+
+        Raises:
+            MusterError: a refusal; the ledger is as before.
+        """
+
+
+class Source(Protocol):
+    """What lies behind a ledger. Every method sees what `save` wrote before in the transaction.
+
+    Reads lock the rows they return until the transaction ends.
+    """
+
+    def new_key(self) -> int:
+        """Return a key that no row has had."""
+
+    def save(self, changes: "Changes") -> None:
+        """Write changes. Events get their `position`."""
+
+    def tasks(self, public_ids: Sequence[str]) -> list[Task]:
+        """Return the tasks that exist, in key order."""
+
+    def tasks_by_key(self, keys: Sequence[int]) -> list[Task]:
+        """Return the tasks that exist, in key order."""
+
+    def tasks_of_run(self, run_key: int) -> list[Task]:
+        """Return a run's tasks, in key order."""
+
+    def tasks_leased_to(self, agent_key: int) -> list[Task]:
+        """Return the tasks whose current lease the agent holds, in key order."""
+
+    def tasks_due(self, now: Moment, limit: int) -> list[Task]:
+        """Return tasks whose `due_at` has come, earliest first."""
+
+    def ready_tasks(self, class_key: str, limit: int) -> list[Task]:
+        """Return ready tasks of a class in (sort_key, key) order, skipping rows others lock."""
+
+    def leases_of(self, agent_keys: Sequence[int]) -> dict[int, int]:
+        """Return how many leases each agent holds; absent means none."""
+
+    def attempts(self, keys: Sequence[tuple[int, int]]) -> list[Attempt]:
+        """Return attempts by (task key, number)."""
+
+    def attempts_due(self, now: Moment, limit: int) -> list[Attempt]:
+        """Return attempts whose `log_due` has come, earliest first."""
+
+    def dependents(self, task_key: int) -> list[int]:
+        """Return keys of the tasks that wait for a task, ascending."""
+
+    def agent(self, public_id: str) -> Agent | None:
+        """Return an agent by its id; ids are unique over all namespaces."""
+
+    def agents_by_key(self, keys: Sequence[int]) -> list[Agent]:
+        """Return the agents that exist, in key order."""
+
+    def runs_by_key(self, keys: Sequence[int]) -> list[Run]:
+        """Return the runs that exist, in key order."""
+
+    def run(self, public_id: str) -> Run | None:
+        """Return a run by its id."""
+
+    def active_runs(self, pipeline_key: int) -> list[Run]:
+        """Return a pipeline's runs that have not ended, in key order."""
+
+    def pipeline(self, public_id: str) -> Pipeline | None:
+        """Return a pipeline by its id."""
+
+    def pipeline_named(self, namespace: str, name: str) -> Pipeline | None:
+        """Return a pipeline by its name."""
+
+    def request(self, namespace: str, caller: str, request_id: str) -> RequestRecord | None:
+        """Return an answered request id."""
+
+    def class_known(self, class_key: str) -> bool:
+        """Whether the task class is stored."""
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a transaction writes."""
+
+    new_tasks: list[Task] = field(default_factory=list)
+    tasks: dict[int, Task] = field(default_factory=dict)
+    deleted_tasks: list[Task] = field(default_factory=list)
+    new_attempts: list[Attempt] = field(default_factory=list)
+    attempts: dict[tuple[int, int], Attempt] = field(default_factory=dict)
+    new_agents: list[Agent] = field(default_factory=list)
+    agents: dict[int, Agent] = field(default_factory=dict)
+    new_runs: list[Run] = field(default_factory=list)
+    runs: dict[int, Run] = field(default_factory=dict)
+    new_pipelines: list[Pipeline] = field(default_factory=list)
+    pipelines: dict[int, Pipeline] = field(default_factory=dict)
+    new_classes: dict[str, str] = field(default_factory=dict)
+    dependencies: list[tuple[int, int]] = field(default_factory=list)
+    """Pairs (task, what it waits for)."""
+    logs: list[LogBatch] = field(default_factory=list)
+    requests: list[RequestRecord] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    def any(self) -> bool:
+        """Whether there is something to write."""
+        return any(getattr(self, name) for name in self.__slots__)
+
+
+@dataclass(slots=True)
+class Effects:
+    """What the rest of the server must hear about once the transaction is committed."""
+
+    ready_classes: set[str] = field(default_factory=set)
+    """Classes in which a task became ready."""
+    next_due: Moment | None = None
+    """The earliest moment that the timers must look."""
+    log_tasks: set[str] = field(default_factory=set)
+    """Tasks whose log grew or whose log or task ended."""
+    freed: set[str] = field(default_factory=set)
+    """Sessions that hold fewer leases than before."""
+    ended_leases: list[tuple[str, str]] = field(default_factory=list)
+    """Leases that are not current any more, as (session id, lease id)."""
+    adopted_leases: list[tuple[str, str]] = field(default_factory=list)
+    """Leases that are current again, as (session id, lease id)."""
+    lines: int = 0
+    """Log lines stored."""
+    bytes: int = 0
+    """Log bytes stored."""
+
+    def hint_due(self, moment: Moment | None) -> None:
+        """Note that something is due at a moment."""
+        if moment is not None and (self.next_due is None or moment < self.next_due):
+            self.next_due = moment
+
+
+class Ledger:
+    """See the module."""
+
+    def __init__(self, source: Source, now: Moment, policy: Policy) -> None:
+        self.source = source
+        self.now = now
+        self.policy = policy
+        self.changes = Changes()
+        self.effects = Effects()
+        self.events: list[Event] = []
+        self.edits = 0
+        """Changes so far; the writer compares it around each command."""
+        self._tasks: dict[int, Task] = {}
+        self._tasks_by_id: dict[str, Task] = {}
+        self._attempts: dict[tuple[int, int], Attempt] = {}
+        self._agents: dict[int, Agent] = {}
+        self._agents_by_id: dict[str, Agent] = {}
+        self._runs: dict[int, Run] = {}
+        self._pipelines: dict[str, Pipeline] = {}
+        self._requests: dict[tuple[str, str, str], RequestRecord] = {}
+        self._classes: set[str] = set()
+
+    def flush(self) -> None:
+        """Write what has changed so far, so that the source's searches see it."""
+        self._settle()
+        if self.changes.any():
+            changes, self.changes = self.changes, Changes()
+            self.source.save(changes)
+
+    def _settle(self) -> None:
+        """Bring derived columns up to date: when the timers look at a row next."""
+        for task in (*self.changes.new_tasks, *self.changes.tasks.values()):
+            task.due_at = next_due(task, self.policy)
+            self.effects.hint_due(task.due_at)
+        for attempt in (*self.changes.new_attempts, *self.changes.attempts.values()):
+            state = log_state(attempt, self.now, self.policy)
+            if state is not attempt.log_state:
+                attempt.log_state = state
+                self.effects.log_tasks.add(self._tasks[attempt.task_key].public_id)
+            attempt.log_due = next_log_due(attempt, self.policy)
+            self.effects.hint_due(attempt.log_due)
+
+    # ---- tasks
+
+    def prefetch_tasks(self, public_ids: Iterable[str]) -> None:
+        """Read many tasks with their latest attempts at once."""
+        missing = [i for i in dict.fromkeys(public_ids) if i not in self._tasks_by_id]
+        if not missing:
+            return
+        tasks = self._remember_tasks(self.source.tasks(missing))
+        self.prefetch_attempts((t.key, t.attempt) for t in tasks if t.attempt)
+
+    def task(self, namespace: str | None, public_id: str) -> Task:
+        """Return a task; `namespace` None is for agents, which serve all of them.
+
+        Raises:
+            NotFound: no such task there.
+        """
+        task = self.find_task(public_id)
+        if task is None or (namespace is not None and task.namespace != namespace):
+            raise NotFound("task", public_id)
+        return task
+
+    def find_task(self, public_id: str) -> Task | None:
+        """Return a task of any namespace, or None."""
+        if public_id not in self._tasks_by_id:
+            self.prefetch_tasks([public_id])
+        return self._tasks_by_id.get(public_id)
+
+    def tasks_by_key(self, keys: Sequence[int]) -> list[Task]:
+        """Return tasks by key, in the order asked."""
+        missing = [key for key in keys if key not in self._tasks]
+        if missing:
+            self._remember_tasks(self.source.tasks_by_key(missing))
+        return [self._tasks[key] for key in keys if key in self._tasks]
+
+    def tasks_of_run(self, run: Run) -> list[Task]:
+        """Return every task of a run."""
+        self.flush()
+        return self._remember_tasks(self.source.tasks_of_run(run.key))
+
+    def tasks_leased_to(self, agent: Agent) -> list[Task]:
+        """Return the tasks an agent holds."""
+        self.flush()
+        return self._remember_tasks(self.source.tasks_leased_to(agent.key))
+
+    def tasks_due(self, limit: int) -> list[Task]:
+        """Return tasks that the timers must look at."""
+        self.flush()
+        return self._remember_tasks(self.source.tasks_due(self.now, limit))
+
+    def ready_tasks(self, class_key: str, limit: int) -> list[Task]:
+        """Return the first ready tasks of a class."""
+        self.flush()
+        return self._remember_tasks(self.source.ready_tasks(class_key, limit))
+
+    def add_task(self, task: Task, depends_on: Iterable[int] = ()) -> None:
+        """Add a new task and what it waits for."""
+        self.edits += 1
+        self._remember_tasks([task])
+        self.changes.new_tasks.append(task)
+        self.changes.dependencies.extend((task.key, other) for other in depends_on)
+
+    def touch(self, task: Task) -> None:
+        """Say that a task was edited."""
+        self.edits += 1
+        self.changes.tasks[task.key] = task
+
+    def delete_task(self, task: Task) -> None:
+        """Remove a task with its attempts, log and dependencies."""
+        self.flush()
+        self.edits += 1
+        del self._tasks[task.key], self._tasks_by_id[task.public_id]
+        self.changes.deleted_tasks.append(task)
+
+    def dependents(self, task: Task) -> list[Task]:
+        """Return the tasks that wait for a task, in key order."""
+        if self.changes.dependencies:
+            self.flush()
+        return self.tasks_by_key(self.source.dependents(task.key))
+
+    def add_class(self, class_key: str, canonical: str) -> None:
+        """Store a task class unless it is stored."""
+        if class_key not in self._classes:
+            if not self.source.class_known(class_key):
+                self.changes.new_classes[class_key] = canonical
+            self._classes.add(class_key)
+
+    def _remember_tasks(self, tasks: Collection[Task]) -> list[Task]:
+        """Return the ledger's own object for each task: a row is read once a transaction."""
+        known = []
+        for task in tasks:
+            own = self._tasks.setdefault(task.key, task)
+            self._tasks_by_id[own.public_id] = own
+            known.append(own)
+        return known
+
+    # ---- attempts
+
+    def prefetch_attempts(self, keys: Iterable[tuple[int, int]]) -> None:
+        """Read many attempts at once."""
+        missing = [key for key in dict.fromkeys(keys) if key not in self._attempts]
+        for attempt in self.source.attempts(missing) if missing else ():
+            self._attempts[attempt.task_key, attempt.number] = attempt
+
+    def attempt(self, task: Task, number: int) -> Attempt | None:
+        """Return one attempt of a task."""
+        key = (task.key, number)
+        if key not in self._attempts and number:
+            self.prefetch_attempts([key])
+        return self._attempts.get(key)
+
+    def last_attempt(self, task: Task) -> Attempt:
+        """Return the latest attempt of a task that has one."""
+        attempt = self.attempt(task, task.attempt)
+        if attempt is None:
+            raise LookupError(f"task {task.public_id} has no attempt {task.attempt}")
+        return attempt
+
+    def attempts_due(self, limit: int) -> list[Attempt]:
+        """Return attempts whose log the timers must look at; their tasks are read too."""
+        self.flush()
+        attempts = self.source.attempts_due(self.now, limit)
+        self.tasks_by_key([attempt.task_key for attempt in attempts])
+        return [self._attempts.setdefault((a.task_key, a.number), a) for a in attempts]
+
+    def add_attempt(self, attempt: Attempt) -> None:
+        """Add a new attempt."""
+        self.edits += 1
+        self._attempts[attempt.task_key, attempt.number] = attempt
+        self.changes.new_attempts.append(attempt)
+
+    def touch_attempt(self, attempt: Attempt) -> None:
+        """Say that an attempt was edited."""
+        self.edits += 1
+        self.changes.attempts[attempt.task_key, attempt.number] = attempt
+
+    def add_log(self, batch: LogBatch) -> None:
+        """Store a batch of log lines."""
+        self.edits += 1
+        self.changes.logs.append(batch)
+
+    # ---- agents
+
+    def agent(self, public_id: str) -> Agent:
+        """Return an agent.
+
+        Raises:
+            NotFound: no such agent.
+        """
+        agent = self.find_agent(public_id)
+        if agent is None:
+            raise NotFound("agent", public_id)
+        return agent
+
+    def find_agent(self, public_id: str) -> Agent | None:
+        """Return an agent, or None."""
+        if public_id not in self._agents_by_id:
+            agent = self.source.agent(public_id)
+            if agent is not None:
+                self._remember_agent(agent)
+        return self._agents_by_id.get(public_id)
+
+    def agents_by_key(self, keys: Iterable[int]) -> dict[int, Agent]:
+        """Return agents by key."""
+        wanted = list(keys)
+        missing = [key for key in wanted if key not in self._agents]
+        for agent in self.source.agents_by_key(missing) if missing else ():
+            self._remember_agent(agent)
+        return {key: self._agents[key] for key in wanted if key in self._agents}
+
+    def leases_of(self, agent_keys: Sequence[int]) -> dict[int, int]:
+        """Return how many leases each agent holds."""
+        self.flush()
+        return self.source.leases_of(agent_keys)
+
+    def add_agent(self, agent: Agent) -> None:
+        """Add a new agent."""
+        self.edits += 1
+        self._remember_agent(agent)
+        self.changes.new_agents.append(agent)
+
+    def touch_agent(self, agent: Agent) -> None:
+        """Say that an agent was edited."""
+        self.edits += 1
+        self.changes.agents[agent.key] = agent
+
+    def _remember_agent(self, agent: Agent) -> None:
+        own = self._agents.setdefault(agent.key, agent)
+        self._agents_by_id[own.public_id] = own
+
+    # ---- pipelines and runs
+
+    def pipeline(self, namespace: str, public_id: str) -> Pipeline:
+        """Return a pipeline.
+
+        Raises:
+            NotFound: no such pipeline there.
+        """
+        pipeline = self._pipelines.get(public_id) or self.source.pipeline(public_id)
+        if pipeline is None or pipeline.namespace != namespace:
+            raise NotFound("pipeline", public_id)
+        return self._pipelines.setdefault(public_id, pipeline)
+
+    def pipeline_named(self, namespace: str, name: str) -> Pipeline | None:
+        """Return a pipeline by its name, or None."""
+        for pipeline in self._pipelines.values():
+            if (pipeline.namespace, pipeline.name) == (namespace, name):
+                return pipeline
+        return self.source.pipeline_named(namespace, name)
+
+    def add_pipeline(self, pipeline: Pipeline) -> None:
+        """Add a new pipeline."""
+        self.edits += 1
+        self._pipelines[pipeline.public_id] = pipeline
+        self.changes.new_pipelines.append(pipeline)
+
+    def touch_pipeline(self, pipeline: Pipeline) -> None:
+        """Say that a pipeline was edited."""
+        self.edits += 1
+        self.changes.pipelines[pipeline.key] = pipeline
+
+    def run_by_key(self, key: int) -> Run:
+        """Return a run that exists."""
+        if key not in self._runs:
+            for run in self.source.runs_by_key([key]):
+                self._runs[run.key] = run
+        return self._runs[key]
+
+    def run(self, namespace: str, public_id: str) -> Run:
+        """Return a run.
+
+        Raises:
+            NotFound: no such run there.
+        """
+        for known in self._runs.values():
+            if known.public_id == public_id and known.namespace == namespace:
+                return known
+        run = self.source.run(public_id)
+        if run is None or run.namespace != namespace:
+            raise NotFound("run", public_id)
+        return self._runs.setdefault(run.key, run)
+
+    def active_runs(self, pipeline: Pipeline) -> list[Run]:
+        """Return a pipeline's runs that have not ended."""
+        self.flush()
+        runs = self.source.active_runs(pipeline.key)
+        return [self._runs.setdefault(run.key, run) for run in runs]
+
+    def add_run(self, run: Run) -> None:
+        """Add a new run."""
+        self.edits += 1
+        self._runs[run.key] = run
+        self.changes.new_runs.append(run)
+
+    def touch_run(self, run: Run) -> None:
+        """Say that a run was edited."""
+        self.edits += 1
+        self.changes.runs[run.key] = run
+
+    # ---- requests and events
+
+    def request(self, namespace: str, caller: str, request_id: str) -> RequestRecord | None:
+        """Return an answered request id that is still remembered."""
+        key = (namespace, caller, request_id)
+        record = self._requests.get(key) or self.source.request(*key)
+        return record if record is not None and record.expires_at > self.now else None
+
+    def add_request(self, record: RequestRecord) -> None:
+        """Remember an answered request id."""
+        self.edits += 1
+        self._requests[record.namespace, record.caller, record.request_id] = record
+        self.changes.requests.append(record)
+
+    def tell(self, event: Event) -> None:
+        """Add an event."""
+        self.edits += 1
+        self.changes.events.append(event)
+        self.events.append(event)

@@ -1,0 +1,196 @@
+"""A pipeline's definition: stages of jobs, checked, and planned into the tasks of a run."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from server.domain.checks import Checks
+from server.domain.dag import find_cycle
+from server.domain.labels import Selector, check_selector
+from server.domain.moment import Moment
+
+JOB_LIMIT = 10_000
+RETRY_LIMIT = 100
+TIMEOUT_DEFAULT = 3600
+TIMEOUT_LIMIT = 365 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job as its author wrote it. Times are seconds."""
+
+    name: str
+    commands: tuple[str, ...]
+    image: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+    depends_on: tuple[str, ...] = ()
+    timeout: int = 0
+    retry: int = 0
+    selector: Selector = field(default_factory=lambda: Selector((), ()))
+    allow_failure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Jobs that start together or one after another."""
+
+    name: str
+    jobs: tuple[Job, ...]
+    parallel: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What every run of a pipeline does."""
+
+    stages: tuple[Stage, ...]
+    env: dict[str, str] = field(default_factory=dict)
+    repo_url: str = ""
+    branch: str = "main"
+
+    def jobs(self) -> Iterator[tuple[int, Stage, Job]]:
+        """Yield every job with its stage's number (from 1) and its stage."""
+        for number, stage in enumerate(self.stages, 1):
+            for job in stage.jobs:
+                yield number, stage, job
+
+    def to_json(self) -> str:
+        """Return the definition as JSON."""
+        data = asdict(self)
+        for stage, stage_data in zip(self.stages, data["stages"], strict=True):
+            for job, job_data in zip(stage.jobs, stage_data["jobs"], strict=True):
+                job_data["selector"] = job.selector.canonical()
+        return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> "Definition":
+        """Return the definition that `to_json` wrote."""
+        data = json.loads(text)
+        return Definition(
+            stages=tuple(_stage(stage) for stage in data["stages"]),
+            env=data["env"],
+            repo_url=data["repo_url"],
+            branch=data["branch"],
+        )
+
+
+def _stage(data: Mapping[str, Any]) -> Stage:
+    return Stage(data["name"], tuple(map(_job, data["jobs"])), data["parallel"])
+
+
+def _job(data: Mapping[str, Any]) -> Job:
+    fields = dict(data)
+    fields["commands"] = tuple(fields["commands"])
+    fields["depends_on"] = tuple(fields["depends_on"])
+    fields["selector"] = Selector.from_canonical(fields["selector"])
+    return Job(**fields)
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """A pipeline's row."""
+
+    key: int
+    namespace: str
+    public_id: str
+    name: str
+    definition: str
+    """`Definition` as JSON."""
+    created_at: Moment
+    updated_at: Moment
+    description: str = ""
+    trigger_type: int = 1
+    cron: str = ""
+    created_by: str = ""
+    runs: int = 0
+    """Runs so far; the last one's number."""
+    last_status: int = 1
+    """`RunStatus` of the last run; PENDING before the first."""
+
+
+def check_definition(checks: Checks, definition: Definition) -> None:
+    """Note every malformed field of a definition, by its path in CreatePipelineRequest."""
+    if not definition.stages:
+        checks.fail("stages", "must have at least one stage")
+    if sum(len(stage.jobs) for stage in definition.stages) > JOB_LIMIT:
+        checks.fail("stages", f"must have at most {JOB_LIMIT} jobs in all")
+    checks.environment("env", definition.env)
+    _check_unique(checks, definition)
+    for index, stage in enumerate(definition.stages):
+        checks.name(f"stages[{index}].name", stage.name)
+        if not stage.jobs:
+            checks.fail(f"stages[{index}].jobs", "must have at least one job")
+        for number, job in enumerate(stage.jobs):
+            _check_job(checks, f"stages[{index}].jobs[{number}]", job)
+    if not checks.violations:
+        _check_needs(checks, definition)
+
+
+def _check_unique(checks: Checks, definition: Definition) -> None:
+    stages: set[str] = set()
+    jobs: set[str] = set()
+    for index, stage in enumerate(definition.stages):
+        if stage.name in stages:
+            checks.fail(f"stages[{index}].name", f"{stage.name!r} names an earlier stage")
+        stages.add(stage.name)
+        for number, job in enumerate(stage.jobs):
+            if job.name in jobs:
+                path = f"stages[{index}].jobs[{number}].name"
+                checks.fail(path, f"{job.name!r} names an earlier job")
+            jobs.add(job.name)
+
+
+def _check_job(checks: Checks, path: str, job: Job) -> None:
+    checks.name(f"{path}.name", job.name)
+    checks.script(f"{path}.commands", job.commands)
+    checks.environment(f"{path}.env", job.env)
+    checks.text(f"{path}.image", job.image, 1024)
+    checks.number(f"{path}.timeout", job.timeout, 0, TIMEOUT_LIMIT)
+    checks.number(f"{path}.retry", job.retry, 0, RETRY_LIMIT)
+    checks.extend(check_selector(job.selector, f"{path}.label_selector"))
+
+
+def _check_needs(checks: Checks, definition: Definition) -> None:
+    stage_of = {job.name: number for number, _, job in definition.jobs()}
+    for index, stage in enumerate(definition.stages):
+        for number, job in enumerate(stage.jobs):
+            for place, name in enumerate(job.depends_on):
+                path = f"stages[{index}].jobs[{number}].depends_on[{place}]"
+                if name not in stage_of:
+                    checks.fail(path, f"there is no job {name!r}")
+                elif stage_of[name] > index + 1:
+                    checks.fail(path, f"job {name!r} is in a later stage")
+    if not checks.violations and (cycle := find_cycle(dependencies(definition))):
+        checks.fail("stages", "jobs wait for each other: " + " → ".join(cycle))
+
+
+def dependencies(definition: Definition) -> dict[str, list[str]]:
+    """Return which jobs each job waits for.
+
+    That is what it names, the job before it in a stage that is not parallel, and, unless it waits
+    for a job of its own stage, the last jobs of the stage before: those nobody else there waits
+    for.
+    """
+    needs: dict[str, list[str]] = {}
+    gate: list[str] = []
+    for stage in definition.stages:
+        own = frozenset(job.name for job in stage.jobs)
+        previous: str | None = None
+        for job in stage.jobs:
+            named = list(job.depends_on)
+            if not stage.parallel and previous is not None:
+                named.append(previous)
+            if own.isdisjoint(named):
+                named.extend(gate)
+            needs[job.name] = list(dict.fromkeys(named))
+            previous = job.name
+        gate = _last_of(stage, needs)
+    return needs
+
+
+def _last_of(stage: Stage, needs: Mapping[str, Sequence[str]]) -> list[str]:
+    waited_for = {name for job in stage.jobs for name in needs[job.name]}
+    last = [job.name for job in stage.jobs if job.name not in waited_for]
+    # Jobs in a cycle all wait for each other; the check reports it, this must only not hide it.
+    return last or [job.name for job in stage.jobs]

@@ -1,0 +1,58 @@
+"""Ready tasks to fitting agents: who gets what."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from server.domain.moment import Moment
+from server.domain.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An agent's free slots, as the dispatcher offers them to a claim."""
+
+    agent_key: int
+    session_id: str
+    slots: int
+    """How many tasks it takes at most this time."""
+    class_keys: frozenset[str]
+    """Task classes it fits."""
+    frame: int
+    """Number of the frame that will carry the assignments."""
+    request_id: str | None = None
+    """`request_id` of the FetchTask that waits for them."""
+    assigned_at: Moment = 0
+    """When it last got work; among equals the longest idle goes first."""
+
+
+def place(ready: Sequence[Task], offers: Sequence[Offer], now: Moment) -> list[tuple[Task, Offer]]:
+    """Return who takes which task, in the tasks' order.
+
+    Each goes to the fitting agent with the most free slots, then to the one that has waited
+    longest for work.
+    """
+    free: dict[str, int] = {offer.session_id: offer.slots for offer in offers}
+    placed = []
+    for task in ready:
+        offer = _best(task, offers, free, now)
+        if offer is not None:
+            free[offer.session_id] -= 1
+            placed.append((task, offer))
+    return placed
+
+
+def _best(
+    task: Task, offers: Sequence[Offer], free: Mapping[str, int], now: Moment
+) -> Offer | None:
+    best: Offer | None = None
+    rank = (0, 0)
+    for offer in offers:
+        slots = free[offer.session_id]
+        if slots <= 0 or task.class_key not in offer.class_keys:
+            continue
+        if task.avoid_agent == offer.agent_key and now < (task.avoid_until or 0):
+            continue
+        own = (slots, -offer.assigned_at)
+        if best is None or own > rank:
+            best, rank = offer, own
+    return best

@@ -1,0 +1,405 @@
+"""Agents come, say what they hold, are lost, come back, and go."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from server.domain.agent import Agent, SessionState
+from server.domain.attempt import AttemptStatus
+from server.domain.checks import AGENT_ID, Checks
+from server.domain.ending import Outcome, end_attempt, tell_status
+from server.domain.errors import SessionSuperseded
+from server.domain.event import Event, EventKind
+from server.domain.labels import check_labels
+from server.domain.lease import (
+    LeaseRef,
+    Standing,
+    Verdict,
+    go_on,
+    standing,
+    superseded,
+    verdict_for,
+)
+from server.domain.ledger import Ledger
+from server.domain.task import Task, TaskStatus, move
+
+SLOT_LIMIT = 10_000
+HELD_LIMIT = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Everything an agent of ours holds."""
+
+    leases: tuple[LeaseRef, ...] = ()
+    seen_through: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What an agent says about itself."""
+
+    hostname: str = ""
+    ip: str = ""
+    os: str = ""
+    arch: str = ""
+    version: str = ""
+    slots: int = 1
+    labels: dict[str, str] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
+
+    def check(self, agent_id: str) -> None:
+        """Check every field, by its path in RegisterRequest.
+
+        Raises:
+            Invalid: a field is malformed.
+        """
+        checks = Checks()
+        if agent_id and not AGENT_ID.fullmatch(agent_id):
+            checks.fail("agent_id", "must be 1 to 128 letters, digits and . _ : -")
+        for name in ("hostname", "ip", "os", "arch", "version"):
+            checks.name(name, getattr(self, name), required=False)
+        checks.number("max_concurrent_jobs", self.slots, 0, SLOT_LIMIT)
+        checks.extend(check_labels(self.labels, "labels"))
+        for index, plugin in enumerate(self.plugins):
+            checks.name(f"installed_plugins[{index}]", plugin)
+        checks.done()
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """An agent with its session as the rest of the server keeps it in memory."""
+
+    agent: Agent
+    verdicts: tuple[Verdict, ...]
+    leases: dict[str, int]
+    """Leases held now, with the number of the frame that carried each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """Open a session; an agent id that exists is taken over. Answers `Attached`."""
+
+    namespace: str
+    agent_id: str
+    session_id: str
+    profile: Profile
+    held: Held | None
+    """None from v1 agents."""
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return [ref.task_id for ref in self.held.leases] if self.held else ()
+
+    def decide(self, ledger: Ledger) -> Attached:
+        """See Command."""
+        agent = ledger.find_agent(self.agent_id) or self._add(ledger)
+        news = agent.session_id != self.session_id or agent.registered_at == ledger.now
+        self._open(ledger, agent)
+        if self.held is None:
+            _keep_unconfirmed(ledger, agent)
+            verdicts: tuple[Verdict, ...] = ()
+        else:
+            verdicts = reconcile(ledger, agent, self.held, complete=True)
+        if news:
+            tell_agent(ledger, agent, EventKind.AGENT_REGISTERED)
+        return _attached(ledger, agent, verdicts)
+
+    def _add(self, ledger: Ledger) -> Agent:
+        agent = Agent(
+            key=ledger.source.new_key(),
+            namespace=self.namespace,
+            public_id=self.agent_id,
+            session_id=self.session_id,
+            created_at=ledger.now,
+            registered_at=ledger.now,
+            last_seen=ledger.now,
+        )
+        ledger.add_agent(agent)
+        return agent
+
+    def _open(self, ledger: Ledger, agent: Agent) -> None:
+        profile = self.profile
+        agent.session_id = self.session_id
+        agent.session_state = SessionState.LIVE
+        agent.registered_at = agent.last_seen = ledger.now
+        agent.hostname, agent.ip = profile.hostname, profile.ip
+        agent.os, agent.arch, agent.version = profile.os, profile.arch, profile.version
+        agent.slots = profile.slots or 1
+        agent.v1 = self.held is None
+        agent.labels = dict(profile.labels)
+        agent.plugins = list(profile.plugins)
+        ledger.touch_agent(agent)
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Go on with a session that this server does not know yet, or that was lost.
+
+    Raises SessionSuperseded when the agent has a newer session. `held` None changes no lease.
+    """
+
+    agent_id: str
+    session_id: str
+    held: Held | None = None
+    complete: bool = False
+    """Whether leases absent from `held` are given up however new they are (stream open)."""
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return [ref.task_id for ref in self.held.leases] if self.held else ()
+
+    def decide(self, ledger: Ledger) -> Attached:
+        """See Command."""
+        agent = ledger.agent(self.agent_id)
+        # A v1 agent names no session: whoever bears its id is it.
+        if self.session_id and agent.session_id != self.session_id:
+            raise SessionSuperseded(self.agent_id)
+        if agent.session_state is SessionState.CLOSED:
+            raise SessionSuperseded(self.agent_id)
+        if agent.session_state is not SessionState.LIVE:
+            agent.session_state = SessionState.LIVE
+            agent.last_seen = ledger.now
+            ledger.touch_agent(agent)
+            tell_agent(ledger, agent, EventKind.AGENT_REGISTERED)
+        verdicts: tuple[Verdict, ...] = ()
+        if self.held is not None:
+            verdicts = reconcile(ledger, agent, self.held, complete=self.complete)
+        return _attached(ledger, agent, verdicts)
+
+
+@dataclass(frozen=True, slots=True)
+class Unregister:
+    """Close a session and queue again what it holds; answers whether it was the current one."""
+
+    agent_id: str
+    session_id: str
+    reason: str
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return ()
+
+    def decide(self, ledger: Ledger) -> bool:
+        """See Command."""
+        agent = ledger.agent(self.agent_id)
+        if self.session_id and agent.session_id != self.session_id:
+            return False
+        if agent.session_state is SessionState.CLOSED:
+            return True
+        lose_leases(ledger, agent, f"agent {agent.public_id} left: {self.reason or 'no reason'}")
+        agent.session_state = SessionState.CLOSED
+        agent.last_seen = ledger.now
+        ledger.touch_agent(agent)
+        tell_agent(ledger, agent, EventKind.AGENT_UNREGISTERED, reason=self.reason)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class LoseSession:
+    """Give up a session that went silent, unless it has spoken since; answers whether it did.
+
+    The row's `last_seen` is read again: another server may have heard the agent.
+    """
+
+    agent_id: str
+    session_id: str
+    silent_since: int
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return ()
+
+    def decide(self, ledger: Ledger) -> bool:
+        """See Command."""
+        agent = ledger.find_agent(self.agent_id)
+        if agent is None or agent.session_id != self.session_id:
+            return False
+        if agent.session_state is not SessionState.LIVE or agent.last_seen > self.silent_since:
+            return False
+        lose_leases(ledger, agent, f"agent {agent.public_id} was lost")
+        agent.session_state = SessionState.LOST
+        ledger.touch_agent(agent)
+        tell_agent(ledger, agent, EventKind.AGENT_OFFLINE)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class RenewSessions:
+    """Write when sessions were last heard: pairs of agent key and session id, with the moment."""
+
+    heard: tuple[tuple[int, str, int], ...]
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return ()
+
+    def decide(self, ledger: Ledger) -> None:
+        """See Command."""
+        agents = ledger.agents_by_key([key for key, _, _ in self.heard])
+        for key, session_id, at in self.heard:
+            agent = agents.get(key)
+            if agent is not None and agent.session_id == session_id and agent.last_seen < at:
+                agent.last_seen = at
+                ledger.touch_agent(agent)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeAgent:
+    """Change an agent's reported labels or slots; answers the agent."""
+
+    agent_id: str
+    labels: dict[str, str] | None = None
+    slots: int | None = None
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return ()
+
+    def decide(self, ledger: Ledger) -> Agent:
+        """See Command."""
+        agent = ledger.agent(self.agent_id)
+        if self.labels is not None and self.labels != agent.labels:
+            agent.labels = dict(self.labels)
+            ledger.touch_agent(agent)
+            tell_agent(ledger, agent, EventKind.AGENT_LABELS)
+        if self.slots is not None and self.slots != agent.slots:
+            agent.slots = self.slots
+            ledger.touch_agent(agent)
+        return agent
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateLabels:
+    """Put labels over what an agent reports; answers the agent."""
+
+    namespace: str
+    agent_id: str
+    labels: dict[str, str]
+    merge: bool
+
+    def check(self) -> None:
+        """Check the labels.
+
+        Raises:
+            Invalid: one is malformed.
+        """
+        checks = Checks()
+        checks.extend(check_labels(self.labels, "labels"))
+        checks.done()
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return ()
+
+    def decide(self, ledger: Ledger) -> Agent:
+        """See Command."""
+        agent = ledger.agent(self.agent_id)
+        overlay = {**agent.overlay, **self.labels} if self.merge else dict(self.labels)
+        if overlay != agent.overlay:
+            agent.overlay = overlay
+            ledger.touch_agent(agent)
+            tell_agent(ledger, agent, EventKind.AGENT_LABELS)
+        return agent
+
+
+def reconcile(ledger: Ledger, agent: Agent, held: Held, *, complete: bool) -> tuple[Verdict, ...]:
+    """Bring the leases of an agent in line with what it says it holds; return a verdict on each.
+
+    Adoption beats requeue: a lease that was lost is taken up again. A lease the agent does not
+    name is released, without charge: its assignment never arrived, or the agent has dropped it.
+    On a heartbeat only those it must have seen by now are (`complete` False).
+    """
+    verdicts = tuple(_judge(ledger, agent, ref) for ref in held.leases)
+    named = {ref.lease_id for ref in held.leases}
+    for task in ledger.tasks_leased_to(agent):
+        if task.lease_agent != agent.key:
+            continue
+        if task.lease_id in named:
+            _carry_over(ledger, task, agent)
+        elif complete or task.lease_frame <= held.seen_through:
+            cause = f"agent {agent.public_id} does not hold it"
+            end_attempt(ledger, task, Outcome(AttemptStatus.RELEASED, cause=cause))
+    return verdicts
+
+
+def _judge(ledger: Ledger, agent: Agent, ref: LeaseRef) -> Verdict:
+    task = ledger.find_task(ref.task_id)
+    if task is None or not ref.lease_id:
+        return superseded(ref)
+    how = standing(ledger, task, agent, ref.lease_id)
+    if how is Standing.ADOPTABLE:
+        adopt(ledger, task, agent)
+        return verdict_for(task, ref.lease_id)
+    if how is Standing.CURRENT:
+        return verdict_for(task, ref.lease_id)
+    return go_on(ref) if how is Standing.ENDED else superseded(ref)
+
+
+def _carry_over(ledger: Ledger, task: Task, agent: Agent) -> None:
+    if task.lease_session != agent.session_id:
+        task.lease_session = agent.session_id
+        task.lease_frame = 0
+        ledger.touch(task)
+
+
+def adopt(ledger: Ledger, task: Task, agent: Agent) -> None:
+    """Give a lost lease back to its agent, and undo the loss."""
+    attempt = ledger.last_attempt(task)
+    started = attempt.started_at is not None
+    attempt.status = AttemptStatus.RUNNING if started else AttemptStatus.CLAIMED
+    attempt.ended_at = None
+    attempt.cause = ""
+    attempt.sum_lines = attempt.sum_bytes = attempt.sum_crc = None
+    ledger.touch_attempt(attempt)
+    task.lease_agent = agent.key
+    task.lease_session = agent.session_id
+    task.claimed_at = attempt.claimed_at if started else ledger.now
+    task.infra_retries -= 1
+    task.error = ""
+    task.avoid_agent = task.avoid_until = None
+    if started:
+        previous = move(task, TaskStatus.RUNNING)
+        policy = ledger.policy
+        began = attempt.started_at or ledger.now
+        task.started_at = began
+        slack = policy.kill_grace + policy.deadline_slack
+        task.deadline = max(ledger.now, began + task.timeout) + slack
+        tell_status(ledger, task, previous)
+    ledger.touch(task)
+    ledger.effects.adopted_leases.append((agent.session_id, task.lease_id))
+
+
+def _keep_unconfirmed(ledger: Ledger, agent: Agent) -> None:
+    """Keep the leases of a v1 agent that restarted, for three intervals (dispatch.md)."""
+    for task in ledger.tasks_leased_to(agent):
+        task.lease_session = agent.session_id
+        task.confirm_by = ledger.now + ledger.policy.lease
+        ledger.touch(task)
+
+
+def lose_leases(ledger: Ledger, agent: Agent, cause: str) -> None:
+    """End every lease of an agent as lost."""
+    for task in ledger.tasks_leased_to(agent):
+        end_attempt(ledger, task, Outcome(AttemptStatus.LOST, cause=cause))
+
+
+def _attached(ledger: Ledger, agent: Agent, verdicts: tuple[Verdict, ...]) -> Attached:
+    leases = {
+        task.lease_id: task.lease_frame
+        for task in ledger.tasks_leased_to(agent)
+        if task.lease_agent == agent.key
+    }
+    return Attached(agent, verdicts, leases)
+
+
+def tell_agent(ledger: Ledger, agent: Agent, kind: EventKind, **data: str) -> None:
+    """Add an event about an agent."""
+    ledger.tell(
+        Event(
+            kind,
+            agent.namespace,
+            ledger.now,
+            agent.public_id,
+            data={"session": agent.session_id, **data},
+        )
+    )

@@ -1,0 +1,192 @@
+"""What agents say about their tasks: starts, ends and log lines."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from server.domain.attempt import Attempt, AttemptStatus, LogState, LogSummary
+from server.domain.ending import Outcome, end_attempt, start_attempt
+from server.domain.errors import LogGap, NotLeaseHolder
+from server.domain.lease import (
+    LeaseRef,
+    Standing,
+    Verdict,
+    go_on,
+    standing,
+    superseded,
+    verdict_for,
+)
+from server.domain.ledger import Ledger, LogBatch
+from server.domain.log import LogLine, measure, pack
+from server.domain.moment import Moment
+from server.domain.registering import adopt
+from server.domain.task import Task, TaskStatus
+
+REPORTABLE = (
+    TaskStatus.RUNNING,
+    TaskStatus.SUCCESS,
+    TaskStatus.FAILED,
+    TaskStatus.CANCELLED,
+    TaskStatus.TIMEOUT,
+)
+_ENDS = {
+    TaskStatus.SUCCESS: AttemptStatus.SUCCESS,
+    TaskStatus.FAILED: AttemptStatus.FAILED,
+    TaskStatus.CANCELLED: AttemptStatus.CANCELLED,
+    TaskStatus.TIMEOUT: AttemptStatus.TIMEOUT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a task goes, from its agent; answers a Verdict."""
+
+    agent_id: str
+    ref: LeaseRef
+    status: TaskStatus
+    exit_code: int = 0
+    error: str = ""
+    started_at: Moment | None = None
+    ended_at: Moment | None = None
+    log: LogSummary | None = None
+    infrastructure: bool = False
+    """Whether a FAILED attempt was lost with the agent's own process."""
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return (self.ref.task_id,)
+
+    def decide(self, ledger: Ledger) -> Verdict:
+        """See Command."""
+        agent = ledger.agent(self.agent_id)
+        task = ledger.task(None, self.ref.task_id)
+        how = standing(ledger, task, agent, self.ref.lease_id)
+        if how is Standing.ENDED and self._repeats(ledger.last_attempt(task)):
+            return go_on(self.ref)
+        if how in (Standing.STALE, Standing.ENDED):
+            return self._refuse(task)
+        if how is Standing.ADOPTABLE:
+            adopt(ledger, task, agent)
+        if self.status is TaskStatus.RUNNING:
+            start_attempt(ledger, task, self.started_at)
+            return verdict_for(task, self.ref.lease_id)
+        if self.started_at is not None and task.status is TaskStatus.QUEUED:
+            start_attempt(ledger, task, self.started_at)
+        end_attempt(ledger, task, self._outcome())
+        return go_on(self.ref)
+
+    def _outcome(self) -> Outcome:
+        status = AttemptStatus.LOST if self.infrastructure else _ENDS[self.status]
+        return Outcome(
+            status,
+            exit_code=self.exit_code,
+            cause=self.error or _cause(self.status, self.exit_code),
+            reported=True,
+            log=self.log,
+            ended_at=self.ended_at,
+        )
+
+    def _repeats(self, attempt: Attempt) -> bool:
+        return self.status is TaskStatus.RUNNING or attempt.status is self._outcome().status
+
+    def _refuse(self, task: Task) -> Verdict:
+        if not self.ref.lease_id:
+            raise NotLeaseHolder(self.agent_id, task.public_id)
+        return superseded(self.ref)
+
+
+def _cause(status: TaskStatus, exit_code: int) -> str:
+    if status is TaskStatus.FAILED:
+        return f"exit code {exit_code}"
+    return "its time was up" if status is TaskStatus.TIMEOUT else ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogAnswer:
+    """Answer to a batch of log lines."""
+
+    acked_through: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class AppendLog:
+    """Lines of an attempt's log, from its agent; answers a LogAnswer.
+
+    `first_line` 0 appends. Lines join the log of their own lease's attempt until it is closed,
+    whatever has become of the task: a superseded attempt's last words are kept.
+    """
+
+    agent_id: str
+    ref: LeaseRef
+    first_line: int
+    lines: tuple[LogLine, ...]
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return (self.ref.task_id,)
+
+    def decide(self, ledger: Ledger) -> LogAnswer:
+        """See Command."""
+        agent = ledger.agent(self.agent_id)
+        task = ledger.task(None, self.ref.task_id)
+        attempt = self._attempt(ledger, task)
+        if attempt is None or attempt.agent_key != agent.key:
+            if not self.ref.lease_id:
+                raise NotLeaseHolder(self.agent_id, task.public_id)
+            return LogAnswer(0, superseded(self.ref))
+        if not self.ref.lease_id and standing(ledger, task, agent, "") is Standing.STALE:
+            raise NotLeaseHolder(self.agent_id, task.public_id)
+        fresh = self._fresh(attempt)
+        if fresh and attempt.log_state is LogState.OPEN:
+            self._store(ledger, task, attempt, fresh)
+        how = standing(ledger, task, agent, self.ref.lease_id)
+        if not self.ref.lease_id and how is Standing.ADOPTABLE:
+            adopt(ledger, task, agent)  # a v1 agent has no other way to say that it still runs
+            how = Standing.CURRENT
+        if how is Standing.CURRENT and task.confirm_by is not None:
+            task.confirm_by = None
+            ledger.touch(task)
+        return LogAnswer(attempt.log_lines, self._verdict(how, task))
+
+    def _attempt(self, ledger: Ledger, task: Task) -> Attempt | None:
+        if not self.ref.lease_id:
+            return ledger.attempt(task, task.attempt)
+        _, _, epoch = self.ref.lease_id.rpartition(".")
+        if not epoch.isdecimal() or len(epoch) > 9 or not int(epoch):
+            return None
+        return ledger.attempt(task, int(epoch))
+
+    def _fresh(self, attempt: Attempt) -> Sequence[LogLine]:
+        """Return the lines that are not stored yet.
+
+        Raises:
+            LogGap: the batch begins after the line expected next.
+        """
+        expected = attempt.log_lines + 1
+        first = self.first_line or expected
+        if first > expected:
+            raise LogGap(self.ref.task_id, expected, first)
+        return self.lines[expected - first :]
+
+    def _store(
+        self, ledger: Ledger, task: Task, attempt: Attempt, lines: Sequence[LogLine]
+    ) -> None:
+        size, crc = measure(lines, attempt.log_crc)
+        stamped = [line if line.at else replace(line, at=ledger.now) for line in lines]
+        first = attempt.log_lines + 1
+        ledger.add_log(
+            LogBatch(task.key, attempt.number, task.namespace, first, len(lines), pack(stamped))
+        )
+        attempt.log_lines += len(lines)
+        attempt.log_bytes += size
+        attempt.log_crc = crc
+        attempt.log_at = ledger.now
+        ledger.touch_attempt(attempt)
+        ledger.effects.log_tasks.add(task.public_id)
+        ledger.effects.lines += len(lines)
+        ledger.effects.bytes += size
+
+    def _verdict(self, how: Standing, task: Task) -> Verdict:
+        if how is Standing.CURRENT:
+            return verdict_for(task, self.ref.lease_id)
+        return superseded(self.ref) if how is Standing.STALE else go_on(self.ref)

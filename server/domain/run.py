@@ -1,0 +1,83 @@
+"""A run of a pipeline: its counters, and the status they amount to."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from server.domain.moment import Moment
+from server.domain.task import Task, TaskStatus
+
+
+class RunStatus(IntEnum):
+    """Where a run stands. The numbers are those of `pipeline.v1.PipelineStatus`."""
+
+    PENDING = 1
+    RUNNING = 2
+    SUCCESS = 3
+    FAILED = 4
+    CANCELLED = 5
+    PARTIAL = 6
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows."""
+        return self >= RunStatus.SUCCESS
+
+
+@dataclass(slots=True)
+class Run:
+    """A run's row. The counters make moving it along cost the same at any size."""
+
+    key: int
+    namespace: str
+    public_id: str
+    pipeline_key: int
+    pipeline_id: str
+    number: int
+    created_at: Moment
+    total: int
+    status: RunStatus = RunStatus.PENDING
+    branch: str = ""
+    commit_sha: str = ""
+    triggered_by: str = ""
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
+    ended: int = 0
+    failed: int = 0
+    """Jobs the run needs that ended in FAILED or TIMEOUT."""
+    excused: int = 0
+    """Jobs with `allow_failure` that did not succeed."""
+    cancelled: int = 0
+    skipped: int = 0
+    stop_requested_at: Moment | None = None
+    stages: list[str] = field(default_factory=list)
+    """Names of the stages as they were when it was triggered."""
+
+
+def count_end(run: Run, task: Task) -> None:
+    """Add one ended job to a run's counters."""
+    run.ended += 1
+    if task.status is TaskStatus.SUCCESS:
+        return
+    if task.status is TaskStatus.SKIPPED:
+        run.skipped += 1
+    elif task.status is TaskStatus.CANCELLED:
+        run.cancelled += 1
+    elif task.allow_failure:
+        run.excused += 1
+    else:
+        run.failed += 1
+
+
+def status_of(run: Run) -> RunStatus:
+    """Return the status that a run's counters amount to."""
+    if run.ended < run.total:
+        return RunStatus.RUNNING if run.started_at is not None else RunStatus.PENDING
+    if run.stop_requested_at is not None and run.cancelled:
+        return RunStatus.CANCELLED
+    if run.failed:
+        return RunStatus.FAILED
+    if run.cancelled:
+        return RunStatus.CANCELLED
+    if run.excused:
+        return RunStatus.PARTIAL
+    return RunStatus.FAILED if run.skipped else RunStatus.SUCCESS

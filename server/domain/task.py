@@ -1,0 +1,217 @@
+"""A task: what it is, where it can stand, and how it may move.
+
+    PENDING ──► QUEUED ──► RUNNING ──► SUCCESS | FAILED | CANCELLED | TIMEOUT
+       ▲          │  ▲        │
+       │          │  └────────┤ agent lost (and back again, when the old lease is adopted)
+       └──────────┼───────────┘ a try remains: waits for its back-off
+                  └──► SKIPPED | CANCELLED | TIMEOUT | FAILED
+
+`MOVES` is the whole table, and `move` is the only way through it.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+
+from server.domain.moment import Millis, Moment
+from server.domain.policy import Policy
+
+
+class TaskStatus(IntEnum):
+    """Where a task stands. The numbers are those of `task.v1.TaskStatus`."""
+
+    PENDING = 1
+    QUEUED = 2
+    RUNNING = 3
+    SUCCESS = 4
+    FAILED = 5
+    CANCELLED = 6
+    TIMEOUT = 7
+    SKIPPED = 8
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows."""
+        return self >= TaskStatus.SUCCESS
+
+
+_S = TaskStatus
+MOVES: dict[TaskStatus, frozenset[TaskStatus]] = {
+    # SKIPPED: a dependency did not succeed.
+    _S.PENDING: frozenset({_S.QUEUED, _S.SKIPPED, _S.CANCELLED, _S.TIMEOUT}),
+    # FAILED: it cannot start, or the infrastructure budget is
+    # spent. RUNNING: the agent reported its start, or the old lease was adopted.
+    _S.QUEUED: frozenset({_S.RUNNING, _S.SKIPPED, _S.CANCELLED, _S.TIMEOUT, _S.FAILED}),
+    # QUEUED: the agent was lost. PENDING: the attempt failed and another follows its back-off.
+    _S.RUNNING: frozenset({_S.QUEUED, _S.PENDING, _S.SUCCESS, _S.FAILED, _S.CANCELLED, _S.TIMEOUT}),
+    _S.SUCCESS: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
+    _S.TIMEOUT: frozenset(),
+    _S.SKIPPED: frozenset(),
+}
+
+
+class ForbiddenMoveError(AssertionError):
+    """A rule tried to move a task against the table: a bug, never a caller's fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactSpec:
+    """A file to keep after the task."""
+
+    name: str
+    path: str
+    destination: str = ""
+    expire: bool = False
+    expire_days: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What a task runs; kept as JSON beside the row and read only by doors."""
+
+    commands: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+    workspace: str = ""
+    image: str = ""
+    artifacts: tuple[ArtifactSpec, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    executor: str = ""
+
+    def to_json(self) -> str:
+        """Return the spec as JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> "TaskSpec":
+        """Return the spec that `to_json` wrote."""
+        data = json.loads(text)
+        return TaskSpec(
+            commands=tuple(data["commands"]),
+            env=data["env"],
+            workspace=data["workspace"],
+            image=data["image"],
+            artifacts=tuple(ArtifactSpec(**a) for a in data["artifacts"]),
+            labels=data["labels"],
+            executor=data["executor"],
+        )
+
+
+@dataclass(slots=True)
+class Task:
+    """A task's row. Rules edit it in place inside one transaction."""
+
+    key: int
+    namespace: str
+    public_id: str
+    name: str
+    spec: str
+    """`TaskSpec` as JSON."""
+    class_key: str
+    """The task class: who may run it (see `placement`)."""
+    sort_key: int
+    """Order among ready tasks of one class, smallest first."""
+    status: TaskStatus
+    created_at: Moment
+    timeout: Millis
+    created_by: str = ""
+    pipeline_id: str | None = None
+    run_key: int | None = None
+    run_id: str | None = None
+    stage: int = 0
+    position: int = 0
+    """Order among the jobs of a run."""
+    retry_limit: int = 0
+    allow_failure: bool = False
+    retry_on_lost: bool = True
+    unmet: int = 0
+    """Dependencies that have not ended well yet."""
+    not_before: Moment | None = None
+    attempt: int = 0
+    failed_attempts: int = 0
+    infra_retries: int = 0
+    lease_epoch: int = 0
+    """The fence: grows at each claim, is never reset."""
+    lease_agent: int | None = None
+    """Key of the agent that holds the current lease."""
+    lease_session: str | None = None
+    lease_frame: int = 0
+    """Number of the frame that carried the assignment."""
+    lease_request: str | None = None
+    """`request_id` of the FetchTask that was answered with it."""
+    last_agent: int | None = None
+    last_agent_id: str | None = None
+    claimed_at: Moment | None = None
+    confirm_by: Moment | None = None
+    """When a lease kept over a v1 agent's restart is given up unless a report confirms it."""
+    deadline: Moment | None = None
+    """When the server declares a running attempt over by its own clock."""
+    avoid_agent: int | None = None
+    avoid_until: Moment | None = None
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
+    cancel_requested_at: Moment | None = None
+    cancel_reason: str = ""
+    exit_code: int = 0
+    error: str = ""
+    retry_of: str | None = None
+    due_at: Moment | None = None
+    """When the timers look at it next; always `next_due(task, policy)`."""
+
+    @property
+    def leased(self) -> bool:
+        """Whether an agent holds it."""
+        return self.lease_agent is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether an agent may claim it."""
+        return self.status is TaskStatus.QUEUED and self.lease_agent is None
+
+    @property
+    def lease_id(self) -> str:
+        """The id of the current or last lease."""
+        return lease_id(self.public_id, self.lease_epoch)
+
+
+def lease_id(task_id: str, epoch: int) -> str:
+    """Return the id of a task's lease. The epoch in it is the fence."""
+    return f"{task_id}.{epoch}"
+
+
+def move(task: Task, to: TaskStatus) -> TaskStatus:
+    """Move a task and return where it stood.
+
+    Raises:
+        ForbiddenMoveError: the table has no such move.
+    """
+    previous = task.status
+    if to not in MOVES[previous]:
+        raise ForbiddenMoveError(f"task {task.public_id}: {previous.name} → {to.name}")
+    task.status = to
+    return previous
+
+
+def next_due(task: Task, policy: Policy) -> Moment | None:
+    """Return when something happens to the task by itself, or None."""
+    if task.status.ended:
+        return None
+    if task.leased:
+        return min(_lease_limits(task, policy))
+    if task.status is TaskStatus.PENDING and task.unmet == 0:
+        return task.not_before
+    return None
+
+
+def _lease_limits(task: Task, policy: Policy) -> list[Moment]:
+    limits = []
+    if task.cancel_requested_at is not None:
+        limits.append(task.cancel_requested_at + policy.kill_grace + policy.deadline_slack)
+    if task.confirm_by is not None:
+        limits.append(task.confirm_by)
+    if task.status is TaskStatus.RUNNING and task.deadline is not None:
+        limits.append(task.deadline)
+    elif task.claimed_at is not None:
+        limits.append(task.claimed_at + policy.claim_to_start)
+    return limits

@@ -1,0 +1,52 @@
+"""What becomes due: second tries, deadlines, silent agents' tasks, logs that stay short."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from server.domain.attempt import AttemptStatus
+from server.domain.ending import Outcome, end_attempt, requeue
+from server.domain.ledger import Ledger
+from server.domain.task import Task, TaskStatus
+
+
+@dataclass(frozen=True, slots=True)
+class RunTimers:
+    """Let everything happen whose moment has come; answers whether more may be due."""
+
+    limit: int = 500
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return ()
+
+    def decide(self, ledger: Ledger) -> bool:
+        """See Command."""
+        tasks = ledger.tasks_due(self.limit)
+        for task in tasks:
+            _when_due(ledger, task)
+        attempts = ledger.attempts_due(self.limit)
+        for attempt in attempts:
+            ledger.touch_attempt(attempt)  # saving it judges its log anew
+        return len(tasks) == self.limit or len(attempts) == self.limit
+
+
+def _when_due(ledger: Ledger, task: Task) -> None:
+    if task.due_at is None or task.due_at > ledger.now or task.status.ended:
+        return  # an earlier command of this batch has changed it
+    if task.status is TaskStatus.PENDING:
+        requeue(ledger, task)
+    elif task.leased:
+        end_attempt(ledger, task, _overdue(ledger, task))
+
+
+def _overdue(ledger: Ledger, task: Task) -> Outcome:
+    policy, now = ledger.policy, ledger.now
+    agent = task.last_agent_id
+    cancel_at = task.cancel_requested_at
+    if cancel_at is not None and now >= cancel_at + policy.kill_grace + policy.deadline_slack:
+        return Outcome(AttemptStatus.CANCELLED, cause=f"agent {agent} did not confirm the cancel")
+    if task.confirm_by is not None and now >= task.confirm_by:
+        return Outcome(AttemptStatus.LOST, cause=f"agent {agent} came back without it")
+    if task.status is TaskStatus.RUNNING:
+        return Outcome(AttemptStatus.TIMEOUT, cause=f"agent {agent} did not end it in time")
+    return Outcome(AttemptStatus.LOST, cause=f"agent {agent} did not start it in time")
