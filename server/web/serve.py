@@ -1,0 +1,77 @@
+"""Serving HTTP inside our own event loop, on a socket that is bound already."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from server.address import Address
+
+
+def bind(address: Address) -> socket.socket:
+    """Return a bound socket; with port 0 the system has chosen one.
+
+    Raises:
+        OSError: the address is taken or not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    return socket.create_server((address.host, address.port), family=family)
+
+
+def address_of(bound: socket.socket) -> Address:
+    """Return where the socket really listens."""
+    host, port = bound.getsockname()[:2]
+    return Address(host, port)
+
+
+class WebServer:
+    """One HTTP server; `run` it in a task group, and `stop` it to let `run` return."""
+
+    def __init__(self, app: ASGIApp, bound: socket.socket, grace: timedelta) -> None:
+        self._socket = bound
+        self._server = _OwnedServer(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,  # server/logs.py decides
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=max(1, round(grace.total_seconds())),
+            )
+        )
+
+    async def run(self) -> None:
+        """Serve until `stop`, then let the answers that are under way finish."""
+        await self._server.serve(sockets=[self._socket])
+
+    async def started(self) -> None:
+        """Wait until requests are answered."""
+        await self._server.serving.wait()
+
+    def stop(self) -> None:
+        """Take no more requests."""
+        self._server.should_exit = True
+
+
+class _OwnedServer(uvicorn.Server):
+    """A uvicorn that leaves signals to the program and tells when it serves."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.serving = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone; `server/__main__.py` handles them."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self.serving.set()
