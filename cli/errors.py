@@ -2,7 +2,7 @@
 
 import click
 import grpc
-from google.rpc import error_details_pb2 as details  # type: ignore[import-untyped]  # no stubs
+from google.rpc import error_details_pb2 as details
 from grpc_status import rpc_status
 
 from cli.exit_codes import Exit

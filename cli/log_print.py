@@ -1,0 +1,43 @@
+"""Log lines on the terminal: as they are, or behind the name of their task."""
+
+import sys
+from collections.abc import Iterable
+from itertools import cycle, groupby
+
+import click
+
+from generated.stream.v1.stream_pb2 import LogChunk
+
+COLOURS = cycle(("cyan", "magenta", "yellow", "green", "blue", "bright_red"))
+
+
+def print_lines(lines: Iterable[LogChunk]) -> None:
+    """Print lines where the task printed them: standard output or standard error."""
+    for stream, group in groupby(lines, key=lambda line: line.stream):
+        text = b"".join(_exact(line) + (b"" if line.continued else b"\n") for line in group)
+        click.echo(text, nl=False, err=stream == "stderr")
+
+
+class PrefixedPrinter:
+    """Prints a task's lines behind its name, all on standard output."""
+
+    def __init__(self, name: str, width: int) -> None:
+        self.prefix = click.style(f"{name:<{width}} | ", fg=next(COLOURS))
+
+    def print_lines(self, lines: Iterable[LogChunk]) -> None:
+        """Print lines, each behind the name."""
+        for line in lines:
+            click.echo(f"{self.prefix}{line.content}")
+
+    def print_remark(self, text: str) -> None:
+        """Print something about the task rather than from it."""
+        click.echo(f"{self.prefix}{click.style(text, dim=True)}")
+
+
+def remark(text: str) -> None:
+    """Tell on standard error something about the work rather than from it."""
+    click.echo(click.style(f"muster: {text}", dim=sys.stderr.isatty()), err=True)
+
+
+def _exact(line: LogChunk) -> bytes:
+    return line.raw or line.content.encode()

@@ -1,0 +1,103 @@
+"""Pipelines and runs as people read them."""
+
+import click
+
+from cli.output import print_fields, print_table
+from cli.states import short_name, task_status
+from cli.times import age, between, moment
+from generated.pipeline.v1 import pipeline_pb2
+
+PIPELINE_HEADINGS = ("PIPELINE", "NAME", "LAST RUN", "RUNS", "SUCCESS", "FAILED", "AGE")
+RUN_HEADINGS = ("RUN", "PIPELINE", "NUMBER", "STATUS", "JOBS", "BY", "AGE", "DURATION")
+JOB_HEADINGS = ("TASK", "STAGE", "JOB", "STATUS", "AGENT", "EXIT", "DURATION", "ERROR")
+
+
+def run_status(status: int) -> str:
+    """Return a run's status as people read it."""
+    return short_name(pipeline_pb2.PipelineStatus.DESCRIPTOR, status)
+
+
+def pipeline_row(pipeline: pipeline_pb2.PipelineDetail) -> tuple[str, ...]:
+    """Return a pipeline as a row under PIPELINE_HEADINGS."""
+    return (
+        pipeline.pipeline_id,
+        pipeline.name,
+        run_status(pipeline.status) if pipeline.total_runs else "",
+        str(pipeline.total_runs),
+        str(pipeline.success_runs),
+        str(pipeline.failed_runs),
+        age(pipeline.created_at),
+    )
+
+
+def print_pipeline(pipeline: pipeline_pb2.PipelineDetail) -> None:
+    """Print one pipeline with its stages and jobs."""
+    runs = f"{pipeline.total_runs} ({pipeline.success_runs} good, {pipeline.failed_runs} failed)"
+    print_fields(
+        (
+            ("Pipeline", pipeline.pipeline_id),
+            ("Name", pipeline.name),
+            ("Description", pipeline.description),
+            ("Last run", run_status(pipeline.status) if pipeline.total_runs else "none yet"),
+            ("Runs", runs),
+            ("Repository", pipeline.repo_url),
+            ("Branch", pipeline.branch),
+            ("Cron", pipeline.cron),
+            ("Environment", "\n".join(f"{k}={v}" for k, v in sorted(pipeline.env.items()))),
+            ("Created", moment(pipeline.created_at)),
+            ("Created by", pipeline.created_by),
+        )
+    )
+    for stage in pipeline.stages:
+        order = "side by side" if stage.parallel else "one after another"
+        click.echo(f"\nStage {stage.name} ({order})")
+        for job in stage.jobs:
+            after = f"  (after {', '.join(job.depends_on)})" if job.depends_on else ""
+            click.echo(f"  {job.name}{after}")
+
+
+def run_row(run: pipeline_pb2.RunDetail) -> tuple[str, ...]:
+    """Return a run as a row under RUN_HEADINGS."""
+    return (
+        run.run_id,
+        run.pipeline_name,
+        str(run.number),
+        run_status(run.status),
+        f"{run.ended_jobs}/{run.total_jobs}",
+        run.triggered_by,
+        age(run.created_at / 1000),
+        between(run.started_at, run.finished_at),
+    )
+
+
+def print_run(run: pipeline_pb2.RunDetail) -> None:
+    """Print one run with its jobs."""
+    print_fields(
+        (
+            ("Run", run.run_id),
+            ("Pipeline", f"{run.pipeline_name} ({run.pipeline_id})"),
+            ("Number", str(run.number)),
+            ("Status", run_status(run.status)),
+            ("Branch", run.branch),
+            ("Commit", run.commit_sha),
+            ("Triggered by", run.triggered_by),
+            ("Created", moment(run.created_at / 1000)),
+            ("Duration", between(run.started_at, run.finished_at)),
+        )
+    )
+    click.echo()
+    print_table(JOB_HEADINGS, map(job_row, run.jobs))
+
+
+def job_row(job: pipeline_pb2.RunJob) -> tuple[str, ...]:
+    """Return a job as a row under JOB_HEADINGS."""
+    return (
+        job.task_id,
+        job.stage_name,
+        job.name,
+        task_status(job.status),
+        job.agent_id,
+        str(job.exit_code) if job.finished_at and job.attempt else "",
+        between(job.started_at, job.finished_at),
+        job.error_message,
+    )

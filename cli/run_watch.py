@@ -1,0 +1,86 @@
+"""Seeing a run through: all its tasks' logs at once, its changes, its end."""
+
+import asyncio
+from datetime import timedelta
+
+import click
+
+from cli.alongside import together
+from cli.connection import Api
+from cli.log_follow import LogFollower
+from cli.log_print import PrefixedPrinter
+from cli.output import coloured_status
+from cli.patience import call_patiently
+from cli.run_tables import run_status
+from cli.states import ENDED, RUN_ENDED, task_status
+from cli.times import between
+from generated.pipeline.v1 import pipeline_pb2
+from generated.task.v1 import task_pb2
+
+LOOK_AGAIN = timedelta(milliseconds=300)
+WIDEST_NAME = 24
+
+
+async def get_run(api: Api, run_id: str) -> pipeline_pb2.RunDetail:
+    """Return a run as it stands."""
+    request = pipeline_pb2.GetRunRequest(run_id=run_id)
+    return (await call_patiently(api, api.pipelines.GetRun, request)).run
+
+
+async def wait_for_run(api: Api, run_id: str) -> pipeline_pb2.RunDetail:
+    """Return a run once it has ended."""
+    while True:
+        run = await get_run(api, run_id)
+        if run.status in RUN_ENDED:
+            return run
+        await asyncio.sleep(LOOK_AGAIN.total_seconds())
+
+
+async def print_run_logs(api: Api, run: pipeline_pb2.RunDetail, *, follow: bool) -> None:
+    """Print the logs of a run's tasks behind their names: interleaved when they are followed."""
+    width = min(max((len(job.name) for job in run.jobs), default=0), WIDEST_NAME)
+    printers = [PrefixedPrinter(job.name, width) for job in run.jobs]
+    if not follow:
+        for job, printer in zip(run.jobs, printers, strict=True):
+            await _print_job(api, job.task_id, printer, follow=False)
+        return
+    await together(
+        *(
+            _print_job(api, job.task_id, printer, follow=True)
+            for job, printer in zip(run.jobs, printers, strict=True)
+        )
+    )
+
+
+async def print_changes(api: Api, run_id: str) -> pipeline_pb2.RunDetail:
+    """Print each change of a run's jobs until it has ended; return it then."""
+    seen: dict[str, int] = {}
+    while True:
+        run = await get_run(api, run_id)
+        for job in run.jobs:
+            if seen.get(job.task_id) != job.status:
+                seen[job.task_id] = job.status
+                click.echo(_change(job))
+        if run.status in RUN_ENDED:
+            click.echo(f"run {run.number}: {coloured_status(run_status(run.status))}")
+            return run
+        await asyncio.sleep(LOOK_AGAIN.total_seconds())
+
+
+def _change(job: pipeline_pb2.RunJob) -> str:
+    """Return where a job stands now, on one line."""
+    took = between(job.started_at, job.finished_at) if job.finished_at else ""
+    parts = (coloured_status(task_status(job.status)), took, job.error_message)
+    return f"{job.name}: {'  '.join(part for part in parts if part)}"
+
+
+async def _print_job(api: Api, task_id: str, printer: PrefixedPrinter, *, follow: bool) -> None:
+    """Print one task's log, and its end when it is followed."""
+    follower = LogFollower(api, task_id, follow=follow)
+    async for _, lines in follower.batches():
+        printer.print_lines(lines)
+    if follow:
+        request = task_pb2.GetTaskRequest(task_id=task_id)
+        task = (await call_patiently(api, api.tasks.GetTask, request)).task
+        if task.status in ENDED:
+            printer.print_remark(f"{task_status(task.status)} {task.error_message}".rstrip())

@@ -1,0 +1,94 @@
+"""Tasks as people read them."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+import click
+
+from cli.output import print_fields, print_table
+from cli.requirements import describe_selector
+from cli.states import short_name, task_status
+from cli.times import age, between, human, moment
+from generated.task.v1 import task_pb2
+
+HEADINGS = ("TASK", "NAME", "STATUS", "AGENT", "EXIT", "AGE", "DURATION")
+ATTEMPT_HEADINGS = ("ATTEMPT", "STATUS", "AGENT", "EXIT", "DURATION", "LOG LINES", "CAUSE")
+
+
+def task_row(task: task_pb2.TaskDetail) -> tuple[str, ...]:
+    """Return a task as a row under HEADINGS."""
+    return (
+        task.task_id,
+        task.name,
+        task_status(task.status),
+        task.agent_id,
+        str(task.exit_code) if task.finished_at and task.attempt else "",
+        age(task.created_at),
+        task_duration(task),
+    )
+
+
+def task_duration(task: task_pb2.TaskDetail) -> str:
+    """Return how long the last attempt ran or runs."""
+    if task.duration:
+        return human(timedelta(milliseconds=task.duration))
+    return between(task.started_at * 1000, task.finished_at * 1000)
+
+
+def print_task(task: task_pb2.TaskDetail) -> None:
+    """Print one task with its attempts."""
+    print_fields(
+        (
+            ("Task", task.task_id),
+            ("Name", task.name),
+            ("Status", task_status(task.status)),
+            ("Waiting", task.waiting_reason),
+            ("Cancelling", "asked for, not confirmed yet" if task.cancel_requested else ""),
+            ("Error", task.error_message),
+            ("Exit code", str(task.exit_code) if task.finished_at and task.attempt else ""),
+            ("Agent", task.agent_id),
+            ("Agent labels", _pairs(task.agent_labels)),
+            ("Selector", describe_selector(task.label_selector)),
+            ("Pipeline", task.pipeline_id),
+            ("Run", task.run_id),
+            ("Depends on", "\n".join(task.depends_on)),
+            ("Retry of", task.retry_of),
+            ("Labels", _pairs(task.labels)),
+            ("Image", task.image),
+            ("Workspace", task.workspace),
+            ("Environment", "\n".join(f"{k}={v}" for k, v in sorted(task.env.items()))),
+            ("Commands", "\n".join(task.commands)),
+            ("Timeout", human(timedelta(seconds=task.timeout)) if task.timeout else ""),
+            ("Created", moment(task.created_at)),
+            ("Created by", task.created_by),
+            ("Started", moment(task.started_at)),
+            ("Finished", moment(task.finished_at)),
+            ("Duration", task_duration(task)),
+        )
+    )
+    if task.attempts:
+        click.echo()
+        print_table(ATTEMPT_HEADINGS, map(_attempt_row, task.attempts))
+
+
+def _attempt_row(attempt: task_pb2.Attempt) -> tuple[str, ...]:
+    return (
+        str(attempt.number),
+        short_name(task_pb2.AttemptStatus.DESCRIPTOR, attempt.status),
+        attempt.agent_id,
+        str(attempt.exit_code) if attempt.ended_at else "",
+        between(attempt.started_at, attempt.ended_at),
+        _log_lines(attempt),
+        attempt.cause,
+    )
+
+
+def _log_lines(attempt: task_pb2.Attempt) -> str:
+    """Return how many lines there are, and whether some are missing."""
+    missing = attempt.log_state == task_pb2.LOG_STATE_INCOMPLETE
+    return f"{attempt.log_lines} (not whole)" if missing else str(attempt.log_lines)
+
+
+def _pairs(labels: Mapping[str, str]) -> str:
+    """Return labels on one line."""
+    return ", ".join(f"{k}={v}" for k, v in sorted(labels.items()))

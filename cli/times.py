@@ -1,0 +1,42 @@
+"""Moments and durations as people say them."""
+
+import time
+from datetime import timedelta
+
+
+def age(unix_seconds: float) -> str:
+    """Return how long ago a moment was, or nothing for 0."""
+    return human(timedelta(seconds=max(0.0, time.time() - unix_seconds))) if unix_seconds else ""
+
+
+def human(duration: timedelta) -> str:
+    """Return a duration in its two largest units."""
+    seconds = duration.total_seconds()
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    minutes, seconds_left = divmod(int(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    days, hours_left = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours_left}h"
+    if hours:
+        return f"{hours}h {minutes_left:02}m"
+    if minutes:
+        return f"{minutes}m {seconds_left:02}s"
+    return f"{seconds_left}s"
+
+
+def between(start_ms: float, end_ms: float) -> str:
+    """Return the time from a start to an end, or to now when it has not ended; nothing for 0."""
+    if not start_ms:
+        return ""
+    end = end_ms or time.time() * 1000
+    return human(timedelta(milliseconds=max(0.0, end - start_ms)))
+
+
+def moment(unix_seconds: float) -> str:
+    """Return a moment in local time with its age, or nothing for 0."""
+    if not unix_seconds:
+        return ""
+    local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_seconds))
+    return f"{local} ({age(unix_seconds)} ago)"
