@@ -10,7 +10,7 @@ trusted to have left the set whole: the batch is thrown away and replayed comman
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt, log_state, next_log_due
@@ -21,6 +21,9 @@ from server.domain.pipeline import Pipeline
 from server.domain.policy import Policy
 from server.domain.run import Run
 from server.domain.task import Task, next_due
+
+
+RememberedAnswer: TypeAlias = str | list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,6 @@ class RequestRecord:
 
 
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
-
-RememberedAnswer = str | list[str]
 
 
 class Command(Protocol[AnswerT_co]):
@@ -214,7 +215,16 @@ class Ledger:
         self._classes: set[str] = set()
 
     def flush(self) -> None:
-        """Write what has changed so far, so that the source's searches see it."""
+        """Write the rows that have changed so far, so that the source's searches see them.
+
+        Events stay for the end: numbering them makes other servers wait until we commit.
+        """
+        events, self.changes.events = self.changes.events, []
+        self.finish()
+        self.changes.events = events
+
+    def finish(self) -> None:
+        """Write everything that has changed."""
         self._settle()
         if self.changes.any():
             changes, self.changes = self.changes, Changes()

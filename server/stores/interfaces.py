@@ -1,0 +1,188 @@
+"""What the rest of the server asks of its memory.
+
+Two sides. Changes go through `Database.transact`: one synchronous function over a
+`domain.ledger.Source`, all or nothing, durable when it returns. Reads go through `Reader`: short,
+never locking, each seeing one consistent state that may be a moment old.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from server.domain.agent import Agent
+from server.domain.attempt import Attempt, LogState
+from server.domain.event import Event
+from server.domain.ledger import Source
+from server.domain.log import LogLine
+from server.domain.moment import Moment
+from server.domain.pipeline import Pipeline
+from server.domain.run import Run
+from server.domain.task import Task
+
+T = TypeVar("T")
+
+
+class PoisonError(Exception):
+    """The database rejected a statement: one command of the batch is bad, nothing was changed."""
+
+
+class Database(Protocol):
+    """Where changes are made durable."""
+
+    async def transact(self, work: Callable[[Source], T]) -> T:
+        """Run `work` in one transaction and commit it; it may run more than once.
+
+        Raises:
+            StoreUnavailable: the database does not answer, is locked or full; nothing was changed.
+            PoisonError: the database rejected a statement; nothing was changed.
+        Anything `work` raises comes through, and nothing was changed.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task with what belongs to it."""
+
+    task: Task
+    attempts: list[Attempt]
+    depends_on: list[tuple[str, str, int]]
+    """(id, name, status) of each task it waits for."""
+    agent_labels: dict[str, str]
+    canonical_class: str
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a list is sorted: a column by its name, or newest first when empty."""
+
+    by: str = ""
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PageSpec:
+    """Which page of a list: by number from 1, or after a key."""
+
+    size: int
+    number: int = 1
+    after: int | None = None
+    order: Order = field(default_factory=Order)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which tasks; empty parts match all."""
+
+    namespace: str
+    pipeline_id: str = ""
+    run_id: str = ""
+    status: int = 0
+    agent_id: str = ""
+    task_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A page of a list."""
+
+    items: list[T]
+    total: int
+    next_after: int | None
+    """Key to go on after, or None on the last page."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Consecutive lines of one attempt's log."""
+
+    attempt: int
+    """0 when the task has had no attempt yet."""
+    first_line: int
+    lines: list[LogLine]
+    total: int
+    state: LogState
+    task_ended: bool
+    last_attempt: int
+    """The latest attempt there is."""
+    given_up: bool
+    """Whether the attempt was lost or handed back: its log may never be closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSession:
+    """A session that was live when last written."""
+
+    agent_id: str
+    session_id: str
+    last_seen: Moment
+
+
+class Reader(Protocol):
+    """Short reads.
+
+    Every method raises StoreUnavailable when the database does not answer. Those that name one
+    thing raise NotFound when the namespace has no such thing.
+    """
+
+    async def task(self, namespace: str, task_id: str) -> TaskView:
+        """Return one task."""
+
+    async def tasks(self, wanted: TaskFilter, page: PageSpec) -> Page[Task]:
+        """Return a page of tasks; `Order.by` is a column of Task."""
+
+    async def tasks_with_position(self, wanted: TaskFilter, limit: int) -> tuple[list[Task], int]:
+        """Return tasks and the position of the last event they reflect."""
+
+    async def log(
+        self, namespace: str, task_id: str, attempt: int, first_line: int, limit: int
+    ) -> LogPage:
+        """Return up to `limit` stored lines from `first_line` on; attempt 0 is the latest."""
+
+    async def pipeline(self, namespace: str, pipeline_id: str) -> Pipeline:
+        """Return one pipeline."""
+
+    async def pipelines(
+        self, namespace: str, status: int, name: str, page: PageSpec
+    ) -> Page[Pipeline]:
+        """Return a page of pipelines."""
+
+    async def run_counts(self, pipeline_keys: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """Return how many runs of each pipeline ended well, and how many FAILED."""
+
+    async def run(self, namespace: str, run_id: str) -> tuple[Run, str, list[Task]]:
+        """Return one run with its pipeline's name and its tasks in order."""
+
+    async def dependencies_of_run(self, run_key: int) -> list[tuple[int, int]]:
+        """Return pairs (task key, key it waits for) of a run's tasks."""
+
+    async def runs(
+        self, namespace: str, pipeline_id: str, status: int, page: PageSpec
+    ) -> Page[tuple[Run, str]]:
+        """Return a page of runs, each with its pipeline's name."""
+
+    async def agent(self, namespace: str, agent_id: str) -> tuple[Agent, list[str]]:
+        """Return one agent and the ids of the tasks it holds (at most 1000)."""
+
+    async def agents(self, namespace: str) -> list[tuple[Agent, int]]:
+        """Return every agent with the number of leases it holds, by id."""
+
+    async def events(self, after: int, limit: int) -> list[Event]:
+        """Return events of all namespaces after a position, in order."""
+
+    async def last_position(self) -> int:
+        """Return the position of the last event, 0 when there is none."""
+
+    async def live_sessions(self) -> list[LiveSession]:
+        """Return the sessions that were live when last written."""
+
+    async def ready_classes(self) -> dict[str, str]:
+        """Return key and canonical text of every class that has a ready task."""
+
+    async def class_text(self, class_keys: Sequence[str]) -> dict[str, str]:
+        """Return the canonical text of task classes."""
+
+    async def next_due(self) -> Moment | None:
+        """Return when the timers must look next, or None."""
+
+    async def ping(self) -> None:
+        """Return when the database answers."""

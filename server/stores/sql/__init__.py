@@ -1,0 +1,1 @@
+"""Stores in SQL, through SQLAlchemy Core."""

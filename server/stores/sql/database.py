@@ -1,0 +1,233 @@
+"""One database: SQLite by default, PostgreSQL for a company.
+
+A transaction is a synchronous function. SQLite runs it in one thread of its own on a synchronous
+engine; awaiting each statement would cost a third of the throughput (performance.md). PostgreSQL
+runs the same function through `run_sync` on asyncpg. Reads go through a separate asynchronous pool.
+"""
+
+import asyncio
+import fcntl
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from sqlite3 import Connection as SqliteConnection
+from typing import IO, Any, TypeVar
+
+import structlog
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from server.domain.errors import StoreUnavailable
+from server.domain.ledger import Source
+from server.stores.interfaces import PoisonError
+from server.stores.sql.keys import Keys
+from server.stores.sql.migrate import migrate
+from server.stores.sql.source import SqlSource
+
+T = TypeVar("T")
+
+# How long a statement waits for another process's lock before the caller is told.
+BUSY_SECONDS = 2.0
+READERS = 4
+
+log = structlog.get_logger(__name__)
+
+
+class DatabaseInUseError(Exception):
+    """Another server works on the same SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is in use by another muster-server; stop that one or choose another --data-dir"
+        )
+
+
+class SqliteDatabase:
+    """A database in one file, for one server."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock_file: IO[str] | None = None
+        self._keys = Keys()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._writer = create_engine(
+            URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_SECONDS}
+        )
+        _begin(self._writer, "BEGIN IMMEDIATE")
+        self._readers = create_async_engine(
+            URL.create("sqlite+aiosqlite", database=str(path)),
+            connect_args={"timeout": BUSY_SECONDS},
+            pool_size=READERS,
+            max_overflow=0,
+        )
+        _begin(self._readers.sync_engine, "BEGIN")
+
+    async def open(self) -> None:
+        """Lock the file against a second server, create it when missing, bring it up to date.
+
+        Raises:
+            DatabaseInUseError: another server has it.
+            StoreUnavailable: it does not answer.
+            UnknownSchemaError: it is not ours, or newer than this program.
+        """
+        self._lock_file = _lock(self._path)
+        with translated():
+            await self._in_thread(self._migrate)
+
+    def _migrate(self) -> None:
+        with self._writer.begin() as connection:
+            migrate(connection)
+
+    async def close(self) -> None:
+        """Close every connection and free the file."""
+        await self._readers.dispose()
+        await self._in_thread(self._writer.dispose)
+        self._thread.shutdown()
+        if self._lock_file is not None:
+            self._lock_file.close()
+
+    async def transact(self, work: Callable[[Source], T]) -> T:
+        """See interfaces.Database."""
+        with translated():
+            return await self._in_thread(lambda: self._transact(work))
+
+    def _transact(self, work: Callable[[Source], T]) -> T:
+        try:
+            with self._writer.begin() as connection:
+                return work(SqlSource(connection, self._keys))
+        except BaseException:
+            self._keys.forget()
+            raise
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection for reads, in one transaction."""
+        with translated():
+            async with self._readers.begin() as connection:
+                yield connection
+
+
+class PostgresDatabase:
+    """A database that several servers share."""
+
+    def __init__(self, url: URL) -> None:
+        self._keys = Keys()
+        self._engine: AsyncEngine = create_async_engine(
+            url, pool_size=READERS + 1, max_overflow=READERS, pool_pre_ping=True
+        )
+
+    async def open(self) -> None:
+        """Bring the schema up to date.
+
+        Raises:
+            StoreUnavailable: it does not answer.
+            UnknownSchemaError: it is not ours, or newer than this program.
+        """
+        with translated():
+            async with self._engine.begin() as connection:
+                await connection.run_sync(migrate)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+    async def transact(self, work: Callable[[Source], T]) -> T:
+        """See interfaces.Database."""
+
+        def with_source(connection: Connection) -> T:
+            return work(SqlSource(connection, self._keys))
+
+        with translated():
+            try:
+                async with self._engine.begin() as connection:
+                    return await connection.run_sync(with_source)
+            except BaseException:
+                self._keys.forget()
+                raise
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection for reads, in one transaction."""
+        with translated():
+            async with self._engine.begin() as connection:
+                yield connection
+
+
+SqlDatabase = SqliteDatabase | PostgresDatabase
+
+
+def open_url(url: str) -> SqlDatabase:
+    """Return the database an URL names, not opened yet."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return SqliteDatabase(Path(parsed.database or "muster.db"))
+    return PostgresDatabase(parsed.set(drivername="postgresql+asyncpg"))
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the database's errors into ours.
+
+    Raises:
+        StoreUnavailable: locked, full, unreachable, cut: the same again may succeed.
+        PoisonError: the same again would fail.
+    """
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise StoreUnavailable(_first_line(error)) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise StoreUnavailable(_first_line(error)) from error
+        raise PoisonError(_first_line(error)) from error
+    except SQLAlchemyError as error:
+        raise StoreUnavailable(_first_line(error)) from error
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise PoisonError(str(error)) from error
+    except OSError as error:
+        raise StoreUnavailable(str(error)) from error
+
+
+def _first_line(error: SQLAlchemyError) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    return str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+
+
+def _begin(engine: Engine, statement: str) -> None:
+    """Set up SQLite connections; transactions begin with `statement`.
+
+    pysqlite's own transactions begin too late: a read-then-write then loses updates silently.
+    """
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: SqliteConnection, _record: Any) -> None:  # noqa: ANN401 (SQLAlchemy's)
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            f"busy_timeout={int(BUSY_SECONDS * 1000)}",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(statement)
+
+
+def _lock(path: Path) -> IO[str]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock_file = path.with_name(path.name + ".lock").open("a")
+    try:
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock_file.close()
+        raise DatabaseInUseError(path) from None
+    return lock_file

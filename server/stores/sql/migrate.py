@@ -1,0 +1,53 @@
+"""Bringing a database's schema up to date, with Alembic inside one transaction."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, select, text
+
+VERSION_TABLE = "muster_schema"
+
+
+class UnknownSchemaError(Exception):
+    """The database is not ours, or newer than this program; it is left as it is."""
+
+
+def config() -> Config:
+    """Return Alembic's configuration."""
+    settings = Config()
+    settings.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    return settings
+
+
+def migrate(connection: Connection) -> None:
+    """Create or upgrade the schema.
+
+    Raises:
+        UnknownSchemaError: the database holds something else.
+    """
+    version = current_version(connection)
+    known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+    if version is not None and version not in known:
+        raise UnknownSchemaError(
+            f"the database has schema {version!r}, which this program does not know; "
+            "use the newer muster-server that wrote it"
+        )
+    if version is None and (foreign := inspect(connection).get_table_names()):
+        raise UnknownSchemaError(
+            f"the database holds tables that are not Muster's ({', '.join(sorted(foreign)[:5])}); "
+            "choose an empty one"
+        )
+    settings = config()
+    settings.attributes["connection"] = connection
+    command.upgrade(settings, "head")
+
+
+def current_version(connection: Connection) -> str | None:
+    """Return the schema's revision, or None in a database without one."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    query = select(text("version_num")).select_from(text(VERSION_TABLE))
+    version: str | None = connection.scalar(query)
+    return version

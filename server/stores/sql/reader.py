@@ -1,0 +1,360 @@
+"""Short reads for the doors, over a pool of their own."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from server.domain.agent import Agent, SessionState
+from server.domain.attempt import AttemptStatus, LogState
+from server.domain.errors import NotFound
+from server.domain.event import Event
+from server.domain.log import LogLine, unpack
+from server.domain.moment import Moment
+from server.domain.pipeline import Pipeline
+from server.domain.run import Run, RunStatus
+from server.domain.task import Task, TaskStatus
+from server.stores.interfaces import (
+    LiveSession,
+    LogPage,
+    Page,
+    PageSpec,
+    TaskFilter,
+    TaskView,
+)
+from server.stores.sql import tables
+from server.stores.sql.database import SqlDatabase
+from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, TASK, Record
+
+R = TypeVar("R")
+
+HELD_LIMIT = 1000
+
+
+class SqlReader:
+    """See interfaces.Reader."""
+
+    def __init__(self, database: SqlDatabase) -> None:
+        self._database = database
+
+    # ---- tasks
+
+    async def task(self, namespace: str, task_id: str) -> TaskView:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            task = await _one(connection, TASK, "task", namespace, task_id)
+            attempts = tables.attempts
+            query = select(*ATTEMPT.columns).where(attempts.c.task_key == task.key)
+            rows = await connection.execute(query.order_by(attempts.c.number))
+            return TaskView(
+                task,
+                [ATTEMPT.load(row) for row in rows],
+                await _depends_on(connection, task),
+                await _labels_of(connection, task.last_agent),
+                await _class_text(connection, task.class_key),
+            )
+
+    async def tasks(self, wanted: TaskFilter, page: PageSpec) -> Page[Task]:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            return await _page(connection, TASK, _task_conditions(wanted), page)
+
+    async def tasks_with_position(self, wanted: TaskFilter, limit: int) -> tuple[list[Task], int]:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            position = await _last_position(connection)
+            query = select(*TASK.columns).where(*_task_conditions(wanted))
+            rows = await connection.execute(query.order_by(tables.tasks.c.key).limit(limit))
+            return [TASK.load(row) for row in rows], position
+
+    async def log(
+        self, namespace: str, task_id: str, attempt: int, first_line: int, limit: int
+    ) -> LogPage:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            task = await _one(connection, TASK, "task", namespace, task_id)
+            number = attempt or task.attempt
+            if number > task.attempt:
+                raise NotFound("attempt", f"{task_id}/{number}")
+            if not number:
+                state = LogState.COMPLETE if task.status.ended else LogState.OPEN
+                return LogPage(0, 1, [], 0, state, task.status.ended, 0, given_up=False)
+            key = (tables.attempts.c.task_key == task.key) & (tables.attempts.c.number == number)
+            row = (await connection.execute(select(*ATTEMPT.columns).where(key))).one()
+            found = ATTEMPT.load(row)
+            lines = await _lines(connection, task.key, number, first_line, limit)
+            return LogPage(
+                number,
+                first_line,
+                lines,
+                found.log_lines,
+                found.log_state,
+                task.status.ended,
+                task.attempt,
+                given_up=found.status in (AttemptStatus.LOST, AttemptStatus.RELEASED),
+            )
+
+    # ---- pipelines and runs
+
+    async def pipeline(self, namespace: str, pipeline_id: str) -> Pipeline:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            return await _one(connection, PIPELINE, "pipeline", namespace, pipeline_id)
+
+    async def pipelines(
+        self, namespace: str, status: int, name: str, page: PageSpec
+    ) -> Page[Pipeline]:
+        """See Reader."""
+        table = tables.pipelines
+        conditions = [table.c.namespace == namespace]
+        if status:
+            conditions.append(table.c.last_status == status)
+        if name:
+            conditions.append(table.c.name == name)
+        async with self._database.reading() as connection:
+            return await _page(connection, PIPELINE, conditions, page)
+
+    async def run_counts(self, pipeline_keys: Sequence[int]) -> dict[int, tuple[int, int]]:
+        """See Reader."""
+        column = tables.runs.c.pipeline_key
+        status = tables.runs.c.status
+        good = [int(RunStatus.SUCCESS), int(RunStatus.PARTIAL)]
+        query = (
+            select(
+                column,
+                func.count().filter(status.in_(good)),
+                func.count().filter(status == int(RunStatus.FAILED)),
+            )
+            .where(column.in_(pipeline_keys))
+            .group_by(column)
+        )
+        async with self._database.reading() as connection:
+            return {row[0]: (row[1], row[2]) for row in await connection.execute(query)}
+
+    async def run(self, namespace: str, run_id: str) -> tuple[Run, str, list[Task]]:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            run = await _one(connection, RUN, "run", namespace, run_id)
+            name = await connection.scalar(
+                select(tables.pipelines.c.name).where(tables.pipelines.c.key == run.pipeline_key)
+            )
+            query = select(*TASK.columns).where(tables.tasks.c.run_key == run.key)
+            rows = await connection.execute(query.order_by(tables.tasks.c.position))
+            return run, str(name), [TASK.load(row) for row in rows]
+
+    async def dependencies_of_run(self, run_key: int) -> list[tuple[int, int]]:
+        """See Reader."""
+        table = tables.dependencies
+        query = (
+            select(table.c.task_key, table.c.depends_on)
+            .join(tables.tasks, tables.tasks.c.key == table.c.task_key)
+            .where(tables.tasks.c.run_key == run_key)
+        )
+        async with self._database.reading() as connection:
+            return [(row[0], row[1]) for row in await connection.execute(query)]
+
+    async def runs(
+        self, namespace: str, pipeline_id: str, status: int, page: PageSpec
+    ) -> Page[tuple[Run, str]]:
+        """See Reader."""
+        table = tables.runs
+        conditions = [table.c.namespace == namespace]
+        if pipeline_id:
+            conditions.append(table.c.pipeline_id == pipeline_id)
+        if status:
+            conditions.append(table.c.status == status)
+        async with self._database.reading() as connection:
+            found = await _page(connection, RUN, conditions, page)
+            keys = {run.pipeline_key for run in found.items}
+            columns = (tables.pipelines.c.key, tables.pipelines.c.name)
+            rows = await connection.execute(select(*columns).where(columns[0].in_(keys)))
+            names: dict[int, str] = {row[0]: row[1] for row in rows}
+            items = [(run, names[run.pipeline_key]) for run in found.items]
+            return Page(items, found.total, found.next_after)
+
+    # ---- agents
+
+    async def agent(self, namespace: str, agent_id: str) -> tuple[Agent, list[str]]:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            agent = await _one(connection, AGENT, "agent", namespace, agent_id)
+            held = select(tables.tasks.c.public_id).where(tables.tasks.c.lease_agent == agent.key)
+            held = held.order_by(tables.tasks.c.key).limit(HELD_LIMIT)
+            return agent, list(await connection.scalars(held))
+
+    async def agents(self, namespace: str) -> list[tuple[Agent, int]]:
+        """See Reader."""
+        table, holder = tables.agents, tables.tasks.c.lease_agent
+        async with self._database.reading() as connection:
+            counts = select(holder, func.count()).where(holder.is_not(None)).group_by(holder)
+            held: dict[int, int] = {row[0]: row[1] for row in await connection.execute(counts)}
+            query = select(*AGENT.columns).where(table.c.namespace == namespace)
+            rows = await connection.execute(query.order_by(table.c.public_id))
+            agents = [AGENT.load(row) for row in rows]
+            return [(agent, held.get(agent.key, 0)) for agent in agents]
+
+    async def live_sessions(self) -> list[LiveSession]:
+        """See Reader."""
+        table = tables.agents
+        query = select(table.c.public_id, table.c.session_id, table.c.last_seen)
+        query = query.where(table.c.session_state == SessionState.LIVE.value)
+        async with self._database.reading() as connection:
+            return [LiveSession(*row) for row in await connection.execute(query)]
+
+    # ---- events, classes, timers
+
+    async def events(self, after: int, limit: int) -> list[Event]:
+        """See Reader."""
+        position = tables.events.c.position
+        query = select(*EVENT.columns).where(position > after).order_by(position).limit(limit)
+        async with self._database.reading() as connection:
+            return [EVENT.load(row) for row in await connection.execute(query)]
+
+    async def last_position(self) -> int:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            return await _last_position(connection)
+
+    async def ready_classes(self) -> dict[str, str]:
+        """See Reader."""
+        table = tables.tasks
+        ready = (table.c.status == int(TaskStatus.QUEUED)) & table.c.lease_agent.is_(None)
+        async with self._database.reading() as connection:
+            keys = list(await connection.scalars(select(table.c.class_key).where(ready).distinct()))
+        return await self.class_text(keys)
+
+    async def class_text(self, class_keys: Sequence[str]) -> dict[str, str]:
+        """See Reader."""
+        table = tables.task_classes
+        query = select(table.c.class_key, table.c.canonical)
+        query = query.where(table.c.class_key.in_(class_keys))
+        async with self._database.reading() as connection:
+            return {row[0]: row[1] for row in await connection.execute(query)}
+
+    async def next_due(self) -> Moment | None:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            moments = [
+                await connection.scalar(select(func.min(tables.tasks.c.due_at))),
+                await connection.scalar(select(func.min(tables.attempts.c.log_due))),
+            ]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    async def ping(self) -> None:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            await connection.execute(select(1))
+
+
+async def _one(
+    connection: AsyncConnection, record: Record[R], kind: str, namespace: str, public_id: str
+) -> R:
+    table = record.table
+    conditions = (table.c.public_id == public_id, table.c.namespace == namespace)
+    row = (await connection.execute(select(*record.columns).where(*conditions))).first()
+    if row is None:
+        raise NotFound(kind, public_id)
+    return record.load(row)
+
+
+async def _depends_on(connection: AsyncConnection, task: Task) -> list[tuple[str, str, int]]:
+    others, edges = tables.tasks, tables.dependencies
+    query = (
+        select(others.c.public_id, others.c.name, others.c.status)
+        .join(edges, edges.c.depends_on == others.c.key)
+        .where(edges.c.task_key == task.key)
+        .order_by(others.c.key)
+    )
+    return [(row[0], row[1], row[2]) for row in await connection.execute(query)]
+
+
+async def _labels_of(connection: AsyncConnection, agent_key: int | None) -> dict[str, str]:
+    if agent_key is None:
+        return {}
+    query = select(*AGENT.columns).where(tables.agents.c.key == agent_key)
+    row = (await connection.execute(query)).first()
+    return AGENT.load(row).effective_labels if row is not None else {}
+
+
+async def _class_text(connection: AsyncConnection, class_key: str) -> str:
+    table = tables.task_classes
+    query = select(table.c.canonical).where(table.c.class_key == class_key)
+    return str(await connection.scalar(query))
+
+
+async def _lines(
+    connection: AsyncConnection, task_key: int, attempt: int, first_line: int, limit: int
+) -> list[LogLine]:
+    """Return stored lines: the batches that overlap, cut to what was asked."""
+    table = tables.logs
+    query = (
+        select(table.c.first_line, table.c.data)
+        .where(
+            table.c.task_key == task_key,
+            table.c.attempt == attempt,
+            table.c.first_line + table.c.lines > first_line,
+            table.c.first_line < first_line + limit,
+        )
+        .order_by(table.c.first_line)
+    )
+    lines: list[LogLine] = []
+    for start, data in await connection.execute(query):
+        batch = list(unpack(data))
+        lines += batch[max(0, first_line - start) :]
+        if len(lines) >= limit:
+            break
+    return lines[:limit]
+
+
+def _task_conditions(wanted: TaskFilter) -> list[ColumnElement[bool]]:
+    table = tables.tasks
+    conditions = [table.c.namespace == wanted.namespace]
+    if wanted.pipeline_id:
+        conditions.append(table.c.pipeline_id == wanted.pipeline_id)
+    if wanted.run_id:
+        conditions.append(table.c.run_id == wanted.run_id)
+    if wanted.status:
+        conditions.append(table.c.status == wanted.status)
+    if wanted.agent_id:
+        conditions.append(table.c.last_agent_id == wanted.agent_id)
+    if wanted.task_ids:
+        conditions.append(table.c.public_id.in_(wanted.task_ids))
+    return conditions
+
+
+async def _page(
+    connection: AsyncConnection,
+    record: Record[R],
+    conditions: Sequence[ColumnElement[bool]],
+    page: PageSpec,
+) -> Page[R]:
+    table = record.table
+    count = select(func.count()).select_from(table).where(*conditions)
+    total = int(await connection.scalar(count) or 0)
+    query = _ordered(record, page).where(*conditions)
+    if page.after is not None:
+        query = query.where(table.c.key < page.after)
+    else:
+        query = query.offset((page.number - 1) * page.size)
+    rows = (await connection.execute(query.limit(page.size + 1))).all()
+    records = [record.load(row) for row in rows[: page.size]]
+    more = len(rows) > page.size and not page.order.by
+    key_index = record.names.index("key")
+    return Page(records, total, int(rows[page.size - 1][key_index]) if more else None)
+
+
+def _ordered(record: Record[R], page: PageSpec) -> Select[Any]:
+    table = record.table
+    query = select(*record.columns)
+    if not page.order.by:
+        return query.order_by(table.c.key.desc())
+    column = table.c[page.order.by]
+    ordered = column.desc() if page.order.descending else column.asc()
+    return query.order_by(ordered.nulls_last(), table.c.key)
+
+
+async def _last_position(connection: AsyncConnection) -> int:
+    table = tables.sequences
+    query = select(table.c.next).where(table.c.name == "events")
+    return int(await connection.scalar(query) or 0)

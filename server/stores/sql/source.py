@@ -1,0 +1,318 @@
+"""A ledger's source over one database connection, inside one transaction."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Insert,
+    Select,
+    Table,
+    Update,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    tuple_,
+    update,
+)
+
+from server.domain.agent import Agent
+from server.domain.attempt import Attempt
+from server.domain.event import Event
+from server.domain.ledger import Changes, RequestRecord
+from server.domain.moment import Moment
+from server.domain.pipeline import Pipeline
+from server.domain.run import Run, RunStatus
+from server.domain.task import Task, TaskStatus
+from server.stores.sql import tables
+from server.stores.sql.keys import Keys
+from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, TASK, Record
+
+# SQLite before 3.32 knew 999 parameters a statement; long lists go in pieces below that.
+CHUNK = 500
+
+R = TypeVar("R")
+
+
+def _update(record: Record[Any], *keys: str) -> Update:
+    table = record.table
+    matches = [table.c[key] == bindparam(f"_{key}") for key in keys]
+    return update(table).where(*matches).values({name: bindparam(name) for name in record.changing})
+
+
+_UPDATE_TASK = _update(TASK, "key")
+_UPDATE_ATTEMPT = _update(ATTEMPT, "task_key", "number")
+_UPDATE_AGENT = _update(AGENT, "key")
+_UPDATE_RUN = _update(RUN, "key")
+_UPDATE_PIPELINE = _update(PIPELINE, "key")
+
+
+class SqlSource:
+    """See domain.ledger.Source."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection = connection
+        self._keys = keys
+
+    def new_key(self) -> int:
+        """See Source."""
+        return self._keys.take(self._connection)
+
+    # ---- writing
+
+    def save(self, changes: Changes) -> None:
+        """See Source. The order follows the foreign keys."""
+        self._delete(changes.deleted_tasks)
+        self._insert_ignoring(tables.task_classes, changes.new_classes)
+        self._insert_all(AGENT, changes.new_agents)
+        self._insert_all(PIPELINE, changes.new_pipelines)
+        self._insert_all(RUN, changes.new_runs)
+        self._insert_all(TASK, changes.new_tasks)
+        self._insert_all(ATTEMPT, changes.new_attempts)
+        self._save_agents(changes)
+        self._save_pipelines_and_runs(changes)
+        self._save_tasks(changes)
+        self._save_rest(changes)
+        self._save_events(changes.events)
+
+    def _save_tasks(self, changes: Changes) -> None:
+        new = {task.key for task in changes.new_tasks}
+        rows = [{**TASK.changed(t), "_key": t.key} for t in changes.tasks.values()]
+        self._execute_many(_UPDATE_TASK, [r for r in rows if r["_key"] not in new])
+        fresh = {(a.task_key, a.number) for a in changes.new_attempts}
+        self._execute_many(
+            _UPDATE_ATTEMPT,
+            [
+                {**ATTEMPT.changed(a), "_task_key": a.task_key, "_number": a.number}
+                for key, a in changes.attempts.items()
+                if key not in fresh
+            ],
+        )
+
+    def _save_agents(self, changes: Changes) -> None:
+        rows = [{**AGENT.changed(a), "_key": a.key} for a in changes.agents.values()]
+        self._execute_many(_UPDATE_AGENT, rows)
+
+    def _save_pipelines_and_runs(self, changes: Changes) -> None:
+        pipelines = [{**PIPELINE.changed(p), "_key": p.key} for p in changes.pipelines.values()]
+        self._execute_many(_UPDATE_PIPELINE, pipelines)
+        runs = [{**RUN.changed(r), "_key": r.key} for r in changes.runs.values()]
+        self._execute_many(_UPDATE_RUN, runs)
+
+    def _save_rest(self, changes: Changes) -> None:
+        namespaces = {task.key: task.namespace for task in changes.new_tasks}
+        self._execute_many(
+            insert(tables.dependencies),
+            [
+                {"task_key": task, "depends_on": other, "namespace": namespaces.get(task, "")}
+                for task, other in changes.dependencies
+            ],
+        )
+        self._execute_many(
+            insert(tables.logs),
+            [{name: getattr(b, name) for name in b.__slots__} for b in changes.logs],
+        )
+        self._save_requests(changes.requests)
+
+    def _save_requests(self, records: Sequence[RequestRecord]) -> None:
+        if not records:
+            return
+        table = tables.requests
+        for record in records:  # an expired answer under the same id makes room
+            self._connection.execute(delete(table).where(*_request_is(record)))
+        rows = [{name: getattr(r, name) for name in r.__slots__} for r in records]
+        self._execute_many(insert(table), rows)
+
+    def _save_events(self, events: Sequence[Event]) -> None:
+        if not events:
+            return
+        # The sequence's row stays locked until we commit: position order is commit order.
+        last = self._keys.number_events(self._connection, len(events))
+        rows = []
+        for place, event in enumerate(events, 1):
+            event.position = last + place
+            rows.append(EVENT.full(event))
+        self._execute_many(insert(tables.events), rows)
+
+    def _insert_all(self, record: Record[Any], records: Sequence[Any]) -> None:
+        self._execute_many(insert(record.table), [record.full(r) for r in records])
+
+    def _insert_ignoring(self, table: Table, classes: Mapping[str, str]) -> None:
+        for class_key, canonical in sorted(classes.items()):
+            values = select(literal(class_key), literal(canonical)).where(
+                ~select(table.c.class_key).where(table.c.class_key == class_key).exists()
+            )
+            self._connection.execute(insert(table).from_select(["class_key", "canonical"], values))
+
+    def _execute_many(self, statement: Insert | Update, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            self._connection.execute(statement, rows)
+
+    def _delete(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            for child in (tables.logs, tables.attempts, tables.dependencies):
+                self._connection.execute(delete(child).where(child.c.task_key == task.key))
+            self._connection.execute(delete(tables.tasks).where(tables.tasks.c.key == task.key))
+
+    # ---- reading
+
+    def _load(self, record: Record[R], query: Select[Any]) -> list[R]:
+        return [record.load(row) for row in self._connection.execute(query)]
+
+    def _by_keys(
+        self, record: Record[R], column: Column[Any], keys: Sequence[int | str]
+    ) -> list[R]:
+        found: list[R] = []
+        for start in range(0, len(keys), CHUNK):
+            part = keys[start : start + CHUNK]
+            query = select(*record.columns).where(column.in_(part))
+            found += self._load(record, query.order_by(record.columns[0]).with_for_update())
+        return found
+
+    def tasks(self, public_ids: Sequence[str]) -> list[Task]:
+        """See Source."""
+        return self._by_keys(TASK, tables.tasks.c.public_id, public_ids)
+
+    def tasks_by_key(self, keys: Sequence[int]) -> list[Task]:
+        """See Source."""
+        return self._by_keys(TASK, tables.tasks.c.key, sorted(keys))
+
+    def tasks_of_run(self, run_key: int) -> list[Task]:
+        """See Source."""
+        return self._load(TASK, _tasks_where(tables.tasks.c.run_key == run_key))
+
+    def tasks_leased_to(self, agent_key: int) -> list[Task]:
+        """See Source."""
+        return self._load(TASK, _tasks_where(tables.tasks.c.lease_agent == agent_key))
+
+    def tasks_due(self, now: Moment, limit: int) -> list[Task]:
+        """See Source."""
+        due = tables.tasks.c.due_at
+        query = select(*TASK.columns).where(due <= now).order_by(due).limit(limit)
+        return self._load(TASK, query.with_for_update(skip_locked=True))
+
+    def ready_tasks(self, class_key: str, limit: int) -> list[Task]:
+        """See Source."""
+        table = tables.tasks
+        query = (
+            select(*TASK.columns)
+            .where(
+                table.c.class_key == class_key,
+                table.c.status == int(TaskStatus.QUEUED),
+                table.c.lease_agent.is_(None),
+            )
+            .order_by(table.c.sort_key, table.c.key)
+            .limit(limit)
+        )
+        return self._load(TASK, query.with_for_update(skip_locked=True))
+
+    def leases_of(self, agent_keys: Sequence[int]) -> dict[int, int]:
+        """See Source."""
+        column = tables.tasks.c.lease_agent
+        counts: dict[int, int] = {}
+        for start in range(0, len(agent_keys), CHUNK):
+            part = agent_keys[start : start + CHUNK]
+            query = select(column, func.count()).where(column.in_(part)).group_by(column)
+            counts.update((row[0], row[1]) for row in self._connection.execute(query))
+        return counts
+
+    def attempts(self, keys: Sequence[tuple[int, int]]) -> list[Attempt]:
+        """See Source."""
+        table = tables.attempts
+        found: list[Attempt] = []
+        for start in range(0, len(keys), CHUNK // 2):
+            part = list(keys[start : start + CHUNK // 2])
+            match = tuple_(table.c.task_key, table.c.number).in_(part)
+            found += self._load(ATTEMPT, select(*ATTEMPT.columns).where(match))
+        return found
+
+    def attempts_due(self, now: Moment, limit: int) -> list[Attempt]:
+        """See Source."""
+        due = tables.attempts.c.log_due
+        query = select(*ATTEMPT.columns).where(due <= now).order_by(due).limit(limit)
+        return self._load(ATTEMPT, query.with_for_update(skip_locked=True))
+
+    def dependents(self, task_key: int) -> list[int]:
+        """See Source."""
+        table = tables.dependencies
+        query = select(table.c.task_key).where(table.c.depends_on == task_key)
+        return list(self._connection.scalars(query.order_by(table.c.task_key)))
+
+    def agent(self, public_id: str) -> Agent | None:
+        """See Source."""
+        return self._first(AGENT, tables.agents.c.public_id == public_id)
+
+    def agents_by_key(self, keys: Sequence[int]) -> list[Agent]:
+        """See Source."""
+        return self._by_keys(AGENT, tables.agents.c.key, sorted(keys))
+
+    def runs_by_key(self, keys: Sequence[int]) -> list[Run]:
+        """See Source."""
+        return self._by_keys(RUN, tables.runs.c.key, sorted(keys))
+
+    def run(self, public_id: str) -> Run | None:
+        """See Source."""
+        return self._first(RUN, tables.runs.c.public_id == public_id)
+
+    def active_runs(self, pipeline_key: int) -> list[Run]:
+        """See Source."""
+        table = tables.runs
+        active = table.c.status.in_([int(RunStatus.PENDING), int(RunStatus.RUNNING)])
+        query = select(*RUN.columns).where(table.c.pipeline_key == pipeline_key, active)
+        return self._load(RUN, query.order_by(table.c.key).with_for_update())
+
+    def pipeline(self, public_id: str) -> Pipeline | None:
+        """See Source."""
+        return self._first(PIPELINE, tables.pipelines.c.public_id == public_id)
+
+    def pipeline_named(self, namespace: str, name: str) -> Pipeline | None:
+        """See Source."""
+        table = tables.pipelines
+        return self._first(PIPELINE, table.c.namespace == namespace, table.c.name == name)
+
+    def request(self, namespace: str, caller: str, request_id: str) -> RequestRecord | None:
+        """See Source."""
+        table = tables.requests
+        query = select(
+            table.c.namespace,
+            table.c.caller,
+            table.c.request_id,
+            table.c.body_hash,
+            table.c.answer,
+            table.c.expires_at,
+        ).where(
+            table.c.namespace == namespace,
+            table.c.caller == caller,
+            table.c.request_id == request_id,
+        )
+        row = self._connection.execute(query).first()
+        return RequestRecord(*row) if row is not None else None
+
+    def class_known(self, class_key: str) -> bool:
+        """See Source."""
+        column = tables.task_classes.c.class_key
+        return self._connection.scalar(select(column).where(column == class_key)) is not None
+
+    def _first(self, record: Record[R], *where: ColumnElement[bool]) -> R | None:
+        query = select(*record.columns).where(*where).with_for_update()
+        row = self._connection.execute(query).first()
+        return record.load(row) if row is not None else None
+
+
+def _tasks_where(condition: ColumnElement[bool]) -> Select[Any]:
+    query = select(*TASK.columns).where(condition)
+    return query.order_by(tables.tasks.c.key).with_for_update()
+
+
+def _request_is(record: RequestRecord) -> list[ColumnElement[bool]]:
+    table = tables.requests
+    return [
+        table.c.namespace == record.namespace,
+        table.c.caller == record.caller,
+        table.c.request_id == record.request_id,
+    ]

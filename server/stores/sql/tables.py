@@ -1,0 +1,260 @@
+"""The tables, named like the records they keep; a test holds the two together.
+
+Every table carries `namespace`. Moments are Unix milliseconds. Indexes that serve a loop hold only
+the rows that loop looks for: the claim's index has ready tasks and nothing else.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData()
+
+# SQLite makes a column the row's own id only when its type is exactly INTEGER.
+Key = BigInteger().with_variant(Integer(), "sqlite")
+Moment = BigInteger
+PublicId = String(128)
+
+sequences = Table(
+    "sequences",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("next", BigInteger, nullable=False),
+)
+
+task_classes = Table(
+    "task_classes",
+    metadata,
+    Column("class_key", String(32), primary_key=True),
+    Column("canonical", Text, nullable=False),
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("public_id", PublicId, nullable=False, unique=True),
+    Column("session_id", PublicId, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("registered_at", Moment, nullable=False),
+    Column("last_seen", Moment, nullable=False),
+    Column("session_state", String(8), nullable=False),
+    Column("hostname", Text, nullable=False),
+    Column("ip", Text, nullable=False),
+    Column("os", Text, nullable=False),
+    Column("arch", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("v1", Boolean, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("overlay", JSON, nullable=False),
+    Column("plugins", JSON, nullable=False),
+)
+
+pipelines = Table(
+    "pipelines",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("public_id", PublicId, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("trigger_type", SmallInteger, nullable=False),
+    Column("cron", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("runs", Integer, nullable=False),
+    Column("last_status", SmallInteger, nullable=False),
+    UniqueConstraint("namespace", "name"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("public_id", PublicId, nullable=False, unique=True),
+    Column("pipeline_key", ForeignKey("pipelines.key"), nullable=False),
+    Column("pipeline_id", PublicId, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("branch", Text, nullable=False),
+    Column("commit_sha", Text, nullable=False),
+    Column("triggered_by", Text, nullable=False),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    Column("ended", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("excused", Integer, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+    Column("skipped", Integer, nullable=False),
+    Column("stop_requested_at", Moment),
+    Column("stages", JSON, nullable=False),
+    Index("ix_runs_pipeline", "pipeline_key", "key"),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("public_id", PublicId, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("spec", Text, nullable=False),
+    Column("class_key", String(32), nullable=False),
+    Column("sort_key", BigInteger, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("timeout", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("pipeline_id", PublicId),
+    Column("run_key", ForeignKey("runs.key")),
+    Column("run_id", PublicId),
+    Column("stage", Integer, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("retry_limit", Integer, nullable=False),
+    Column("allow_failure", Boolean, nullable=False),
+    Column("retry_on_lost", Boolean, nullable=False),
+    Column("unmet", Integer, nullable=False),
+    Column("not_before", Moment),
+    Column("attempt", Integer, nullable=False),
+    Column("failed_attempts", Integer, nullable=False),
+    Column("infra_retries", Integer, nullable=False),
+    Column("lease_epoch", Integer, nullable=False),
+    Column("lease_agent", ForeignKey("agents.key")),
+    Column("lease_session", PublicId),
+    Column("lease_frame", BigInteger, nullable=False),
+    Column("lease_request", PublicId),
+    Column("last_agent", Key),
+    Column("last_agent_id", PublicId),
+    Column("claimed_at", Moment),
+    Column("confirm_by", Moment),
+    Column("deadline", Moment),
+    Column("avoid_agent", Key),
+    Column("avoid_until", Moment),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    Column("cancel_requested_at", Moment),
+    Column("cancel_reason", Text, nullable=False),
+    Column("exit_code", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("retry_of", PublicId),
+    Column("due_at", Moment),
+)
+_READY = text("status = 2 AND lease_agent IS NULL")
+_LEASED = text("lease_agent IS NOT NULL")
+_DUE = text("due_at IS NOT NULL")
+_IN_RUN = text("run_key IS NOT NULL")
+_IN_PIPELINE = text("pipeline_id IS NOT NULL")
+Index(
+    "ix_tasks_ready",
+    tasks.c.class_key,
+    tasks.c.sort_key,
+    tasks.c.key,
+    sqlite_where=_READY,
+    postgresql_where=_READY,
+)
+Index("ix_tasks_leased", tasks.c.lease_agent, sqlite_where=_LEASED, postgresql_where=_LEASED)
+Index("ix_tasks_due", tasks.c.due_at, sqlite_where=_DUE, postgresql_where=_DUE)
+Index("ix_tasks_run", tasks.c.run_key, sqlite_where=_IN_RUN, postgresql_where=_IN_RUN)
+Index(
+    "ix_tasks_pipeline",
+    tasks.c.pipeline_id,
+    sqlite_where=_IN_PIPELINE,
+    postgresql_where=_IN_PIPELINE,
+)
+
+dependencies = Table(
+    "dependencies",
+    metadata,
+    Column("depends_on", ForeignKey("tasks.key", ondelete="CASCADE"), primary_key=True),
+    Column("task_key", ForeignKey("tasks.key", ondelete="CASCADE"), primary_key=True),
+    Column("namespace", String(63), nullable=False),
+    Index("ix_dependencies_task", "task_key"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("task_key", ForeignKey("tasks.key", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("agent_key", Key, nullable=False),
+    Column("agent_id", PublicId, nullable=False),
+    Column("session", PublicId, nullable=False),
+    Column("claimed_at", Moment, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("started_at", Moment),
+    Column("ended_at", Moment),
+    Column("exit_code", Integer, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("reported", Boolean, nullable=False),
+    Column("log_lines", BigInteger, nullable=False),
+    Column("log_bytes", BigInteger, nullable=False),
+    Column("log_crc", BigInteger, nullable=False),
+    Column("log_at", Moment),
+    Column("log_state", SmallInteger, nullable=False),
+    Column("sum_lines", BigInteger),
+    Column("sum_bytes", BigInteger),
+    Column("sum_crc", BigInteger),
+    Column("log_due", Moment),
+)
+_LOG_DUE = text("log_due IS NOT NULL")
+Index("ix_attempts_log_due", attempts.c.log_due, sqlite_where=_LOG_DUE, postgresql_where=_LOG_DUE)
+
+logs = Table(
+    "logs",
+    metadata,
+    Column("task_key", ForeignKey("tasks.key", ondelete="CASCADE"), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("first_line", BigInteger, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("lines", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("namespace", String(63), primary_key=True),
+    Column("caller", PublicId, primary_key=True),
+    Column("request_id", PublicId, primary_key=True),
+    Column("body_hash", String(64), nullable=False),
+    Column("answer", JSON, nullable=False),
+    Column("expires_at", Moment, nullable=False),
+    Index("ix_requests_expires", "expires_at"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("position", Key, primary_key=True, autoincrement=True),
+    Column("namespace", String(63), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("resource_id", PublicId, nullable=False),
+    Column("run_id", PublicId),
+    Column("pipeline_id", PublicId),
+    Column("data", JSON, nullable=False),
+    sqlite_autoincrement=True,
+)
