@@ -11,7 +11,6 @@ from typing import Any
 import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 from pydantic_settings import InitSettingsSource, PydanticBaseSettingsSource
 
 from server.settings import PREFIX, Settings
@@ -179,7 +178,7 @@ def _model_with(in_file: dict[str, Any]) -> type[Settings]:
 
 
 def _line(
-    detail: ErrorDetails,
+    detail: Mapping[str, Any],
     given: Mapping[str, object],
     config: Path | None,
     in_file: Mapping[str, Any],
