@@ -1,0 +1,88 @@
+"""Entry point of the agent: reads settings, runs the session process."""
+
+import os
+
+# Before anything imports grpc: with its fork handlers, children of a process with a live stream
+# died before exec in half of the spawns that were measured.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from agent.config import Settings, check_server, default_data_dir, default_slots, parse_labels
+
+
+@click.command(context_settings={"auto_envvar_prefix": "MUSTER_AGENT", "show_default": True})
+@click.option(
+    "--server", default="127.0.0.1:50051", callback=check_server, help="Control plane, HOST:PORT."
+)
+@click.option("--labels", default="", help="Labels that selectors can ask for: k=v,k=v.")
+@click.option(
+    "--labels-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Further labels, one k=v a line; read again on SIGHUP.",
+)
+@click.option(
+    "--slots",
+    type=click.IntRange(1, 10000),
+    default=default_slots,
+    show_default="processors",
+    help="Tasks run at a time, at most.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=default_data_dir,
+    help="Where the agent keeps its id and its spool.",
+)
+@click.option(
+    "--name", default="", metavar="ID", help="Agent id, 1 to 128 characters; else one is made once."
+)
+@click.option(
+    "--drain-limit",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    help="Seconds SIGTERM waits for tasks before it stops them.",
+)
+@click.option("--namespace", default="default", help="Sent with every call.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    help="Least severe level that is logged.",
+)
+def main(
+    server: str,
+    labels: str,
+    labels_file: Path | None,
+    slots: int,
+    data_dir: Path,
+    name: str,
+    drain_limit: float,
+    namespace: str,
+    log_level: str,
+) -> None:
+    """Runs tasks of a Muster control plane on this host."""
+    from agent import app  # imports grpc, which `--help` need not wait for
+
+    if len(name) > 128:
+        raise click.BadParameter("longer than 128 characters", param_hint="--name")
+    settings = Settings(
+        server=server,
+        data_dir=data_dir.expanduser().resolve(),
+        slots=slots,
+        labels=parse_labels(labels),
+        labels_file=labels_file,
+        name=name,
+        drain_limit=timedelta(seconds=drain_limit),
+        namespace=namespace,
+        log_level=log_level,
+    )
+    sys.exit(app.run(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Builds the session process and runs it: the only place where its parts meet."""
+
+import asyncio
+import signal
+import sys
+
+import click
+import structlog
+
+from agent import journal
+from agent.board import Board
+from agent.config import Settings
+from agent.data_dir import DataDir, InUseError
+from agent.drain import Drain
+from agent.outbox import Outbox
+from agent.session import RefusedError, Session, SupersededError
+from agent.spool import Spool
+from agent.supervisor_link import SupervisorLink
+
+_SUPERSEDED_STOP_SECONDS = 30.0
+
+_log = structlog.get_logger("agent")
+
+
+def run(settings: Settings) -> int:
+    """Runs the agent until it is told to stop, and returns its exit code."""
+    journal.set_up(settings.log_level)
+    data_dir = DataDir(settings.data_dir)
+    try:
+        settings.all_labels()
+        data_dir.claim()
+        Spool(settings.data_dir).create()
+        agent_id = data_dir.agent_id(settings.name)
+    except InUseError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"data directory: {error}") from error
+    try:
+        return asyncio.run(_App(settings, agent_id).run())
+    finally:
+        data_dir.release()
+
+
+class _App:
+    """The parts of one session process."""
+
+    def __init__(self, settings: Settings, agent_id: str) -> None:
+        self._settings = settings
+        self._agent_id = agent_id
+        self._announced = False
+
+    async def run(self) -> int:
+        link = SupervisorLink(self._settings.data_dir)
+        async with asyncio.TaskGroup() as group:
+            outbox = Outbox()
+            spool = Spool(self._settings.data_dir)
+            board = Board(spool, self._settings.slots, outbox, link.tell, group)
+            link.found, link.says = board.supervisor_found, board.supervisor_says
+            session = Session(self._settings, self._agent_id, board, outbox, self._announce)
+            drain = Drain(board, session, self._settings.drain_limit)
+            self._handle_signals(drain, session, group)
+            linking = group.create_task(link.run())
+            stopping = group.create_task(drain.requested.wait())
+            ready = group.create_task(link.ready.wait())
+            await asyncio.wait([stopping, ready], return_when=asyncio.FIRST_COMPLETED)
+            # What the last supervisor left behind is dealt with before the agent registers.
+            serving = group.create_task(self._serve(session, board))
+            await asyncio.wait([stopping, serving], return_when=asyncio.FIRST_COMPLETED)
+            code = serving.result() if serving.done() else await drain.run()
+            link.tell({"kind": "shutdown"})
+            await asyncio.sleep(0)
+            for task in (serving, stopping, ready):
+                task.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+            await session.close()
+            linking.cancel()
+        return code
+
+    async def _serve(self, session: Session, board: Board) -> int:
+        """Keeps the session; returns an exit code when it cannot go on."""
+        try:
+            await session.run()
+        except SupersededError as error:
+            _log.error("stopping: another instance has this agent's id", error=str(error))
+            board.stop_all("superseded", "a newer instance has this agent's id")
+            try:
+                async with asyncio.timeout(_SUPERSEDED_STOP_SECONDS):
+                    await board.quiet.wait()
+            except TimeoutError:
+                _log.warning("tasks are still being stopped by the supervisor")
+            return 3
+        except RefusedError as error:
+            _log.error("stopping: the control plane refuses this agent", error=str(error))
+            return 1
+        return 0
+
+    def _announce(self) -> None:
+        if not self._announced:
+            self._announced = True
+            sys.stdout.write(f"ready agent={self._agent_id} server={self._settings.server}\n")
+            sys.stdout.flush()
+
+    def _handle_signals(self, drain: Drain, session: Session, group: asyncio.TaskGroup) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, drain.request)
+
+        def reload() -> None:
+            try:
+                labels = self._settings.all_labels()
+            except click.ClickException as error:
+                _log.error("labels stay as they are", error=error.message)
+                return
+            group.create_task(session.update_labels(labels))
+
+        loop.add_signal_handler(signal.SIGHUP, reload)

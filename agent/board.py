@@ -1,0 +1,349 @@
+"""Every attempt the agent holds: what is assigned, runs, and waits for the server's word."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from agent.executor import Identity, Phase, TaskRun
+from agent.log_reader import summarize
+from agent.outbox import Outbox
+from agent.spool import Spool
+from agent.supervisor.frames import Message
+from generated.agent.v1 import agent_pb2
+from generated.stream.v1 import stream_pb2
+
+_REMEMBERED = 4096
+"""Finished leases that are remembered, so that a late repeat does not run twice."""
+
+_SUM_INLINE_BYTES = 256 * 1024
+_ARM_SECONDS = 0.02
+"""Pause before asking for further output, so that lines travel in batches."""
+
+_log = structlog.get_logger("agent.board")
+
+
+class Board:
+    """The session's table of attempts.
+
+    Attributes:
+        quiet: Set while nothing runs and nothing waits for a slot.
+        empty: Set while nothing is held at all.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        slots: int,
+        outbox: Outbox,
+        tell: Callable[[Message], None],
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self.slots = slots
+        self.draining = False
+        self.lease_seconds = 30.0
+        self.seen_through = 0
+        self.quiet = asyncio.Event()
+        self.empty = asyncio.Event()
+        self._spool = spool
+        self._outbox = outbox
+        self._tell = tell
+        self._group = group
+        self._runs: dict[str, TaskRun] = {}
+        self._waiting: dict[str, TaskRun] = {}
+        self._ordered: dict[str, TaskRun] = {}
+        self._finished: OrderedDict[str, None] = OrderedDict()
+        self._renewed_at = 0.0
+        self._arming: set[str] = set()
+        self._look()
+
+    @property
+    def running(self) -> int:
+        """How many attempts have a process, or are about to."""
+        return len(self._ordered)
+
+    def held(self) -> agent_pb2.Held:
+        """Returns everything the agent holds."""
+        leases = [
+            agent_pb2.HeldLease(task_id=run.identity.task, lease_id=run.identity.lease)
+            for run in self._runs.values()
+            if run.held
+        ]
+        return agent_pb2.Held(leases=leases, seen_through=self.seen_through)
+
+    def assign(self, frame_number: int, tasks: Iterable[agent_pb2.Task]) -> None:
+        """Takes the tasks of an assignment; one that is known already is not taken twice."""
+        self.seen_through = max(self.seen_through, frame_number)
+        for task in tasks:
+            if task.lease_id in self._runs or task.lease_id in self._finished:
+                continue
+            folder = self._spool.folder(task.lease_id)
+            run = TaskRun(Identity.of_task(task), folder, task)
+            self._runs[task.lease_id] = run
+            self._file(run)
+            if self.draining:
+                self._return(run)
+            elif task.executor == "noop":
+                self._end_without_process(run, _end("exited", "", "task"))
+            elif task.executor or task.image:
+                self._end_without_process(run, _end("not_started", _cannot_run(task), "task"))
+        self._start_waiting()
+
+    def judge(self, verdicts: Iterable[agent_pb2.LeaseVerdict]) -> None:
+        """Does what the server says about leases."""
+        for verdict in verdicts:
+            if verdict.action == agent_pb2.VERDICT_ACTION_CANCEL:
+                self.cancel(
+                    verdict.task_id, verdict.lease_id, verdict.reason, verdict.grace_seconds
+                )
+            elif verdict.action == agent_pb2.VERDICT_ACTION_SUPERSEDED:
+                self._supersede(verdict.lease_id)
+
+    def cancel(self, task_id: str, lease_id: str, reason: str, grace: int) -> None:
+        """Ends an attempt, to be reported CANCELLED."""
+        found = self._runs.get(lease_id)
+        if lease_id:
+            runs = [found] if found is not None else []
+        else:
+            runs = [run for run in self._runs.values() if run.identity.task == task_id]
+        for run in runs:
+            if run.phase is Phase.WAITING:
+                self._end_without_process(run, _end("cancelled", reason, "task"))
+                self._start_waiting()
+            elif run.phase is Phase.ORDERED and run.stop_message is None:
+                self._tell(run.stop("cancelled", reason, float(grace) or None))
+
+    def acknowledge(self, acks: stream_pb2.Acks) -> None:
+        """Takes the answers to a frame of reports."""
+        for status in acks.statuses:
+            if run := self._runs.get(status.lease_id):
+                self._retry_later(run, run.acknowledge(status), run.resend)
+                self.judge([status.verdict])
+                self._settle(run)
+        for log in acks.logs:
+            if run := self._runs.get(log.lease_id):
+                self.judge([log.verdict])
+                self._retry_later(run, run.shipper.acknowledge(log), run.shipper.resume)
+                self._settle(run)
+        self._start_waiting()
+
+    def reconnect(self) -> None:
+        """Prepares everything for a new stream."""
+        self._outbox.forget_hand_backs()
+        for run in self._runs.values():
+            run.reconnect()
+            self._outbox.mark(run)
+
+    def renewed(self, sent_at: float) -> None:
+        """Notes that the leases held at a moment (monotonic) were renewed by the server."""
+        self._renewed_at = max(self._renewed_at, sent_at)
+        moments = {
+            lease: run.stop_by(self._renewed_at, self.lease_seconds)
+            for lease, run in self._ordered.items()
+            if run.identity.stop_with_lease
+        }
+        if moments:
+            self._tell({"kind": "renew", "stop_by": moments})
+
+    def drain(self) -> None:
+        """Takes no new work and hands back what has not started."""
+        self.draining = True
+        for run in list(self._waiting.values()):
+            self._return(run)
+
+    def resize(self, slots: int) -> None:
+        """Takes the server's number of slots; 0 leaves it."""
+        if slots > 0:
+            self.slots = slots
+            self._start_waiting()
+
+    def stop_all(self, cause: str, message: str, grace: float | None = None) -> None:
+        """Stops everything that runs, with its own grace or a shorter one."""
+        for run in self._ordered.values():
+            self._tell(run.stop(cause, message, grace))
+
+    def supervisor_found(self, states: list[Message]) -> None:
+        """Compares what a supervisor knows with what the session knows, and settles both."""
+        known = {state["lease"]: state for state in states}
+        for lease, state in known.items():
+            if lease in self._finished:
+                self._tell({"kind": "forget", "lease": lease})
+                continue
+            if lease not in self._runs:
+                identity = Identity.of_state(state)
+                self._runs[lease] = TaskRun(identity, self._spool.folder(lease), None)
+                self._file(self._runs[lease])
+            self._take_state(self._runs[lease], state)
+        for run in list(self._ordered.values()):
+            if run.identity.lease not in known and not run.ending:
+                self._order(run)
+        self._start_waiting()
+
+    def supervisor_says(self, event: Message) -> None:
+        """Takes an event of the supervisor."""
+        run = self._runs.get(event["lease"])
+        if run is None:
+            return
+        if event["kind"] == "output":
+            self._outbox.mark(run)
+            self._arm_soon(run)
+        elif event["kind"] in ("started", "ended"):
+            self._take_state(run, event)
+        else:
+            _log.warning("processes of a task cannot be killed", task=run.identity.task)
+
+    def _take_state(self, run: TaskRun, state: Message) -> None:
+        if state["end"] is not None:
+            self._end(run, state["end"])
+            return
+        if state["running"]:
+            run.started(state["started_at"])
+            self._outbox.mark(run)
+            self._arm_soon(run)
+        if run.stop_message is not None:
+            self._tell(run.stop_message)
+
+    def _end(self, run: TaskRun, end: Message) -> None:
+        if run.ending:
+            return
+        run.ending = True
+        run.shipper.end()
+        place = run.shipper.reader.place
+        folder = self._spool.folder(run.identity.lease)
+        if folder.unread_bytes(place.segment, place.offset) > _SUM_INLINE_BYTES:
+            self._group.create_task(self._sum_up(run, end))
+        else:
+            run.shipper.total = summarize(folder, place)
+            self._ended(run, end)
+
+    async def _sum_up(self, run: TaskRun, end: Message) -> None:
+        """Reads a long rest of a log in a thread: the heartbeat must not wait for it."""
+        folder = self._spool.folder(run.identity.lease)
+        run.shipper.total = await asyncio.to_thread(summarize, folder, run.shipper.reader.place)
+        self._ended(run, end)
+
+    def _end_without_process(self, run: TaskRun, end: Message) -> None:
+        run.ending = True
+        run.shipper.end()
+        run.shipper.total = run.shipper.reader.place
+        self._ended(run, end)
+
+    def _ended(self, run: TaskRun, end: Message) -> None:
+        run.ended(end)
+        self._file(run)
+        _log.debug("task ended", task=run.identity.task, cause=end["cause"], code=end["exit_code"])
+        self._outbox.mark(run)
+        self._settle(run)
+        self._start_waiting()
+
+    def _supersede(self, lease_id: str) -> None:
+        run = self._runs.get(lease_id)
+        if run is None:
+            return
+        run.supersede()
+        if run.phase is Phase.ORDERED:
+            self._tell(run.stop("superseded", "the lease is not current any more"))
+        elif run.phase is Phase.WAITING:
+            self._drop(run)
+        self._settle(run)
+
+    def _start_waiting(self) -> None:
+        free = max(self.slots - self.running, 0)
+        for run in list(self._waiting.values())[:free]:
+            self._order(run)
+
+    def _order(self, run: TaskRun) -> None:
+        stop_by = None
+        if run.identity.stop_with_lease:
+            stop_by = run.stop_by(self._renewed_at, self.lease_seconds)
+        order = run.order(stop_by)
+        self._file(run)
+        if order is None:  # its folder was deleted by other hands
+            self._end_without_process(run, _end("lost", "the task's folder is gone", ""))
+        else:
+            self._tell(order)
+            if run.stop_message is not None:
+                self._tell(run.stop_message)
+
+    def _return(self, run: TaskRun) -> None:
+        self._outbox.hand_back(run)
+        self._drop(run)
+
+    def _settle(self, run: TaskRun) -> None:
+        if run.settled and run.identity.lease in self._runs:
+            self._drop(run)
+            self._finished[run.identity.lease] = None
+            if len(self._finished) > _REMEMBERED:
+                self._finished.popitem(last=False)
+            if run.spooled:
+                self._tell({"kind": "forget", "lease": run.identity.lease})
+
+    def _drop(self, run: TaskRun) -> None:
+        self._runs.pop(run.identity.lease, None)
+        self._file(run)
+
+    def _file(self, run: TaskRun) -> None:
+        """Puts a run where its phase belongs."""
+        lease = run.identity.lease
+        here = lease in self._runs
+        for phase, runs in ((Phase.WAITING, self._waiting), (Phase.ORDERED, self._ordered)):
+            if here and run.phase is phase:
+                runs[lease] = run
+            else:
+                runs.pop(lease, None)
+        self._look()
+
+    def _look(self) -> None:
+        """Brings the two events up to date."""
+        for event, holds in (
+            (self.quiet, not self._waiting and not self._ordered),
+            (self.empty, not self._runs),
+        ):
+            if holds:
+                event.set()
+            else:
+                event.clear()
+
+    def _retry_later(self, run: TaskRun, delay: float | None, again: Callable[[], None]) -> None:
+        self._outbox.mark(run)
+        if delay is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(delay, self._again, run, again)
+
+    def _again(self, run: TaskRun, again: Callable[[], None]) -> None:
+        again()
+        self._outbox.mark(run)
+
+    def _arm_soon(self, run: TaskRun) -> None:
+        if run.identity.lease not in self._arming:
+            self._arming.add(run.identity.lease)
+            asyncio.get_running_loop().call_later(_ARM_SECONDS, self._arm, run)
+
+    def _arm(self, run: TaskRun) -> None:
+        lease = run.identity.lease
+        self._arming.discard(lease)
+        if run.phase is Phase.ORDERED:
+            place = run.shipper.reader.place
+            self._tell(
+                {"kind": "arm", "lease": lease, "segment": place.segment, "offset": place.offset}
+            )
+
+
+def _end(cause: str, message: str, failure: str) -> Message:
+    now = time.time_ns() // 1_000_000
+    return {
+        "cause": cause,
+        "exit_code": 0,
+        "message": message,
+        "failure": failure,
+        "started_at": now,
+        "ended_at": now,
+    }
+
+
+def _cannot_run(task: agent_pb2.Task) -> str:
+    if task.image:
+        return f"this agent cannot run container images ({task.image})"
+    return f"this agent has no executor {task.executor!r}"

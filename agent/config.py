@@ -1,0 +1,93 @@
+"""Settings: flags over environment over defaults, each with its meaning and unit."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import click
+import platformdirs
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the agent is told at its start."""
+
+    server: str
+    """The control plane, HOST:PORT."""
+
+    data_dir: Path
+    """Where the agent's id, the spool and the supervisor's socket live."""
+
+    slots: int
+    """Tasks it runs at most at a time."""
+
+    labels: dict[str, str]
+    """What selectors can ask for, from the flag."""
+
+    labels_file: Path | None
+    """Further labels, one `key=value` a line; read again on SIGHUP."""
+
+    name: str
+    """The agent's id; empty keeps one of its own making in the data directory."""
+
+    drain_limit: timedelta
+    """How long SIGTERM waits for tasks before it stops them."""
+
+    namespace: str
+    """Sent with every call."""
+
+    log_level: str
+    """Least severe level that is logged."""
+
+    def all_labels(self) -> dict[str, str]:
+        """Returns the labels as they are now: the file's, and over them the flag's.
+
+        Raises:
+            click.ClickException: The file cannot be read or holds something else.
+        """
+        if self.labels_file is None:
+            return dict(self.labels)
+        try:
+            lines = self.labels_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.ClickException(f"labels file: {error}") from error
+        kept = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        return {**parse_labels(",".join(kept)), **self.labels}
+
+
+def parse_labels(text: str) -> dict[str, str]:
+    """Returns the labels in `key=value,key=value`.
+
+    Raises:
+        click.BadParameter: A part has no key or no equals sign.
+    """
+    labels: dict[str, str] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        key, equals, value = part.partition("=")
+        if not key.strip() or not equals:
+            raise click.BadParameter(f"{part!r} is not key=value")
+        labels[key.strip()] = value.strip()
+    return labels
+
+
+def default_slots() -> int:
+    """Returns how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) or 1
+
+
+def default_data_dir() -> Path:
+    """Returns the user's data directory for the agent."""
+    return Path(platformdirs.user_data_dir("muster-agent"))
+
+
+def check_server(_: click.Context, __: click.Parameter, value: str) -> str:
+    """Returns the address unchanged when it is HOST:PORT.
+
+    Raises:
+        click.BadParameter: It is something else.
+    """
+    host, colon, port = value.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise click.BadParameter(f"{value!r} is not HOST:PORT")
+    return value

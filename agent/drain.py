@@ -1,0 +1,56 @@
+"""Ends the agent in order: finish or hand back, stop the rest, report, unregister."""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+
+from agent.board import Board
+from agent.session import Session
+
+_STOPPED = "the agent was stopped"
+_STOP_SECONDS = 60.0
+"""How long stopped tasks may take to be gone: their grace, and then some."""
+
+_REPORT_SECONDS = 10.0
+"""How long the last reports may take; the spool keeps what is not acknowledged."""
+
+_log = structlog.get_logger("agent.drain")
+
+
+class Drain:
+    """What SIGTERM starts, and a second one hurries."""
+
+    def __init__(self, board: Board, session: Session, limit: timedelta) -> None:
+        self.requested = asyncio.Event()
+        self._board = board
+        self._session = session
+        self._limit = limit
+
+    def request(self) -> None:
+        """Starts the drain; the second time stops all tasks at once."""
+        if self.requested.is_set():
+            self._board.stop_all("stopped", _STOPPED, 0.0)
+        self.requested.set()
+
+    async def run(self) -> int:
+        """Drains and returns the exit code."""
+        _log.info("draining", running=self._board.running)
+        self._board.drain()
+        self._session.beat_now()
+        if not await _within(self._limit.total_seconds(), self._board.quiet):
+            self._board.stop_all("stopped", _STOPPED)
+            await _within(_STOP_SECONDS, self._board.quiet)
+        if not await _within(_REPORT_SECONDS, self._board.empty):
+            _log.warning("not everything was acknowledged; the next start goes on with it")
+        await self._session.unregister(_STOPPED)
+        return 0
+
+
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,198 @@
+"""One attempt of a task as the session sees it: what to report, what to tell the supervisor."""
+
+import time
+from dataclasses import dataclass, field
+from enum import Enum
+
+from agent.backoff import Backoff
+from agent.log_shipper import LogShipper
+from agent.outcome import describe
+from agent.rpc import is_transient, status_code
+from agent.spool import AttemptFolder
+from agent.supervisor.frames import Message
+from agent.supervisor.order import LONGEST_LEASE_GRACE
+from generated.agent.v1 import agent_pb2
+from generated.stream.v1 import stream_pb2
+from generated.task.v1 import task_pb2
+
+_DEFAULT_TIMEOUT = 3600.0
+_CLOCK_MARGIN = 5.0
+"""Seconds before a lease's end: the server notes renewals 3 s late, and 2 s to be safe."""
+
+_END_ACKNOWLEDGED = "end-acknowledged.json"
+
+
+class Phase(Enum):
+    """How far an attempt is."""
+
+    WAITING = 1
+    ORDERED = 2
+    ENDED = 3
+
+
+@dataclass(slots=True)
+class Report:
+    """A status on its way to the server."""
+
+    update: stream_pb2.TaskStatusUpdate
+    sent: bool = False
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What names an attempt and rules its end."""
+
+    lease: str
+    task: str
+    attempt: int
+    kill_grace: float
+    stop_with_lease: bool
+
+    @classmethod
+    def of_task(cls, task: agent_pb2.Task) -> "Identity":
+        """Returns the identity of an assigned task."""
+        grace = float(task.kill_grace)
+        return cls(task.lease_id, task.job_id, task.attempt, grace, task.stop_with_lease)
+
+    @classmethod
+    def of_state(cls, state: Message) -> "Identity":
+        """Returns the identity of an attempt that the supervisor knows."""
+        names = ("lease", "task", "attempt", "kill_grace", "stop_with_lease")
+        return cls(*(state[name] for name in names))
+
+
+class TaskRun:
+    """One attempt, from its assignment until the server has all of it."""
+
+    def __init__(
+        self, identity: Identity, folder: AttemptFolder, task: agent_pb2.Task | None
+    ) -> None:
+        self.identity = identity
+        self.phase = Phase.WAITING if task is not None else Phase.ORDERED
+        self.reports: list[Report] = []
+        self.superseded = False
+        self.stop_message: Message | None = None
+        self.ending = False
+        self.spooled = task is None
+        self.shipper = LogShipper(identity.lease, identity.task, folder)
+        self._folder = folder
+        self._task = task
+        self._running_reported = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether the server has the end and the whole log."""
+        return self.phase is Phase.ENDED and not self.reports and self.shipper.done
+
+    @property
+    def held(self) -> bool:
+        """Whether it runs, or has an end that is not acknowledged."""
+        return self.phase is not Phase.ENDED or bool(self.reports)
+
+    def stop_by(self, renewed_at: float, lease_seconds: float) -> float:
+        """Returns the moment (monotonic) at which it must stop unless the lease is renewed."""
+        grace = min(self.identity.kill_grace, LONGEST_LEASE_GRACE)
+        return renewed_at + lease_seconds - _CLOCK_MARGIN - grace
+
+    def order(self, stop_by: float | None) -> Message | None:
+        """Returns what the supervisor needs to start it, or None when that is not known."""
+        task = self._task
+        if task is None:
+            return None
+        self.phase = Phase.ORDERED
+        self.spooled = True
+        return {
+            "kind": "start",
+            "lease": task.lease_id,
+            "task": task.job_id,
+            "attempt": task.attempt,
+            "run": task.run_id,
+            "commands": list(task.commands),
+            "env": dict(task.env),
+            "secrets": dict(task.secrets),
+            "directory": task.workspace,
+            "timeout": float(task.timeout) or _DEFAULT_TIMEOUT,
+            "kill_grace": self.identity.kill_grace,
+            "stop_with_lease": task.stop_with_lease,
+            "stop_by": stop_by,
+        }
+
+    def stop(self, cause: str, message: str, grace: float | None = None) -> Message:
+        """Returns the order to stop it, which is kept for a supervisor that comes later."""
+        if self.stop_message is None:
+            self.stop_message = {
+                "kind": "stop",
+                "lease": self.identity.lease,
+                "cause": cause,
+                "message": message,
+                "grace": self.identity.kill_grace,
+            }
+        if grace is not None:
+            self.stop_message["grace"] = grace
+        return self.stop_message
+
+    def started(self, started_at: int) -> None:
+        """Notes that its process runs."""
+        if self._running_reported or self.superseded or self.phase is Phase.ENDED:
+            return
+        self._running_reported = True
+        self._report(
+            stream_pb2.TaskStatusUpdate(
+                status=task_pb2.TASK_STATUS_RUNNING, started_at=started_at, timestamp=started_at
+            )
+        )
+
+    def ended(self, end: Message) -> None:
+        """Notes that nothing of it runs any more; the log's total must be known by now."""
+        self.phase = Phase.ENDED
+        self.superseded |= end["cause"] == "superseded"
+        self.shipper.superseded = self.superseded
+        if not self.superseded and self._folder.read(_END_ACKNOWLEDGED) is None:
+            update = describe(end)
+            update.log.CopyFrom(self.shipper.summary())
+            self._report(update)
+
+    def supersede(self) -> None:
+        """Notes that the lease is not current: nothing is reported any more."""
+        self.superseded = True
+        self.shipper.superseded = True
+        self.reports.clear()
+
+    def take_reports(self) -> list[stream_pb2.TaskStatusUpdate]:
+        """Returns the statuses to send now."""
+        fresh = [report for report in self.reports if not report.sent]
+        for report in fresh:
+            report.sent = True
+        return [report.update for report in fresh]
+
+    def acknowledge(self, ack: stream_pb2.StatusAck) -> float | None:
+        """Takes the answer to a status.
+
+        Returns:
+            Seconds after which to call `resend`, when the server could not take it now.
+        """
+        code = status_code(ack.error_code)
+        for report in [report for report in self.reports if report.update.status == ack.status]:
+            if is_transient(code):
+                return report.backoff.next()
+            self.reports.remove(report)
+            if self.phase is Phase.ENDED and not self.reports and not self.shipper.done:
+                self._folder.write(_END_ACKNOWLEDGED, {"status": ack.status})
+        return None
+
+    def resend(self) -> None:
+        """Lets every status that is not acknowledged be sent again."""
+        for report in self.reports:
+            report.sent = False
+
+    def reconnect(self) -> None:
+        """Prepares for a new stream: answers on the old one will not come."""
+        self.resend()
+        self.shipper.reconnect()
+
+    def _report(self, update: stream_pb2.TaskStatusUpdate) -> None:
+        update.task_id = self.identity.task
+        update.lease_id = self.identity.lease
+        update.timestamp = update.timestamp or time.time_ns() // 1_000_000
+        self.reports.append(Report(update))

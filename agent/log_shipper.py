@@ -1,0 +1,205 @@
+"""Uploads one attempt's log: which lines to send next, and what the server's answers mean."""
+
+from collections import deque
+from dataclasses import dataclass
+
+from grpc import StatusCode
+
+from agent.backoff import Backoff
+from agent.log_lines import Line
+from agent.log_reader import LogReader, Place
+from agent.rpc import is_transient, status_code
+from agent.spool import POSITION, STREAMS, AttemptFolder
+from generated.agent.v1 import agent_pb2
+from generated.stream.v1 import stream_pb2
+
+_BATCH_LINES = 1000
+_BATCH_BYTES = 512 * 1024
+_BATCHES_IN_FLIGHT = 4
+
+_LEVELS = {"stdout": "info", "stderr": "error"}
+_POSITION_ERRORS = (StatusCode.FAILED_PRECONDITION, StatusCode.OUT_OF_RANGE)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A batch the server has not answered."""
+
+    first: int
+    last: int
+    place: Place
+    stale: bool = False
+
+
+class LogShipper:
+    """One attempt's log on its way to the server.
+
+    Attributes:
+        acked: Lines that are durable at the server.
+        total: Place at the end of the log, once that is known.
+        refused: Whether the server will never take the rest.
+        superseded: Whether the lease is not current: the rest goes only while the server takes it.
+    """
+
+    def __init__(self, lease_id: str, task_id: str, folder: AttemptFolder) -> None:
+        self._lease_id = lease_id
+        self._task_id = task_id
+        self._folder = folder
+        saved = folder.read(POSITION)
+        self._saved = Place.from_json(saved["place"]) if saved else Place()
+        self._base = self._saved
+        self.acked: int = saved["acked"] if saved else 0
+        self.total: Place | None = None
+        self.refused = False
+        self.superseded = False
+        self.reader = LogReader(folder, self._saved)
+        self._ended = False
+        self._in_flight: deque[_Batch] = deque()
+        self._position_known = False
+        self._paused = False
+        self._backoff = Backoff()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing remains to be sent."""
+        return self.refused or (self.total is not None and self.acked >= self.total.lines)
+
+    def end(self) -> None:
+        """Notes that the spool is complete."""
+        self._ended = True
+
+    def summary(self) -> agent_pb2.LogSummary:
+        """Returns what the whole log amounts to; the total must be known."""
+        total = self.total or Place()
+        return agent_pb2.LogSummary(lines=total.lines, bytes=total.bytes, crc32=total.crc32)
+
+    def next_batch(self) -> stream_pb2.LogData | None:
+        """Returns the next batch to send, or None when there is none now."""
+        # Until the server has told its position, more than one batch may be for nothing.
+        window = _BATCHES_IN_FLIGHT if self._position_known else 1
+        if self.refused or self._paused or len(self._in_flight) >= window:
+            return None
+        place = self.reader.next_place
+        data = stream_pb2.LogData(job_id=self._task_id, lease_id=self._lease_id)
+        size = 0
+        while len(data.logs) < _BATCH_LINES and size < _BATCH_BYTES:
+            line = self._next_line()
+            if line is None:
+                break
+            chunk = _chunk(line)
+            size += len(line.data) + len(chunk.raw)
+            data.logs.append(chunk)
+        if not data.logs:
+            return None
+        first, last = data.logs[0].line_number, data.logs[-1].line_number
+        self._in_flight.append(_Batch(first, last, place))
+        return data
+
+    def acknowledge(self, ack: stream_pb2.LogAck) -> float | None:
+        """Takes the answer to the oldest batch.
+
+        Returns:
+            Seconds after which to call `resume`, when the server is to be left alone for a while.
+        """
+        if not self._in_flight:
+            return None
+        batch = self._in_flight.popleft()
+        self._advance(ack.acked_through, batch)
+        code = status_code(ack.error_code)
+        if code is StatusCode.OK:
+            self._taken(batch)
+        elif is_transient(code):
+            if not batch.stale:
+                self._rewind(self.acked)
+                self._paused = True
+                return self._backoff.next()
+        elif code in _POSITION_ERRORS:
+            self._misplaced(batch, ack.acked_through)
+        else:
+            self.refused = True
+        return None
+
+    def resume(self) -> None:
+        """Goes on after a pause."""
+        self._paused = False
+
+    def reconnect(self) -> None:
+        """Goes on from the server's position over a new stream; old answers will not come."""
+        if self._in_flight:
+            self._rewind(self.acked)
+        self._in_flight.clear()
+        self._position_known = False
+        self._paused = False
+
+    def _next_line(self) -> Line | None:
+        while True:
+            placed = self.reader.next_line()
+            if placed is None:
+                if not self._ended or self.reader.finished:
+                    return None
+                self.reader.finish()
+                self.total = self.reader.place
+            elif placed.line.number > self.acked:
+                return placed.line
+
+    def _taken(self, batch: _Batch) -> None:
+        self._position_known = True
+        self._backoff.reset()
+        if self.acked < batch.last and not batch.stale:
+            # A batch that was taken in part would be a hole; one of an old lease is not taken.
+            self.refused = self.superseded
+            self._rewind(self.acked)
+
+    def _misplaced(self, batch: _Batch, acked_through: int) -> None:
+        if batch.stale:
+            return
+        if acked_through + 1 == batch.first:
+            self.refused = True  # it began where the server stands: something else is wrong
+            return
+        self._position_known = True
+        self._rewind(acked_through)
+
+    def _advance(self, acked_through: int, answered: _Batch) -> None:
+        if acked_through <= self.acked:
+            return
+        self.acked = acked_through
+        waiting = [answered] if acked_through < answered.last else []
+        waiting += self._in_flight
+        places = [batch.place for batch in waiting if not batch.stale]
+        self._base = places[0] if places else self.reader.next_place
+        # While the end is being summed up, a reader of its own still needs what lies ahead.
+        if self._base.segment > self._saved.segment and not (self._ended and self.total is None):
+            self._folder.write(POSITION, {"place": self._base.to_json(), "acked": self.acked})
+            self._saved = self._base
+            for number in self._folder.segments():
+                if number < self._saved.segment:
+                    self._folder.segment(number).unlink(missing_ok=True)
+
+    def _rewind(self, acked: int) -> None:
+        """Goes back to the line after `acked`; batches in flight do not count any more."""
+        place = self._base if self._base.lines <= acked else self._saved
+        if place.lines > acked:
+            self.refused = True  # the server lost lines that it had acknowledged
+            return
+        self.acked = acked
+        self._base = place
+        self.reader = LogReader(self._folder, place)
+        for batch in self._in_flight:
+            batch.stale = True
+
+
+def _chunk(line: Line) -> stream_pb2.LogChunk:
+    stream = STREAMS.get(line.stream, "stdout")
+    chunk = stream_pb2.LogChunk(
+        timestamp=line.time,
+        line_number=line.number,
+        level=_LEVELS[stream],
+        stream=stream,
+        continued=line.continued,
+    )
+    try:
+        chunk.content = line.data.decode()
+    except UnicodeDecodeError:
+        chunk.content = line.data.decode(errors="replace")
+        chunk.raw = line.data
+    return chunk

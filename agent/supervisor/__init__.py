@@ -1,0 +1,1 @@
+"""The process that owns the tasks: starts, watches, kills. Standard library only."""

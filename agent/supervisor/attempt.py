@@ -1,0 +1,262 @@
+"""Runs one attempt of a task: starts it, watches it, ends all of it, writes down how it ended."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.spool import EXIT, TASK, AttemptFolder
+from agent.supervisor import processes
+from agent.supervisor.frames import Message
+from agent.supervisor.masking import Mask
+from agent.supervisor.order import LONGEST_LEASE_GRACE, Order, StartError
+from agent.supervisor.output import OutputWriter, Pump
+from agent.supervisor.reaper import Reaper
+
+_PIPE_PATIENCE = 2.0
+"""Seconds to wait for the ends of the pipes once every process found is gone."""
+
+_WRITE_AGAIN = 0.5
+"""Seconds between tries to write how the task ended, when the disk is full."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an attempt may take on the host."""
+
+    spool_bytes: int = 256 * 1024 * 1024
+    """Output the server does not have yet; beyond it the task's pipe is not read."""
+
+    spare_disk: int = 64 * 1024 * 1024
+    """Free bytes below which a task's pipe is not read."""
+
+    segment_bytes: int = 8 * 1024 * 1024
+    """Size of one segment of output."""
+
+
+class Attempt(threading.Thread):
+    """One attempt, in a thread of its own."""
+
+    def __init__(
+        self,
+        order: Order,
+        folder: AttemptFolder,
+        limits: Limits,
+        reaper: Reaper,
+        others: Callable[[], set[int]],
+        emit: Callable[[Message], None],
+    ) -> None:
+        super().__init__(name=f"attempt {order.mark}", daemon=True)
+        self.order = order
+        self.folder = folder
+        self.main_pid: int | None = None
+        self.started_at = 0
+        self.end: Message | None = None
+        self._reaper = reaper
+        self._others = others
+        self._emit = emit
+        self._changed = threading.Condition()
+        self._exit_code: int | None = None
+        self._stop: Message | None = None
+        self._stop_by = order.stop_by
+        self._armed = True
+        self._writer = OutputWriter(
+            folder, limits.spool_bytes, limits.spare_disk, limits.segment_bytes
+        )
+
+    def state(self) -> Message:
+        """Returns where the attempt stands, as the session is told."""
+        return {
+            **self.order.identity(),
+            "started_at": self.started_at,
+            "running": self.main_pid is not None,
+            "end": self.end,
+        }
+
+    def stop(self, cause: str, grace: float, message: str) -> None:
+        """Ends the attempt; a second call can only shorten the grace."""
+        with self._changed:
+            kill_at = time.monotonic() + grace
+            if self._stop is None:
+                self._stop = {"cause": cause, "message": message, "kill_at": kill_at}
+            self._stop["kill_at"] = min(self._stop["kill_at"], kill_at)
+            self._changed.notify_all()
+
+    def move_stop_by(self, moment: float) -> None:
+        """Moves the moment (monotonic) at which the attempt stops by itself."""
+        with self._changed:
+            self._stop_by = moment
+            self._changed.notify_all()
+
+    def arm(self, segment: int, offset: int) -> None:
+        """Asks for one word when there is output beyond a place."""
+        with self._changed:
+            beyond = (self._writer.segment, self._writer.offset) > (segment, offset)
+            self._armed = not beyond
+        if beyond:
+            self._emit({"kind": "output", "lease": self.order.lease})
+
+    def run(self) -> None:
+        """Runs the attempt from start to end."""
+        try:
+            pump = self._spawn()
+        except StartError as error:
+            self._finish("not_started", 0, str(error), error.failure)
+            return
+        cause, message = self._watch()
+        self._end_processes(cause)
+        with self._changed:
+            self._changed.wait_for(lambda: self._exit_code is not None, timeout=60)
+            code = self._exit_code if self._exit_code is not None else 128 + 9
+        pump.finish(_PIPE_PATIENCE)
+        self._finish(cause, code, message, "task")
+
+    def _spawn(self) -> Pump:
+        try:
+            process = self._reaper.spawn(self._popen, self._exited)
+        except StartError:
+            raise
+        except ValueError as error:  # a NUL byte or a name no environment can hold
+            raise StartError(f"could not start: {error}", "task") from error
+        except OSError as error:
+            raise StartError(f"could not start: {error}", "infrastructure") from error
+        self.main_pid = process.pid
+        self.started_at = time.time_ns() // 1_000_000
+        with contextlib.suppress(OSError):  # a full disk; the mark finds the process without it
+            self.folder.write(TASK, self._task_file(process.pid))
+        self._emit({"kind": "started", **self.state()})
+        pipes = {1: process.stdout, 2: process.stderr}
+        pump = Pump(
+            {stream: pipe for stream, pipe in pipes.items() if pipe is not None},
+            self._writer,
+            Mask(self.order.secrets.values()),
+            self._output_grew,
+        )
+        pump.start()
+        return pump
+
+    def _popen(self) -> "subprocess.Popen[bytes]":
+        workspace, temporary = self.folder.workspace, self.folder.path / "tmp"
+        workspace.mkdir(mode=0o700, exist_ok=True)
+        temporary.mkdir(mode=0o700, exist_ok=True)
+        script = self.folder.path / "script"
+        script.write_text("\n".join(self.order.commands) + "\n", encoding="utf-8")
+        return subprocess.Popen(  # noqa: S603 - to run what users send is what this is for
+            ["/bin/sh", "-e", str(script)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self.order.start_directory(workspace),
+            env=self.order.environment(dict(os.environ), workspace, temporary),
+            start_new_session=True,
+        )
+
+    def _task_file(self, pid: int) -> Message:
+        process = processes.read(pid)
+        return {
+            **self.order.identity(),
+            "pid": pid,
+            "start": process.start if process else 0,
+            "boot": processes.boot_id(),
+            "started_at": self.started_at,
+        }
+
+    def _exited(self, code: int) -> None:
+        with self._changed:
+            self._exit_code = code
+            self._changed.notify_all()
+
+    def _output_grew(self) -> None:
+        with self._changed:
+            armed, self._armed = self._armed, False
+        if armed:
+            self._emit({"kind": "output", "lease": self.order.lease})
+
+    def _watch(self) -> tuple[str, str]:
+        """Waits for the first thing that ends the attempt and returns its cause and message."""
+        timeout_at = time.monotonic() + self.order.timeout
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                if self._exit_code is not None:
+                    return "exited", ""
+                if self._stop is not None:
+                    return self._stop["cause"], self._stop["message"]
+                if now >= timeout_at:
+                    self._stop = {"kill_at": now + self.order.kill_grace}
+                    return "timeout", f"ran longer than {self.order.timeout:g} s"
+                if self._stop_by is not None and now >= self._stop_by:
+                    grace = min(self.order.kill_grace, LONGEST_LEASE_GRACE)
+                    self._stop = {"kill_at": now + grace}
+                    return "lease_ended", "stopped before its lease ended"
+                wake_at = min(timeout_at, self._stop_by or timeout_at)
+                self._changed.wait(wake_at - now)
+
+    def _end_processes(self, cause: str) -> None:
+        leftover_at = time.monotonic() + self.order.kill_grace
+
+        def kill_at() -> float:
+            return float(self._stop["kill_at"]) if self._stop is not None else leftover_at
+
+        if not processes.end_all(self._find, kill_at):
+            self._emit({"kind": "unkillable", "lease": self.order.lease, "cause": cause})
+
+    def _find(self) -> set[processes.Process]:
+        """Returns the attempt's processes: all are descendants of this one, a subreaper.
+
+        An orphan that hides its origin (new session, empty environment, another directory) counts
+        as this attempt's when no other attempt runs.
+        """
+        living = processes.everything()
+        others = self._others()
+        found: set[processes.Process] = set()
+        for child in [p for p in living.values() if p.parent == os.getpid()]:
+            if child.pid in others:
+                continue
+            tree = processes.subtree([child], living)
+            if child.pid == self.main_pid or not others:
+                found |= tree
+            else:
+                found |= processes.subtree(filter(self._claims, tree), living)
+        return found
+
+    def _claims(self, process: processes.Process) -> bool:
+        return (
+            self.main_pid in (process.session, process.group)
+            or process.bears(self.order.mark)
+            or process.works_in(self.folder.path)
+        )
+
+    def _finish(self, cause: str, code: int, message: str, failure: str) -> None:
+        end = {
+            "cause": cause,
+            "exit_code": code,
+            "message": message,
+            "failure": failure,
+            "ended_at": time.time_ns() // 1_000_000,
+            "started_at": self.started_at,
+        }
+        while self.folder.exists:
+            try:
+                self.folder.write(EXIT, end)
+                break
+            except OSError:
+                time.sleep(_WRITE_AGAIN)
+        self.end = end
+        self._emit({"kind": "ended", **self.state()})
+
+
+def remove(folder: AttemptFolder) -> None:
+    """Deletes an attempt's folder, also where the task took permissions away."""
+
+    def allow_and_retry(function: Callable[[str], object], path: str, _: object) -> None:
+        with contextlib.suppress(OSError):
+            os.chmod(os.path.dirname(path), 0o700)  # noqa: PTH101, PTH120 - rmtree hands strings
+            os.chmod(path, 0o700)  # noqa: PTH101 - rmtree hands strings
+            function(path)
+
+    shutil.rmtree(folder.path, onerror=allow_and_retry)

@@ -1,0 +1,90 @@
+"""How the session and the supervisor speak: JSON messages behind a four-byte length."""
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+PROTOCOL = 1
+"""Version both sides name in their first message; they must agree."""
+
+SOCKET_NAME = "supervisor.sock"
+LOCK_NAME = "supervisor.lock"
+
+LENGTH_BYTES = 4
+LONGEST = 64 * 1024 * 1024
+"""Longest message; gRPC's cap keeps tasks far below it."""
+
+Message = dict[str, Any]
+
+
+class FrameError(Exception):
+    """The other side sent what is no message."""
+
+
+def encode(message: Message) -> bytes:
+    """Returns a message as it goes over the socket."""
+    body = json.dumps(message, separators=(",", ":")).encode()
+    return len(body).to_bytes(LENGTH_BYTES, "big") + body
+
+
+def length_of(head: bytes) -> int:
+    """Returns the length that a message's head announces.
+
+    Raises:
+        FrameError: It is beyond any message.
+    """
+    length = int.from_bytes(head, "big")
+    if length > LONGEST:
+        raise FrameError(f"a message of {length} bytes")
+    return length
+
+
+def decode(body: bytes) -> Message:
+    """Returns the message in a frame's body.
+
+    Raises:
+        FrameError: The body is no JSON object.
+    """
+    try:
+        message = json.loads(body)
+    except ValueError as error:
+        raise FrameError(str(error)) from error
+    if not isinstance(message, dict):
+        raise FrameError("not an object")
+    return message
+
+
+def receive(connection: socket.socket) -> Message | None:
+    """Returns the next message of a blocking socket, or None at its end."""
+    head = _exactly(connection, LENGTH_BYTES)
+    body = None if head is None else _exactly(connection, length_of(head))
+    return None if body is None else decode(body)
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes | None:
+    parts = bytearray()
+    while len(parts) < size:
+        part = connection.recv(min(size - len(parts), 1 << 20))
+        if not part:
+            return None
+        parts += part
+    return bytes(parts)
+
+
+class ShortPath:
+    """A socket's path by way of its folder's descriptor.
+
+    A socket path has at most 107 bytes, and a data directory may be deeper than that.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._descriptor = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
+        self.path = f"/proc/self/fd/{self._descriptor}/{SOCKET_NAME}"
+
+    def __enter__(self) -> str:
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)

@@ -1,0 +1,65 @@
+"""Hides a task's secrets in what it prints, before anything reaches the disk."""
+
+import base64
+import json
+import re
+import urllib.parse
+from collections.abc import Iterable
+
+_SHOWN = b"***"
+_SHORTEST = 4
+"""Shorter values are not hidden: they would blot out ordinary text."""
+
+
+class Mask:
+    """Replaces secrets in several streams of bytes, also where a read cuts one in two."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        forms = sorted(_forms(secrets), key=len, reverse=True)
+        self._pattern = re.compile(b"|".join(map(re.escape, forms))) if forms else None
+        self._longest = len(forms[0]) if forms else 0
+        self._held: dict[int, bytes] = {}
+
+    def feed(self, stream: int, data: bytes) -> bytes:
+        """Returns what may be shown by now; holds back what could be the start of a secret."""
+        if self._pattern is None:
+            return data
+        text = self._held.get(stream, b"") + data
+        # No form holds a line end, so nothing before the last one can still grow into a secret.
+        free = max(text.rfind(b"\n") + 1, len(text) - self._longest + 1, 0)
+        shown = bytearray()
+        done = 0
+        for found in self._pattern.finditer(text):
+            if found.start() >= free:
+                break
+            shown += text[done : found.start()] + _SHOWN
+            done = found.end()
+        free = max(free, done)
+        shown += text[done:free]
+        self._held[stream] = text[free:]
+        return bytes(shown)
+
+    def rest(self, stream: int) -> bytes:
+        """Returns what was held back, at the stream's end."""
+        held = self._held.pop(stream, b"")
+        return self._pattern.sub(_SHOWN, held) if self._pattern else held
+
+
+def _forms(secrets: Iterable[str]) -> set[bytes]:
+    forms: set[bytes] = set()
+    for secret in secrets:
+        for value in {secret, *secret.splitlines()}:
+            if len(value) >= _SHORTEST:
+                forms.update(_spellings(value))
+    return {form for form in forms if b"\n" not in form}
+
+
+def _spellings(value: str) -> Iterable[bytes]:
+    raw = value.encode()
+    yield raw
+    yield base64.b64encode(raw).rstrip(b"=")
+    yield base64.urlsafe_b64encode(raw).rstrip(b"=")
+    yield urllib.parse.quote(value, safe="").encode()
+    yield urllib.parse.quote_plus(value).encode()
+    yield json.dumps(value)[1:-1].encode()
+    yield json.dumps(value, ensure_ascii=False)[1:-1].encode()

@@ -1,0 +1,86 @@
+"""What the session asks the supervisor to run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.supervisor.frames import Message
+
+LONGEST_LEASE_GRACE = 10.0
+"""Grace, in seconds, of a task that is stopped because its lease ends: there is no more time."""
+
+
+class StartError(Exception):
+    """A task's process could not be started.
+
+    Attributes:
+        failure: Whose fault it was, `task` or `infrastructure`.
+    """
+
+    def __init__(self, message: str, failure: str) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+@dataclass(frozen=True)
+class Order:
+    """One attempt to run, as it arrives over the socket."""
+
+    lease: str
+    task: str
+    attempt: int
+    run: str = ""
+    commands: list[str] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+    directory: str = ""
+    timeout: float = 0.0
+    kill_grace: float = 10.0
+    stop_with_lease: bool = False
+    stop_by: float | None = None
+
+    @property
+    def mark(self) -> str:
+        """What its processes carry in their environment."""
+        return f"{self.task}/{self.attempt}"
+
+    def identity(self) -> Message:
+        """Returns what the spool keeps about it: nothing that may be secret."""
+        return {
+            "lease": self.lease,
+            "task": self.task,
+            "attempt": self.attempt,
+            "kill_grace": self.kill_grace,
+            "stop_with_lease": self.stop_with_lease,
+        }
+
+    def start_directory(self, workspace: Path) -> Path:
+        """Makes and returns the directory the script starts in.
+
+        Raises:
+            StartError: It would lie outside the workspace.
+        """
+        root = workspace.resolve()
+        try:
+            directory = (root / self.directory).resolve()
+        except ValueError as error:
+            raise StartError(f"workspace {self.directory!r}: {error}", "task") from error
+        if not directory.is_relative_to(root):
+            raise StartError(f"workspace {self.directory!r} leads outside the workspace", "task")
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    def environment(
+        self, agents: dict[str, str], workspace: Path, temporary: Path
+    ) -> dict[str, str]:
+        """Returns the environment of its script: a clean one, then the task's own."""
+        return {
+            "PATH": agents.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
+            "LANG": agents.get("LANG", "C.UTF-8"),
+            "HOME": str(workspace),
+            "TMPDIR": str(temporary),
+            **self.env,
+            **self.secrets,
+            "MUSTER_TASK_ID": self.task,
+            "MUSTER_RUN_ID": self.run,
+            "MUSTER_ATTEMPT": self.mark,
+        }

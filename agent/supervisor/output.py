@@ -1,0 +1,143 @@
+"""Moves what a task prints from its pipes into its spool folder."""
+
+import contextlib
+import errno
+import os
+import selectors
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from typing import IO
+
+from agent.spool import RECORD, SEGMENT_BYTES, AttemptFolder
+from agent.supervisor.masking import Mask
+
+_READ_BYTES = 64 * 1024
+_LOOK_AGAIN = 0.2
+"""Seconds between looks at a full spool or disk."""
+
+
+class OutputWriter:
+    """Appends records to an attempt's segments, and waits while there is no room.
+
+    Waiting is the back-pressure: the pipe fills and the task slows down, nothing is dropped.
+    """
+
+    def __init__(self, folder: AttemptFolder, limit: int, spare: int, segment_bytes: int) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._spare = spare
+        self._segment_bytes = min(segment_bytes, SEGMENT_BYTES)
+        self.segment = 0
+        self.offset = 0
+        self._file: int | None = None
+
+    def append(self, stream: int, data: bytes) -> None:
+        """Writes one record; returns when it is whole in the file."""
+        record = RECORD.pack(time.time_ns() // 1_000_000, stream, len(data)) + data
+        while True:
+            file = self._open()
+            try:
+                written = os.pwrite(file, record, self.offset)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                written = 0
+            if written == len(record):
+                self.offset += written
+                return
+            # A reader takes half a record for the end of the output; it is written again whole.
+            time.sleep(_LOOK_AGAIN)
+
+    def close(self) -> None:
+        """Closes the segment that is open."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _open(self) -> int:
+        if self._file is not None and self.offset >= self._segment_bytes:
+            self.close()
+            self.segment += 1
+            self.offset = 0
+        while self._file is None:
+            if self._room():
+                with contextlib.suppress(OSError):
+                    path = self._folder.segment(self.segment)
+                    self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+                    break
+            time.sleep(_LOOK_AGAIN)
+        return self._file
+
+    def _room(self) -> bool:
+        held = sum(_size(self._folder, number) for number in self._folder.segments())
+        return held < self._limit and shutil.disk_usage(self._folder.path).free >= self._spare
+
+
+class Pump(threading.Thread):
+    """Reads a task's pipes until both have ended, or until told that nobody writes any more."""
+
+    def __init__(
+        self,
+        pipes: dict[int, IO[bytes]],
+        writer: OutputWriter,
+        mask: Mask,
+        grew: Callable[[], None],
+    ) -> None:
+        super().__init__(name="pump", daemon=True)
+        self._pipes = pipes
+        self._writer = writer
+        self._mask = mask
+        self._grew = grew
+        self._closing = threading.Event()
+
+    def finish(self, patience: float) -> None:
+        """Waits for the pipes' ends; after `patience` seconds takes only what is in them.
+
+        A process that cannot be found may hold a pipe open for ever, and must not hang the end.
+        """
+        self.join(patience)
+        self._closing.set()
+        self.join()
+
+    def run(self) -> None:
+        """Pumps."""
+        with selectors.DefaultSelector() as selector:
+            for stream, pipe in self._pipes.items():
+                os.set_blocking(pipe.fileno(), False)
+                selector.register(pipe, selectors.EVENT_READ, stream)
+            while selector.get_map():
+                closing = self._closing.is_set()
+                ready = selector.select(0.0 if closing else 0.5)
+                if closing and not ready:
+                    break
+                for key, _ in ready:
+                    self._move(selector, key)
+        for stream in self._pipes:
+            self._spool(stream, self._mask.rest(stream))
+        self._writer.close()
+        for pipe in self._pipes.values():
+            pipe.close()
+
+    def _move(self, selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+        try:
+            data = os.read(key.fd, _READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            self._spool(key.data, self._mask.feed(key.data, data))
+        else:
+            selector.unregister(key.fileobj)
+
+    def _spool(self, stream: int, data: bytes) -> None:
+        if data:
+            self._writer.append(stream, data)
+            self._grew()
+
+
+def _size(folder: AttemptFolder, segment: int) -> int:
+    try:
+        return folder.segment(segment).stat().st_size
+    except FileNotFoundError:  # the session deletes what the server has
+        return 0

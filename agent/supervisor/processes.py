@@ -1,0 +1,121 @@
+"""Finds and ends the processes of a task, also those that tried to get away."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+MARK = "MUSTER_ATTEMPT"
+"""Environment variable that every process of a task inherits."""
+
+_UNKILLABLE_AFTER = 30.0
+"""Seconds of SIGKILL after which a process is given up: it hangs inside the kernel."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process as /proc shows it; pid and start together are never used twice."""
+
+    pid: int
+    parent: int
+    group: int
+    session: int
+    start: int
+
+    def environment(self) -> bytes:
+        """Returns its environment at its start, or nothing when that cannot be read."""
+        try:
+            return Path(f"/proc/{self.pid}/environ").read_bytes()
+        except OSError:
+            return b""
+
+    def bears(self, mark: str) -> bool:
+        """Tells whether its environment carries an attempt's mark."""
+        return f"\0{MARK}={mark}\0".encode() in b"\0" + self.environment() + b"\0"
+
+    def works_in(self, folder: Path) -> bool:
+        """Tells whether its working directory is the folder or inside it."""
+        try:
+            return Path(f"/proc/{self.pid}/cwd").readlink().is_relative_to(folder)
+        except OSError:
+            return False
+
+
+def read(pid: int) -> Process | None:
+    """Returns a process that lives, or None."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # The name in parentheses may hold anything, also spaces and parentheses.
+    fields = text[text.rindex(b")") + 2 :].split()
+    if fields[0] in (b"Z", b"X"):
+        return None
+    return Process(pid, int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+
+
+def boot_id() -> str:
+    """Returns this boot's id: a pid and start time from another boot mean nothing."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def everything() -> dict[int, Process]:
+    """Returns every process that lives, by pid."""
+    found = (read(int(entry.name)) for entry in os.scandir("/proc") if entry.name.isdigit())
+    return {process.pid: process for process in found if process is not None}
+
+
+def subtree(roots: Iterable[Process], living: dict[int, Process]) -> set[Process]:
+    """Returns the given processes and all their descendants."""
+    children: dict[int, list[Process]] = {}
+    for process in living.values():
+        children.setdefault(process.parent, []).append(process)
+    found: set[Process] = set()
+    queue = list(roots)
+    while queue:
+        process = queue.pop()
+        if process not in found:
+            found.add(process)
+            queue.extend(children.get(process.pid, ()))
+    return found
+
+
+def send(process: Process, number: signal.Signals) -> None:
+    """Signals exactly this process, never another one that got its pid."""
+    with contextlib.suppress(OSError):
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            now = read(process.pid)
+            if now is not None and now.start == process.start:
+                signal.pidfd_send_signal(descriptor, number)
+        finally:
+            os.close(descriptor)
+
+
+def end_all(find: Callable[[], set[Process]], kill_at: Callable[[], float]) -> bool:
+    """Ends whatever `find` finds: SIGTERM once each, SIGKILL from the moment `kill_at` names.
+
+    Looks again until nothing is left, because processes may fork while they are being ended.
+
+    Returns:
+        Whether nothing is left.
+    """
+    asked: set[Process] = set()
+    pause = 0.005
+    while living := find():
+        now = time.monotonic()
+        if now > kill_at() + _UNKILLABLE_AFTER:
+            return False
+        for process in living:
+            if now >= kill_at():
+                send(process, signal.SIGKILL)
+            elif process not in asked:
+                asked.add(process)
+                send(process, signal.SIGTERM)
+                send(process, signal.SIGCONT)  # a stopped process hears SIGTERM only then
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
+    return True

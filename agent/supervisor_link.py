@@ -1,0 +1,123 @@
+"""The session's connection to its supervisor: finds it, starts it, and starts it again."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+import agent
+from agent.backoff import Backoff
+from agent.supervisor import frames
+from agent.supervisor.frames import Message
+
+_START_SECONDS = 60.0
+"""How long a new supervisor may take to clean up after its predecessor."""
+
+_log = structlog.get_logger("agent.supervisor_link")
+
+
+class SupervisorError(Exception):
+    """There is no supervisor to speak with."""
+
+
+class SupervisorLink:
+    """Keeps one supervisor running and connected.
+
+    Attributes:
+        found: Called with the states of all attempts at each connection.
+        says: Called with each event.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.found: Callable[[list[Message]], None] = lambda _: None
+        self.says: Callable[[Message], None] = lambda _: None
+        self.ready = asyncio.Event()
+        self._data_dir = data_dir
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def tell(self, message: Message) -> None:
+        """Sends an order; without a supervisor it is settled at the next connection."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(frames.encode(message))
+
+    async def run(self) -> None:
+        """Keeps the connection, until cancelled."""
+        backoff = Backoff()
+        try:
+            while True:
+                try:
+                    await self._connect()
+                    backoff.reset()
+                    await self._listen()
+                except (OSError, SupervisorError, frames.FrameError) as error:
+                    _log.error("no supervisor", error=str(error))
+                self._close()
+                _log.warning("the supervisor is gone; starting another")
+                await asyncio.sleep(backoff.next())
+        finally:
+            self._close()
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + _START_SECONDS
+        while not await self._dial():
+            if self._process is None or self._process.poll() is not None:
+                self._process = await asyncio.to_thread(self._start)
+            if loop.time() > give_up:
+                raise SupervisorError("the supervisor does not answer")
+            await asyncio.sleep(0.02)
+        self.tell({"kind": "hello", "protocol": frames.PROTOCOL})
+        welcome = await self._receive()
+        if welcome["kind"] != "welcome":
+            raise SupervisorError(f"the running supervisor speaks protocol {welcome['protocol']}")
+        self.found(welcome["attempts"])
+        self.ready.set()
+
+    async def _dial(self) -> bool:
+        with frames.ShortPath(self._data_dir) as path:
+            try:
+                self._reader, self._writer = await asyncio.open_unix_connection(path)
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+        return True
+
+    async def _listen(self) -> None:
+        while True:
+            self.says(await self._receive())
+
+    async def _receive(self) -> Message:
+        if self._reader is None:
+            raise SupervisorError("not connected")
+        try:
+            head = await self._reader.readexactly(frames.LENGTH_BYTES)
+            return frames.decode(await self._reader.readexactly(frames.length_of(head)))
+        except asyncio.IncompleteReadError as error:
+            raise SupervisorError("the supervisor closed the connection") from error
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._reader = self._writer = None
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        """Starts a supervisor in a session of its own, so that it outlives this process."""
+        code = Path(agent.__file__).resolve().parent.parent
+        with (self._data_dir / "supervisor.log").open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - our own module
+                # Without `site` and the working directory: the standard library is all it needs.
+                [
+                    *(sys.executable, "-S", "-P", "-m", "agent.supervisor"),
+                    *("--data-dir", str(self._data_dir)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": str(code)},
+                start_new_session=True,
+            )
