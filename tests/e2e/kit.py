@@ -109,19 +109,9 @@ class Agent:
     def start(self) -> None:
         """Start it, with what it left in its folder."""
         labels = ",".join(f"{key}={value}" for key, value in self.labels.items())
-        arguments = [
-            *_module("agent"),
-            *(
-                "--server",
-                self.server,
-                "--slots",
-                str(self.slots),
-                "--data-dir",
-                str(self.data_dir),
-            ),
-            *(["--labels", labels] if labels else []),
-            *self.flags,
-        ]
+        place = ["--server", self.server, "--data-dir", str(self.data_dir)]
+        size = ["--slots", str(self.slots), *(["--labels", labels] if labels else [])]
+        arguments = [*_module("agent"), *place, *size, *self.flags]
         self.program = self.kit.launcher.start("agent", arguments, self.env)
         self.program.ready_line()
 
