@@ -127,12 +127,10 @@ def _stub_arguments(method: MethodDescriptor) -> tuple[str, Any, Any]:
     return path, lambda message: message.SerializeToString(), answer.FromString
 
 
-async def _messages(
+def _messages(
     kind: Descriptor, requests: Iterable[Fields] | AsyncIterable[Fields]
-) -> AsyncIterator[Message]:
+) -> Iterable[Message] | AsyncIterable[Message]:
+    """Return the messages; those of a list at once, since gRPC hides errors of its iterators."""
     if isinstance(requests, AsyncIterable):
-        async for fields in requests:
-            yield to_message(kind, fields)
-    else:
-        for fields in requests:
-            yield to_message(kind, fields)
+        return (to_message(kind, fields) async for fields in requests)
+    return [to_message(kind, fields) for fields in requests]
