@@ -8,6 +8,7 @@ import click
 
 from cli.exit_codes import Exit
 from cli.failure import CommandFailed
+from cli.framework import OutputClosed
 from cli.root import root
 from cli.settings import Settings
 
@@ -25,7 +26,7 @@ def run(arguments: Sequence[str]) -> int:
     settings = Settings()
     try:
         return _run(arguments, settings)
-    except BrokenPipeError:
+    except (BrokenPipeError, OutputClosed):
         return _leave_quietly()
     except (KeyboardInterrupt, click.Abort):
         return Exit.INTERRUPTED

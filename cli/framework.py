@@ -55,7 +55,7 @@ def shared_options(*, from_environment: bool) -> list[click.Parameter]:
         SharedOption(
             "-o",
             "--output",
-            envvar=variable("OUTPUT"),
+            envvar=None,
             choices=("table", "json", "yaml"),
             text="How to print results (default: table).",
         ),
@@ -104,6 +104,10 @@ class Group(click.Group):
         return [*super().get_params(ctx), *shared_options(from_environment=False)]
 
 
+class OutputClosed(Exception):  # noqa: N818 - not an error of ours
+    """Nobody reads what the command prints."""
+
+
 class Late(NamedTuple):
     """A command that is imported when it is used."""
 
@@ -119,6 +123,17 @@ class LateGroup(click.Group):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the program's own options, then those of every command."""
         return [*super().get_params(ctx), *shared_options(from_environment=True)]
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command and return what it gives.
+
+        Raises:
+            OutputClosed: in place of BrokenPipeError, which click would end the program for.
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise OutputClosed from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the table."""

@@ -8,6 +8,10 @@ from typing import Self
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+class StopAskedFor(Exception):  # noqa: N818 - not an error
+    """A signal came."""
+
+
 class Interrupt:
     """While it is entered, signals are counted instead of ending the program."""
 
@@ -31,6 +35,15 @@ class Interrupt:
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.remove_signal_handler(number)
+
+    async def raise_when_asked(self) -> None:
+        """Wait for the first signal.
+
+        Raises:
+            StopAskedFor: then.
+        """
+        await self.asked.wait()
+        raise StopAskedFor
 
     def heard(self, number: signal.Signals) -> None:
         """Take in one signal."""

@@ -1,11 +1,11 @@
 """Log lines on the terminal: as they are, or behind the name of their task."""
 
-import sys
 from collections.abc import Iterable
 from itertools import cycle, groupby
 
 import click
 
+from cli.output import painted
 from generated.stream.v1.stream_pb2 import LogChunk
 
 COLOURS = cycle(("cyan", "magenta", "yellow", "green", "blue", "bright_red"))
@@ -22,7 +22,7 @@ class PrefixedPrinter:
     """Prints a task's lines behind its name, all on standard output."""
 
     def __init__(self, name: str, width: int) -> None:
-        self.prefix = click.style(f"{name:<{width}} | ", fg=next(COLOURS))
+        self.prefix = painted(f"{name:<{width}} | ", next(COLOURS))
 
     def print_lines(self, lines: Iterable[LogChunk]) -> None:
         """Print lines, each behind the name."""
@@ -31,12 +31,12 @@ class PrefixedPrinter:
 
     def print_remark(self, text: str) -> None:
         """Print something about the task rather than from it."""
-        click.echo(f"{self.prefix}{click.style(text, dim=True)}")
+        click.echo(f"{self.prefix}{painted(text, dim=True)}")
 
 
 def remark(text: str) -> None:
     """Tell on standard error something about the work rather than from it."""
-    click.echo(click.style(f"muster: {text}", dim=sys.stderr.isatty()), err=True)
+    click.echo(f"muster: {text}", err=True)
 
 
 def _exact(line: LogChunk) -> bytes:

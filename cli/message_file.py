@@ -2,12 +2,12 @@
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
-import click
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
@@ -69,11 +69,7 @@ def _tell(name: str, problem: Problem) -> str:
 def _text(path: Path, name: str) -> str:
     """Return a file's text."""
     try:
-        data = (
-            click.get_binary_stream("stdin").read(LARGEST_FILE + 1)
-            if str(path) == "-"
-            else path.read_bytes()
-        )
+        data = sys.stdin.buffer.read(LARGEST_FILE + 1) if str(path) == "-" else path.read_bytes()
         if len(data) > LARGEST_FILE:
             raise CommandFailed(f"{name}: larger than {LARGEST_FILE >> 20} MiB")
         return data.decode()

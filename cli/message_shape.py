@@ -61,7 +61,7 @@ class Reader:
             return {}
         return {
             str(key): self._read_value(
-                value, field, self._at(f"{path}.{key}", _key_line(data, key))
+                value, field, self._at(f"{path}[{key}]", _key_line(data, key))
             )
             for key, value in data.items()
         }

@@ -75,9 +75,14 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
             click.echo(f"{'':<{width}}{line}")
 
 
+def painted(text: str, colour: str | None = None, *, dim: bool | None = None) -> str:
+    """Return text in a colour where colours are wanted."""
+    return click.style(text, fg=colour, dim=dim) if colours_wanted() else text
+
+
 def coloured_status(text: str) -> str:
-    """Return a status in its colour, and any other text as it is; click drops it when piped."""
-    return click.style(text, fg=STYLES[text]) if text in STYLES else text
+    """Return a status in its colour, and any other text as it is."""
+    return painted(text, STYLES[text]) if text in STYLES else text
 
 
 STYLES = {

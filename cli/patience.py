@@ -24,8 +24,8 @@ Response = TypeVar("Response")
 class Patience:
     """How long to go on trying; progress renews it."""
 
-    def __init__(self, limit: timedelta = LIMIT) -> None:
-        self.limit = limit
+    def __init__(self, limit: timedelta | None = None) -> None:
+        self.limit = LIMIT if limit is None else limit
         self.renew()
 
     def renew(self) -> None:
@@ -58,7 +58,7 @@ async def call_patiently(
     api: Api,
     method: aio.UnaryUnaryMultiCallable[Request, Response],
     request: Request,
-    limit: timedelta = LIMIT,
+    limit: timedelta | None = None,
 ) -> Response:
     """Return the answer to a call that may be repeated, through breaks of the connection."""
     patience = Patience(limit)

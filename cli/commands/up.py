@@ -1,0 +1,97 @@
+"""`muster up`: a server and an agent for one machine."""
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+from platformdirs import user_data_path
+
+from cli.alongside import alongside
+from cli.failure import CommandFailed
+from cli.framework import Command
+from cli.interrupt import Interrupt, StopAskedFor
+from cli.machine import Machine
+from cli.pairs import LABEL
+from cli.settings import DEFAULT_SERVER
+
+EXAMPLES = """
+muster up
+muster up --data-dir ./data --slots 4 --label role=build
+muster up --grpc-listen 0.0.0.0:50051
+"""
+
+
+@click.command("up", cls=Command, epilog=EXAMPLES)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=lambda: user_data_path("muster"),
+    show_default="the user's data folder",
+    help="Where server and agent keep their data.",
+)
+@click.option("--grpc-listen", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT")
+@click.option("--http-listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT")
+@click.option(
+    "-l", "--label", "--labels", type=LABEL, multiple=True, metavar="K=V", help="Agent's label."
+)
+@click.option(
+    "--slots",
+    type=click.IntRange(1),
+    default=lambda: os.cpu_count() or 1,
+    show_default="one a processor",
+    help="Tasks the agent runs at once.",
+)
+def command(
+    data_dir: Path,
+    grpc_listen: str,
+    http_listen: str,
+    label: Sequence[tuple[str, str]],
+    slots: int,
+) -> None:
+    """Start a server and an agent on this machine; Ctrl-C stops both."""
+    listen = ["--grpc-listen", grpc_listen, "--http-listen", http_listen]
+    labels = ",".join(f"{name}={value}" for name, value in label)
+    agent = ["--slots", str(slots), *(["--labels", labels] if labels else [])]
+    asyncio.run(_up(data_dir.absolute(), listen, agent))
+
+
+async def _up(data: Path, listen: Sequence[str], agent: Sequence[str]) -> None:
+    """Run server and agent until a signal comes or one of them ends."""
+    machine = Machine(_made(data))
+    with Interrupt() as interrupt:
+        try:
+            async with alongside(interrupt.raise_when_asked()):
+                places = await machine.start("server", *listen)
+                await machine.start("agent", "--server", places["grpc"], *agent)
+                _tell_how_to_use(places, data)
+                await machine.watch()
+        except StopAskedFor:
+            click.echo("stopping; running tasks have a minute, Ctrl-C again hurries", err=True)
+        finally:
+            await machine.stop(interrupt)
+
+
+def _made(data: Path) -> Path:
+    """Return the data folder, made when it is missing."""
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandFailed(f"cannot use {data}: {error.strerror}") from error
+    return data
+
+
+def _tell_how_to_use(places: Mapping[str, str], data: Path) -> None:
+    """Say where everything is and what to try."""
+    grpc = places["grpc"]
+    elsewhere = "" if grpc == DEFAULT_SERVER else f" --server {grpc}"
+    click.echo(
+        f"Muster is up.\n"
+        f"  gRPC  {grpc}\n"
+        f"  HTTP  http://{places.get('http', '')}\n"
+        f"  data  {data} (logs: server.log, agent.log)\n"
+        f"\n"
+        f"Try:   muster exec{elsewhere} -- uname -a\n"
+        f"Stop:  Ctrl-C"
+    )
