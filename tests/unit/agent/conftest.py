@@ -53,12 +53,13 @@ def start_agent(plane, data_dir, tmp_path):
         return AgentProcess(process, folder, Path(log.name))
 
     yield start
-    for process, log, folder in started:
+    for process, log, _ in started:
         if process.poll() is None:
             process.kill()
         process.wait()
         process.stdout.close()
         log.close()
+    for folder in {folder for _, _, folder in started}:
         end_supervisor(folder)
     for pid in marked_processes(data_dir):
         os.kill(pid, signal.SIGKILL)

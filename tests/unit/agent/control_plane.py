@@ -1,6 +1,7 @@
 """A small control plane over real gRPC, for the agent's tests: it assigns, records and answers."""
 
 import asyncio
+import uuid
 import zlib
 from dataclasses import dataclass, field
 
@@ -72,6 +73,9 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
     """The fake; its attributes are what tests look at and turn."""
 
     def __init__(self):
+        # Ids are nobody else's: a new supervisor kills what bears the marks of its attempts, and
+        # other tests may run on this host at the same time.
+        self.name = uuid.uuid4().hex[:12]
         self.leases: dict[str, Lease] = {}
         self.registrations: list[agent_pb2.RegisterRequest] = []
         self.hellos: list[stream_pb2.Hello] = []
@@ -81,6 +85,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         self.namespaces: set[str] = set()
         self.sessions = 0
         self.interval = 1
+        self.lease_seconds = 30
         self.refuse_stream: tuple[grpc.StatusCode, str] | None = None
         self.status_errors: list[int] = []
         self.log_errors: list[int] = []
@@ -113,7 +118,10 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         number = len(self.leases) + 1
         fields = {"attempt": 1, "timeout": 60, "kill_grace": 5} | fields
         task = agent_pb2.Task(
-            job_id=f"task-{number}", lease_id=f"lease-{number}", commands=commands, **fields
+            job_id=f"{self.name}-{number}",
+            lease_id=f"lease-{self.name}-{number}",
+            commands=commands,
+            **fields,
         )
         lease = self.leases[task.lease_id] = Lease(task)
         self.deliver(lease)
@@ -158,7 +166,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
             heartbeat_interval=self.interval,
             session_id=self.session_id,
             verdicts=self._verdicts(request.held),
-            lease_seconds=30,
+            lease_seconds=self.lease_seconds,
         )
 
     async def Heartbeat(self, request, context):  # noqa: N802 - the .proto's name
@@ -183,7 +191,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         welcome = stream_pb2.Welcome(
             verdicts=self._verdicts(first.hello.held),
             heartbeat_interval=self.interval,
-            lease_seconds=30,
+            lease_seconds=self.lease_seconds,
         )
         yield stream_pb2.AgentChannelResponse(response_id=first.request_id, welcome=welcome)
         waiting = [lease for lease in self.leases.values() if not lease.delivered]

@@ -26,7 +26,6 @@ class AgentProcess:
         # A zombie has no command line, and a pid may be another's by now.
         ours = b"agent.supervisor" in command and os.fsencode(self.data_dir) in command
         return pid if ours else None
-        )
 
     async def ready(self):
         """Returns the line the agent prints once it is welcome."""

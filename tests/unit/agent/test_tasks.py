@@ -1,11 +1,23 @@
 """A task's way through the agent: start, output, end."""
 
+import os
+import signal
+
+from generated.agent.v1 import agent_pb2
 from generated.task.v1 import task_pb2
-from tests.unit.agent.kit import until
+from tests.unit.agent.kit import alive, marked_processes, until
+
+IGNORE_TERM = "trap '' TERM; echo pid $$; while :; do sleep 0.1; done"
+
+
+async def pids_of(lease, count=1):
+    """Waits for the pids a script prints."""
+    await until(lambda: len(lease.lines) >= count)
+    return [int(line.split()[-1]) for line in lease.text[:count]]
 
 
 async def test_a_task_runs_and_its_log_arrives_in_order(plane, start_agent):
-    agent = start_agent()
+    agent = start_agent("--namespace", "team-a")
     assert (await agent.ready()).startswith(b"ready agent=")
     lease = plane.assign("for i in $(seq 1 3000); do echo line $i; done")
     await until(lambda: lease.whole)
@@ -16,3 +28,187 @@ async def test_a_task_runs_and_its_log_arrives_in_order(plane, start_agent):
     assert running.status == task_pb2.TASK_STATUS_RUNNING
     assert running.started_at > 0
     await until(lambda: agent.spooled() == [])
+    assert plane.namespaces == {"team-a"}
+    assert plane.registrations[0].HasField("held")
+
+
+async def test_commands_are_one_script_in_a_clean_environment(plane, start_agent):
+    start_agent()
+    lease = plane.assign(
+        "X=kept",
+        'echo "$X ${SECRET_OF_THE_HOST:-clean} $MINE $MUSTER_ATTEMPT $MUSTER_RUN_ID"',
+        'test "$PWD" = "$HOME/sub/dir" && test -d "$TMPDIR" && cat',
+        "echo to stderr >&2",
+        "false",
+        "echo never",
+        env={"MINE": "yes"},
+        run_id="run-9",
+        workspace="sub/dir",
+    )
+    said = f"kept clean yes {lease.task.job_id}/1 run-9"
+    await until(lambda: lease.whole)
+    assert sorted(lease.text) == [said, "to stderr"]
+    levels = {chunk.content: (chunk.stream, chunk.level) for chunk in lease.lines}
+    assert levels["to stderr"] == ("stderr", "error")
+    assert levels[said] == ("stdout", "info")
+
+
+async def test_a_nonzero_exit_is_the_tasks_failure(plane, start_agent):
+    start_agent()
+    lease = plane.assign("exit 7")
+    killed = plane.assign("kill -KILL $$")
+    await until(lambda: lease.whole and killed.whole)
+    assert lease.end.status == task_pb2.TASK_STATUS_FAILED
+    assert lease.end.failure == agent_pb2.FAILURE_CLASS_TASK
+    assert lease.end.exit_code == 7
+    assert killed.end.exit_code == 128 + signal.SIGKILL
+
+
+async def test_a_task_that_cannot_start_fails_with_the_reason(plane, start_agent):
+    start_agent()
+    outside = plane.assign("true", workspace="../../..")
+    image = plane.assign("true", image="alpine")
+    unknown = plane.assign("true", executor="quantum")
+    await until(lambda: outside.whole and image.whole and unknown.whole)
+    for lease, word in ((outside, "outside"), (image, "alpine"), (unknown, "quantum")):
+        assert lease.end.status == task_pb2.TASK_STATUS_FAILED
+        assert lease.end.failure == agent_pb2.FAILURE_CLASS_TASK
+        assert word in lease.end.error_message
+
+
+async def test_the_noop_executor_succeeds_without_a_process(plane, start_agent):
+    agent = start_agent()
+    leases = [plane.assign("exit 1", executor="noop") for _ in range(50)]
+    await until(lambda: all(lease.whole for lease in leases))
+    assert {lease.end.status for lease in leases} == {task_pb2.TASK_STATUS_SUCCESS}
+    assert agent.spooled() == []
+
+
+async def test_a_timeout_ends_the_task(plane, start_agent):
+    start_agent()
+    lease = plane.assign("echo pid $$; sleep 300", timeout=1)
+    (pid,) = await pids_of(lease)
+    await until(lambda: lease.whole)
+    assert lease.end.status == task_pb2.TASK_STATUS_TIMEOUT
+    assert lease.end.exit_code == 128 + signal.SIGTERM
+    assert not alive(pid)
+
+
+async def test_a_cancel_kills_a_process_that_ignores_sigterm(plane, start_agent):
+    start_agent()
+    lease = plane.assign(IGNORE_TERM, kill_grace=1)
+    (pid,) = await pids_of(lease)
+    plane.cancel(lease)
+    await until(lambda: lease.whole)
+    assert lease.end.status == task_pb2.TASK_STATUS_CANCELLED
+    assert lease.end.exit_code == 128 + signal.SIGKILL
+    assert lease.end.error_message == "cancelled by a test"
+    assert not alive(pid)
+
+
+async def test_a_cancel_finds_processes_that_left_the_session(plane, start_agent, data_dir):
+    start_agent()
+    lease = plane.assign(
+        "setsid sh -c 'echo pid $$; exec sleep 300' &",
+        "(setsid sh -c 'cd /; echo pid $$; exec env -i sleep 300 2>/dev/null >/dev/null' &)",
+        "sleep 300",
+        kill_grace=1,
+    )
+    pids = await pids_of(lease, 2)
+    plane.cancel(lease)
+    await until(lambda: lease.whole)
+    assert [pid for pid in pids if alive(pid)] == []
+    assert marked_processes(data_dir) == []
+
+
+async def test_a_verdict_in_any_answer_cancels(plane, start_agent):
+    start_agent()
+    lease = plane.assign("sleep 300")
+    await until(lambda: lease.statuses)
+    lease.verdict = agent_pb2.VERDICT_ACTION_CANCEL
+    await until(lambda: lease.whole)
+    assert lease.end.status == task_pb2.TASK_STATUS_CANCELLED
+
+
+async def test_a_superseded_task_is_killed_and_not_reported(plane, start_agent):
+    agent = start_agent()
+    lease = plane.assign("echo pid $$; sleep 300")
+    (pid,) = await pids_of(lease)
+    lease.verdict = agent_pb2.VERDICT_ACTION_SUPERSEDED
+    await until(lambda: not alive(pid))
+    await until(lambda: agent.spooled() == [])
+    assert lease.end is None
+
+
+async def test_what_a_task_leaves_in_the_background_ends_with_it(plane, start_agent):
+    start_agent()
+    lease = plane.assign("(setsid sleep 300 & echo pid $!)", "echo done")
+    (pid,) = await pids_of(lease)
+    await until(lambda: lease.whole, seconds=8)
+    assert lease.end.status == task_pb2.TASK_STATUS_SUCCESS
+    assert not alive(pid)
+
+
+async def test_a_repeated_assignment_runs_once(plane, start_agent):
+    agent = start_agent()
+    lease = plane.assign("echo once; sleep 0.3")
+    await until(lambda: lease.statuses)
+    plane.deliver(lease)
+    await until(lambda: lease.whole)
+    await until(lambda: agent.spooled() == [])
+    plane.deliver(lease)
+    last = plane.assign("true")
+    await until(lambda: last.whole)
+    assert lease.text == ["once"]
+    assert len(lease.statuses) == 2
+
+
+async def test_no_more_tasks_run_than_there_are_slots(plane, start_agent):
+    start_agent()
+    first = [plane.assign(f"sleep 300; echo {n}") for n in range(2)]
+    third = plane.assign("echo third")
+    await until(lambda: all(lease.statuses for lease in first))
+    await until(lambda: plane.beats and len(plane.beats[-1].held.leases) == 3)
+    assert third.statuses == []
+    assert plane.beats[-1].running_jobs_count == 2
+    plane.cancel(first[0])
+    await until(lambda: third.whole)
+
+
+async def test_secrets_reach_the_task_and_no_disk(plane, start_agent, data_dir):
+    start_agent()
+    lease = plane.assign(
+        'test "$TOKEN" = hunter2secret && echo "have $TOKEN"; echo released; sleep 300',
+        secrets={"TOKEN": "hunter2secret"},
+    )
+    await until(lambda: lease.text == ["have ***", "released"])
+    found = [
+        path for path in data_dir.rglob("*") if path.is_file() and b"hunter2s" in path.read_bytes()
+    ]
+    assert [path for path in found if path.name != "script"] == []
+    plane.cancel(lease)
+    await until(lambda: lease.whole)
+
+
+async def test_a_task_that_must_not_outlive_its_lease_stops_without_a_session(plane, start_agent):
+    plane.interval = 1
+    agent = start_agent()
+    await agent.ready()
+    lease = plane.assign("echo pid $$; sleep 300", stop_with_lease=True, kill_grace=1)
+    (pid,) = await pids_of(lease)
+    plane.lease_seconds = 8
+    plane.cut()
+    await until(lambda: len(plane.hellos) == 2)
+    agent.process.kill()
+    await until(lambda: not alive(pid), seconds=8)
+    plane.lease_seconds = 30
+    start_agent()
+    await until(lambda: lease.whole)
+    assert lease.end.failure == agent_pb2.FAILURE_CLASS_INFRASTRUCTURE
+
+
+async def test_the_supervisor_is_no_descendant_that_a_dying_session_takes_along(plane, start_agent):
+    agent = start_agent()
+    await agent.ready()
+    supervisor = agent.supervisor_pid()
+    assert os.getsid(supervisor) == supervisor != os.getsid(agent.process.pid)
