@@ -7,10 +7,10 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 MOST_NODES = 100_000  # a small file can grow without bounds through aliases
 INTEGERS = {
-    FieldDescriptor.CPPTYPE_INT32,
-    FieldDescriptor.CPPTYPE_INT64,
-    FieldDescriptor.CPPTYPE_UINT32,
-    FieldDescriptor.CPPTYPE_UINT64,
+    FieldDescriptor.CPPTYPE_INT32: range(-(2**31), 2**31),
+    FieldDescriptor.CPPTYPE_INT64: range(-(2**63), 2**63),
+    FieldDescriptor.CPPTYPE_UINT32: range(2**32),
+    FieldDescriptor.CPPTYPE_UINT64: range(2**64),
 }
 
 
@@ -116,13 +116,17 @@ class Reader:
 def _expected(field: FieldDescriptor) -> tuple[Callable[[object], bool], str]:
     """Return a check for a scalar field and how to call what it wants."""
     if field.cpp_type in INTEGERS:
-        return (
-            lambda value: isinstance(value, int) and not isinstance(value, bool),
-            "a whole number",
-        )
+        allowed = INTEGERS[field.cpp_type]
+        bits = (allowed.stop - allowed.start - 1).bit_length()
+        return lambda value: _is_whole(value) and value in allowed, f"a whole number of {bits} bits"
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         return lambda value: isinstance(value, bool), "true or false"
     return lambda value: isinstance(value, str), "text"
+
+
+def _is_whole(value: object) -> bool:
+    """Return whether a value is an integer; `in range(…)` would count up to anything else."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _key_line(data: object, key: object) -> int:

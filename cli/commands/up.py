@@ -1,7 +1,6 @@
 """`muster up`: a server and an agent for one machine."""
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -39,7 +38,6 @@ muster up --grpc-listen 0.0.0.0:50051
 @click.option(
     "--slots",
     type=click.IntRange(1),
-    default=lambda: os.cpu_count() or 1,
     show_default="one a processor",
     help="Tasks the agent runs at once.",
 )
@@ -48,12 +46,16 @@ def command(
     grpc_listen: str,
     http_listen: str,
     label: Sequence[tuple[str, str]],
-    slots: int,
+    slots: int | None,
 ) -> None:
     """Start a server and an agent on this machine; Ctrl-C stops both."""
     listen = ["--grpc-listen", grpc_listen, "--http-listen", http_listen]
+    if any("," in value for _, value in label):
+        raise click.UsageError("a label's value cannot hold a comma here")
     labels = ",".join(f"{name}={value}" for name, value in label)
-    agent = ["--slots", str(slots), *(["--labels", labels] if labels else [])]
+    agent = ["--labels", labels] if labels else []
+    if slots:
+        agent += ["--slots", str(slots)]
     asyncio.run(_up(data_dir.absolute(), listen, agent))
 
 

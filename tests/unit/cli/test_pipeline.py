@@ -1,0 +1,105 @@
+import uuid
+
+import pytest
+
+from generated.pipeline.v1 import pipeline_pb2
+from generated.task.v1 import task_pb2
+
+ID = str(uuid.UUID(int=7))
+
+
+def a_run(status, *jobs):
+    return pipeline_pb2.GetRunResponse(
+        run=pipeline_pb2.RunDetail(
+            run_id="run-1",
+            number=3,
+            status=status,
+            jobs=[
+                pipeline_pb2.RunJob(task_id=f"task-{name}", name=name, status=4) for name in jobs
+            ],
+        )
+    )
+
+
+@pytest.fixture
+def nightly(control_plane, a_pipeline):
+    answers = control_plane.answers
+    answers["ListPipelines"] = pipeline_pb2.ListPipelinesResponse(pipelines=[a_pipeline])
+    answers["TriggerPipeline"] = pipeline_pb2.TriggerPipelineResponse(run_id="run-1")
+    return control_plane
+
+
+def test_a_name_stands_for_its_pipeline(muster, nightly):
+    done = muster(
+        "pipeline", "trigger", "nightly", "--env", "A=1", "--branch", "b", "--commit", "c"
+    )
+    assert (done.code, done.out) == (0, "run-1\n")
+    assert nightly.of(pipeline_pb2.ListPipelinesRequest)[0].name == "nightly"
+    (request,) = nightly.of(pipeline_pb2.TriggerPipelineRequest)
+    assert (request.pipeline_id, dict(request.env)) == (ID, {"A": "1"})
+    assert (request.branch, request.commit_sha) == ("b", "c")
+    assert request.request_id
+
+
+def test_an_id_is_taken_as_it_is(muster, nightly):
+    muster("pipeline", "trigger", ID)
+    assert not nightly.of(pipeline_pb2.ListPipelinesRequest)
+
+
+def test_an_unknown_name_exits_4(muster, nightly):
+    nightly.answers["ListPipelines"] = pipeline_pb2.ListPipelinesResponse()
+    done = muster("pipeline", "trigger", "weekly")
+    assert done.code == 4
+    assert "no pipeline is named 'weekly'" in done.err
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (pipeline_pb2.PIPELINE_STATUS_SUCCESS, 0),
+        (pipeline_pb2.PIPELINE_STATUS_PARTIAL, 0),
+        (pipeline_pb2.PIPELINE_STATUS_FAILED, 1),
+        (pipeline_pb2.PIPELINE_STATUS_CANCELLED, 1),
+    ],
+)
+def test_following_a_run_prints_its_logs_and_exits_as_it_went(muster, nightly, status, code):
+    nightly.prints("hello")
+    nightly.answers["GetRun"] = a_run(status, "lint", "test-all")
+    done = muster("pipeline", "trigger", "nightly", "--follow")
+    assert done.code == code
+    assert sorted(line for line in done.out.splitlines() if "hello" in line) == [
+        "lint     | hello",
+        "test-all | hello",
+    ]
+
+
+def test_the_logs_of_a_run_come_in_the_order_of_its_jobs(muster, nightly):
+    nightly.prints("1", "2")
+    nightly.answers["GetRun"] = a_run(pipeline_pb2.PIPELINE_STATUS_RUNNING, "a", "b")
+    assert muster("run", "logs", "run-1").out == "a | 1\na | 2\nb | 1\nb | 2\n"
+
+
+def test_watching_a_run_tells_each_change_once(muster, nightly):
+    running = a_run(pipeline_pb2.PIPELINE_STATUS_RUNNING, "a")
+    running.run.jobs[0].status = task_pb2.TASK_STATUS_RUNNING
+    ended = a_run(pipeline_pb2.PIPELINE_STATUS_SUCCESS, "a")
+    nightly.answers["GetRun"] = [running, running, ended]
+    done = muster("run", "watch", "run-1")
+    assert (done.code, done.out) == (0, "a: RUNNING\na: SUCCESS\nrun 3: SUCCESS\n")
+
+
+def test_a_file_becomes_a_pipeline(muster, nightly, tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text("name: n\nstages: [{name: s, jobs: [{name: j, commands: [x]}]}]\n")
+    nightly.answers["CreatePipeline"] = pipeline_pb2.CreatePipelineResponse(pipeline_id=ID)
+    assert muster("pipeline", "create", "-f", str(file)).out == f"{ID}\n"
+    assert nightly.of(pipeline_pb2.CreatePipelineRequest)[0].stages[0].jobs[0].name == "j"
+
+
+def test_fields_the_server_refuses_are_placed_in_the_file(muster, nightly, tmp_path, bad_request):
+    file = tmp_path / "p.yaml"
+    file.write_text("name: n\nstages:\n- name: s\n  jobs: []\n")
+    code, details = bad_request("stages[0].jobs", "needs a job")
+    nightly.refuse("CreatePipeline", code, "the pipeline is malformed", details)
+    done = muster("pipeline", "create", "-f", str(file))
+    assert (done.code, done.err.splitlines()[1]) == (1, f"  {file}:4: stages[0].jobs: needs a job")

@@ -1,0 +1,83 @@
+import pytest
+
+from generated.agent.v1 import agent_pb2
+from generated.stream.v1 import stream_pb2
+from generated.task.v1 import task_pb2
+
+
+def test_create_prints_the_new_id(muster, control_plane):
+    done = muster("task", "create", "-c", "cd x", "-c", "make", "--task-label", "priority=high")
+    assert (done.code, done.out) == (0, "task-1\n")
+    (request,) = control_plane.of(task_pb2.CreateTaskRequest)
+    assert request.commands == ["cd x", "make"]
+    assert dict(request.labels) == {"priority": "high"}
+    assert request.request_id
+
+
+def test_options_go_over_the_file(muster, control_plane, tmp_path):
+    file = tmp_path / "task.yaml"
+    file.write_text("name: a\ntimeout: 5\ncommands: [old]\nenv: {A: '1', B: '1'}\n")
+    muster("task", "create", "-f", str(file), "--name", "b", "--env", "B=2", "--", "new")
+    (request,) = control_plane.of(task_pb2.CreateTaskRequest)
+    assert (request.name, request.timeout, request.commands) == ("b", 5, ["new"])
+    assert dict(request.env) == {"A": "1", "B": "2"}
+
+
+def test_nothing_to_run_is_wrong_usage(muster):
+    assert muster("task", "create", "--name", "x").code == 2
+
+
+def test_logs_print_what_there_is(muster, control_plane):
+    control_plane.prints("1", "2", "3")
+    done = muster("task", "logs", "task-1", "--from-line", "2")
+    assert (done.code, done.out) == (0, "2\n3\n")
+    (request,) = control_plane.of(stream_pb2.StreamTaskLogRequest)
+    assert (request.follow, request.batched) == (False, True)
+
+
+def test_followed_logs_survive_a_cut(muster, control_plane):
+    control_plane.prints("1", "2", "3")
+    control_plane.cuts = ["1"]
+    assert muster("task", "logs", "-f", "task-1").out == "1\n2\n3\n"
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_the_log_of_one_attempt_is_shown_alone(muster, control_plane, attempt):
+    control_plane.prints("a", attempt=1)
+    control_plane.prints("b", attempt=2)
+    done = muster("task", "logs", "-f", "task-1", "--attempt", str(attempt))
+    assert done.out == ["a\n", "b\n"][attempt - 1]
+
+
+def test_an_unknown_task_has_no_log(muster, control_plane):
+    control_plane.refuse("StreamTaskLog", 5, "task x does not exist")
+    assert muster("task", "logs", "-f", "x").code == 4
+
+
+def test_update_names_what_it_changes(muster, control_plane):
+    control_plane.answers["UpdateTask"] = task_pb2.UpdateTaskResponse(message="changed")
+    done = muster("task", "update", "t", "--timeout", "9", "--clear", "env")
+    assert (done.code, done.out) == (0, "changed\n")
+    (request,) = control_plane.of(task_pb2.UpdateTaskRequest)
+    assert sorted(request.update_mask.paths) == ["env", "timeout"]
+
+
+@pytest.mark.parametrize("options", [(), ("--name", "a", "--clear", "name")])
+def test_an_update_of_nothing_or_to_and_fro_is_wrong_usage(muster, options):
+    assert muster("task", "update", "t", *options).code == 2
+
+
+@pytest.mark.parametrize(("option", "merge"), [((), True), (("--replace",), False)])
+def test_labels_are_merged_unless_they_replace(muster, control_plane, option, merge):
+    control_plane.answers["UpdateLabels"] = agent_pb2.UpdateLabelsResponse(labels={"a": "b"})
+    assert muster("agent", "labels", "x", "a=b", *option).out == "a=b\n"
+    assert control_plane.of(agent_pb2.UpdateLabelsRequest)[0].merge is merge
+
+
+def test_agents_are_listed_by_selector(muster, control_plane, an_agent):
+    control_plane.answers["ListAgents"] = agent_pb2.ListAgentsResponse(agents=[an_agent])
+    done = muster("agent", "list", "--selector", "!spot", "--status", "idle")
+    assert done.out.splitlines()[1].split()[:2] == ["builder-1", "IDLE"]
+    (request,) = control_plane.of(agent_pb2.ListAgentsRequest)
+    assert request.status == agent_pb2.AGENT_STATUS_IDLE
+    assert request.label_selector.match_expressions[0].key == "spot"
