@@ -27,7 +27,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return _run(arguments, settings)
     except (BrokenPipeError, OutputClosed):
-        return _leave_quietly()
+        return leave_quietly()
     except (KeyboardInterrupt, click.Abort):
         return Exit.INTERRUPTED
     except Exception as error:
@@ -51,7 +51,7 @@ def _run(arguments: Sequence[str], settings: Settings) -> int:
     return result if isinstance(result, int) else Exit.FINE
 
 
-def _leave_quietly() -> int:
+def leave_quietly() -> int:
     """End as a program that SIGPIPE killed, without Python's complaint at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return Exit.BROKEN_PIPE

@@ -45,6 +45,15 @@ class Interrupt:
         await self.asked.wait()
         raise StopAskedFor
 
+    async def raise_when_insisted(self) -> None:
+        """Wait for the second signal.
+
+        Raises:
+            StopAskedFor: then.
+        """
+        await self.insisted.wait()
+        raise StopAskedFor
+
     def heard(self, number: signal.Signals) -> None:
         """Take in one signal."""
         if self.asked.is_set():

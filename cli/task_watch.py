@@ -24,12 +24,11 @@ async def see_through(api: Api, task_id: str, interrupt: Interrupt) -> task_pb2.
     """Print a task's log until its end and return it as it ended; a signal cancels it.
 
     Raises:
-        CommandFailed: when a second signal came, or the connection was lost for too long.
+        CommandFailed: when the connection was lost for too long.
     """
     helpers = (
         tell_why_it_waits(api, task_id),
         cancel_when_asked(api, task_id, interrupt),
-        give_up_when_insisted(task_id, interrupt),
     )
     try:
         async with alongside(*helpers):
@@ -98,13 +97,3 @@ async def cancel(api: Api, task_id: str, reason: str) -> None:
     except aio.AioRpcError as error:
         if error.code() != grpc.StatusCode.FAILED_PRECONDITION:  # it has ended meanwhile
             raise
-
-
-async def give_up_when_insisted(task_id: str, interrupt: Interrupt) -> None:
-    """Stop waiting for the end when a second signal comes.
-
-    Raises:
-        CommandFailed: then.
-    """
-    await interrupt.insisted.wait()
-    raise CommandFailed(f"left task {task_id} while it was ending", interrupt.exit_code)

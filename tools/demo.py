@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))  # so that it runs without being installed
 # ruff: noqa: E402 - the path comes first
 import click
 
+from cli.__main__ import leave_quietly
 from cli.alongside import alongside
 from cli.connection import Api, connect
 from cli.failure import CommandFailed
@@ -50,7 +51,10 @@ CLONE = (
 
 def main() -> None:
     """Run the demo and exit with 0 only if every job succeeded."""
-    sys.exit(asyncio.run(demonstrate()))
+    try:
+        sys.exit(asyncio.run(demonstrate()))
+    except BrokenPipeError:
+        sys.exit(leave_quietly())
 
 
 async def demonstrate() -> int:

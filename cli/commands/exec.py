@@ -7,11 +7,12 @@ from typing import ParamSpec
 
 import click
 
+from cli.alongside import alongside
 from cli.connection import Api, with_api
 from cli.exit_codes import Exit
 from cli.failure import CommandFailed
 from cli.framework import Command
-from cli.interrupt import Interrupt
+from cli.interrupt import Interrupt, StopAskedFor
 from cli.pairs import VARIABLE
 from cli.patience import call_patiently
 from cli.requirements import label_selector, selector_options
@@ -88,8 +89,12 @@ async def command(
         request_id=str(uuid.uuid4()),
     )
     with Interrupt() as interrupt:
-        submitted = await call_patiently(api, api.tasks.CreateTask, request, SUBMIT_LIMIT)
-        task = await see_through(api, submitted.task_id, interrupt)
+        try:
+            async with alongside(interrupt.raise_when_insisted()):
+                submitted = await call_patiently(api, api.tasks.CreateTask, request, SUBMIT_LIMIT)
+                task = await see_through(api, submitted.task_id, interrupt)
+        except StopAskedFor:
+            raise CommandFailed("left the task to itself", interrupt.exit_code) from None
     if interrupt.asked.is_set():
         return interrupt.exit_code
     if failure := why_it_failed(task):

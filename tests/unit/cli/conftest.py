@@ -98,7 +98,7 @@ class Tasks(task_pb2_grpc.TaskServiceServicer):
         self.plane.heard.append(request)
         if self.plane.on_cancel:
             self.plane.on_cancel()
-        if self.plane.ends_when:
+        elif self.plane.ends_when:
             self.plane.ends_when.set()
         return task_pb2.CancelTaskResponse(success=True, message="its agent is told")
 

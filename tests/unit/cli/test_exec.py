@@ -129,6 +129,7 @@ def test_a_second_ctrl_c_leaves_the_task_to_its_end(muster, control_plane):
     control_plane.on_cancel = interrupt
     done = muster("exec", "--", "sleep", "100")
     assert done.code == 130
+    assert "left the task to itself" in done.err
 
 
 def test_a_cut_stream_goes_on_with_the_next_line(muster, control_plane):
