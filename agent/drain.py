@@ -12,8 +12,10 @@ _STOPPED = "the agent was stopped"
 _STOP_SECONDS = 60.0
 """How long stopped tasks may take to be gone: their grace, and then some."""
 
-_REPORT_SECONDS = 10.0
+_REPORT_SECONDS = 20.0
 """How long the last reports may take; the spool keeps what is not acknowledged."""
+
+_HURRIED_REPORT_SECONDS = 3.0
 
 _log = structlog.get_logger("agent.drain")
 
@@ -23,6 +25,7 @@ class Drain:
 
     def __init__(self, board: Board, session: Session, limit: timedelta) -> None:
         self.requested = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._board = board
         self._session = session
         self._limit = limit
@@ -30,6 +33,7 @@ class Drain:
     def request(self) -> None:
         """Starts the drain; the second time stops all tasks at once."""
         if self.requested.is_set():
+            self._hurried.set()
             self._board.stop_all("stopped", _STOPPED, 0.0)
         self.requested.set()
 
@@ -41,10 +45,23 @@ class Drain:
         if not await _within(self._limit.total_seconds(), self._board.quiet):
             self._board.stop_all("stopped", _STOPPED)
             await _within(_STOP_SECONDS, self._board.quiet)
-        if not await _within(_REPORT_SECONDS, self._board.empty):
+        if not await self._reported():
             _log.warning("not everything was acknowledged; the next start goes on with it")
         await self._session.unregister(_STOPPED)
         return 0
+
+    async def _reported(self) -> bool:
+        """Waits for the last acknowledgement; a second signal leaves little time for it."""
+        async with asyncio.TaskGroup() as group:
+            empty = group.create_task(self._board.empty.wait())
+            hurried = group.create_task(self._hurried.wait())
+            either = [empty, hurried]
+            await asyncio.wait(either, timeout=_REPORT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if hurried.done():
+                await asyncio.wait([empty], timeout=_HURRIED_REPORT_SECONDS)
+            for task in either:
+                task.cancel()
+        return self._board.empty.is_set()
 
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:

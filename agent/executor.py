@@ -1,5 +1,6 @@
 """One attempt of a task as the session sees it: what to report, what to tell the supervisor."""
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from enum import Enum
@@ -178,7 +179,8 @@ class TaskRun:
                 return report.backoff.next()
             self.reports.remove(report)
             if self.phase is Phase.ENDED and not self.reports and not self.shipper.done:
-                self._folder.write(_END_ACKNOWLEDGED, {"status": ack.status})
+                with contextlib.suppress(OSError):  # then the next session reports it once more
+                    self._folder.write(_END_ACKNOWLEDGED, {"status": ack.status})
         return None
 
     def resend(self) -> None:

@@ -169,11 +169,18 @@ class LogShipper:
         self._base = places[0] if places else self.reader.next_place
         # While the end is being summed up, a reader of its own still needs what lies ahead.
         if self._base.segment > self._saved.segment and not (self._ended and self.total is None):
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Deletes the segments that the server has, once the place to go on from is saved."""
+        try:
             self._folder.write(POSITION, {"place": self._base.to_json(), "acked": self.acked})
-            self._saved = self._base
-            for number in self._folder.segments():
-                if number < self._saved.segment:
-                    self._folder.segment(number).unlink(missing_ok=True)
+        except OSError:  # no room just now: the next answer tries again
+            return
+        self._saved = self._base
+        for number in self._folder.segments():
+            if number < self._saved.segment:
+                self._folder.segment(number).unlink(missing_ok=True)
 
     def _rewind(self, acked: int) -> None:
         """Goes back to the line after `acked`; batches in flight do not count any more."""

@@ -14,6 +14,9 @@ from agent.spool import RECORD, SEGMENT_BYTES, AttemptFolder
 from agent.supervisor.masking import Mask
 
 _READ_BYTES = 64 * 1024
+_READS_AT_THE_END = 64
+"""Reads that empty any full pipe; a writer that cannot be found may never stop."""
+
 _LOOK_AGAIN = 0.2
 """Seconds between looks at a full spool or disk."""
 
@@ -107,11 +110,12 @@ class Pump(threading.Thread):
             for stream, pipe in self._pipes.items():
                 os.set_blocking(pipe.fileno(), False)
                 selector.register(pipe, selectors.EVENT_READ, stream)
-            while selector.get_map():
+            last_reads = _READS_AT_THE_END
+            while selector.get_map() and last_reads:
                 closing = self._closing.is_set()
                 ready = selector.select(0.0 if closing else 0.5)
-                if closing and not ready:
-                    break
+                if closing:
+                    last_reads = last_reads - 1 if ready else 0
                 for key, _ in ready:
                     self._move(selector, key)
         for stream in self._pipes:

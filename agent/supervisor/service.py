@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -94,11 +95,18 @@ class Service:
             writer = threading.Thread(target=_write, args=(connection, outbox), daemon=True)
             writer.start()
             while (message := frames.receive(connection)) is not None:
-                self._handlers[message["kind"]](message)
+                self._obey(message)
         except (OSError, frames.FrameError):
             pass  # the session died in the middle of a word; the next one starts afresh
         finally:
             self._hang_up()
+
+    def _obey(self, message: Message) -> None:
+        """Carries out one order; one that cannot be carried out must not end the tasks."""
+        try:
+            self._handlers[message["kind"]](message)
+        except Exception:
+            traceback.print_exc()
 
     def _welcome(self) -> "queue.SimpleQueue[Message | None]":
         outbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
