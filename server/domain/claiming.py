@@ -1,7 +1,7 @@
 """Tasks are handed to agents, and handed back."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from server.domain.agent import Agent, SessionState
 from server.domain.attempt import Attempt, AttemptStatus
@@ -58,7 +58,10 @@ class Claim:
         agents = ledger.agents_by_key([offer.agent_key for offer in self.offers])
         offers = self._good_offers(ledger, agents, claimed)
         ready = self._ready(ledger, offers, claimed)
-        for task, offer in place(ready, offers, ledger.now):
+        placed = place(ready, offers, ledger.now)
+        left = {task.key for task in ready} - {task.key for task, _ in placed}
+        claimed.exhausted -= {task.class_key for task in ready if task.key in left}
+        for task, offer in placed:
             _lease(ledger, task, agents[offer.agent_key], offer)
             claimed.assignments.setdefault(offer.session_id, []).append(assignment(task))
         return claimed
@@ -76,7 +79,7 @@ class Claim:
                 continue
             slots = min(offer.slots, agent.slots - held.get(agent.key, 0))
             if slots > 0:
-                good.append(_with_slots(offer, slots))
+                good.append(replace(offer, slots=slots))
         return good
 
     def _ready(self, ledger: Ledger, offers: list[Offer], claimed: Claimed) -> list[Task]:
@@ -92,20 +95,6 @@ class Claim:
 
 def _is_current(agent: Agent, offer: Offer) -> bool:
     return agent.session_id == offer.session_id and agent.session_state is SessionState.LIVE
-
-
-def _with_slots(offer: Offer, slots: int) -> Offer:
-    if slots == offer.slots:
-        return offer
-    return Offer(
-        offer.agent_key,
-        offer.session_id,
-        slots,
-        offer.class_keys,
-        offer.frame,
-        offer.request_id,
-        offer.assigned_at,
-    )
 
 
 def _lease(ledger: Ledger, task: Task, agent: Agent, offer: Offer) -> None:

@@ -12,7 +12,8 @@
     ├── Overloaded         the queue is full
     ├── StoreUnavailable   the database does not answer
     ├── Draining           the server is shutting down
-    └── NotAvailable       not part of this release
+    ├── NotAvailable       not part of this release
+    └── SecretsRefused     secrets cannot be kept yet
 
 Each writes its own message from what it is given. `rpc/errors.py` maps them to gRPC.
 """
@@ -136,3 +137,13 @@ class NotAvailable(MusterError):
 
     def __init__(self, feature: str) -> None:
         super().__init__(f"{feature} is not part of this release.")
+
+
+class SecretsRefused(MusterError):
+    """A request holds secrets, which nothing could keep encrypted."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Secrets are never stored in plain text, and their encryption is not part of this "
+            "release; leave `secrets` empty."
+        )

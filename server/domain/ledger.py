@@ -22,7 +22,6 @@ from server.domain.policy import Policy
 from server.domain.run import Run
 from server.domain.task import Task, next_due
 
-
 RememberedAnswer: TypeAlias = str | list[str]
 
 

@@ -12,6 +12,7 @@ class Offer:
     """An agent's free slots, as the dispatcher offers them to a claim."""
 
     agent_key: int
+    agent_id: str
     session_id: str
     slots: int
     """How many tasks it takes at most this time."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import blake2b
 
 from server.domain.checks import Checks
@@ -17,6 +18,7 @@ from server.domain.task import ArtifactSpec, Task, TaskSpec, TaskStatus
 EXECUTORS = ("", "noop")
 DEPENDENCY_LIMIT = 1000
 STAGE_LIMIT = 1_000_000
+CONTAINER_LABEL = "runs/container"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +79,24 @@ def _check_artifact(checks: Checks, path: str, artifact: ArtifactSpec) -> None:
     checks.number(f"{path}.expire_days", artifact.expire_days, 0, 36_500)
 
 
-def class_key_of(canonical: str) -> str:
-    """Return the key of a task class: a digest, so that every server computes the same one."""
-    return blake2b(canonical.encode(), digest_size=16).hexdigest()
+@dataclass(frozen=True, slots=True)
+class TaskClass:
+    """What a task needs of an agent: tasks of one class fit the same agents."""
+
+    key: str
+    """A digest, so that every server computes the same one."""
+    canonical: str
 
 
-def task_class(selector: Selector, image: str) -> str:
-    """Return the canonical text of what a task needs of an agent."""
-    if not image:
-        return selector.canonical()
-    # No agent can run images yet, so such a task waits; a later agent says so by this label.
-    needs = dict(selector.match_labels) | {"runs/container": "true"}
-    return replace(selector, match_labels=tuple(sorted(needs.items()))).canonical()
+@lru_cache(maxsize=4096)
+def task_class(selector: Selector, image: str) -> TaskClass:
+    """Return the class of tasks with these needs."""
+    if image:
+        # No agent can run images yet, so such a task waits; a later agent says so by this label.
+        needs = dict(selector.match_labels) | {CONTAINER_LABEL: "true"}
+        selector = replace(selector, match_labels=tuple(sorted(needs.items())))
+    canonical = selector.canonical()
+    return TaskClass(blake2b(canonical.encode(), digest_size=16).hexdigest(), canonical)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,16 +187,15 @@ def _dependencies(ledger: Ledger, namespace: str, ids: Sequence[str]) -> list[Ta
 
 def build_task(ledger: Ledger, namespace: str, task_id: str, new: NewTask, created_by: str) -> Task:
     """Return the row of a new task, not placed yet."""
-    canonical = task_class(new.selector, new.spec.image)
-    class_key = class_key_of(canonical)
-    ledger.add_class(class_key, canonical)
+    needs = task_class(new.selector, new.spec.image)
+    ledger.add_class(needs.key, needs.canonical)
     return Task(
         key=ledger.source.new_key(),
         namespace=namespace,
         public_id=task_id,
         name=new.name or new.spec.commands[0].strip().splitlines()[0][:80],
         spec=new.spec.to_json(),
-        class_key=class_key,
+        class_key=needs.key,
         sort_key=ledger.now,
         status=TaskStatus.QUEUED,
         created_at=ledger.now,

@@ -69,6 +69,9 @@ ANSWERS: dict[type[errors.MusterError], Answer] = {
     errors.NotAvailable: Answer(
         grpc.StatusCode.UNIMPLEMENTED, reasons.ERROR_REASON_NOT_AVAILABLE
     ),
+    errors.SecretsRefused: Answer(
+        grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_NOT_AVAILABLE
+    ),
 }  # fmt: skip
 
 

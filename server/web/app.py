@@ -1,6 +1,6 @@
 """The HTTP door: health for supervisors and load balancers, metrics for Prometheus."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from server import metrics
 
-Readiness = Callable[[], str | None]
+Readiness = Callable[[], Awaitable[str | None]]
 """Tells why the server cannot take calls now, or None where it can."""
 
 PAGES = """Muster
@@ -25,7 +25,7 @@ def build(readiness: Readiness) -> Starlette:
     """Return the application; it asks `readiness` at every `/readyz`."""
 
     async def ready(_request: Request) -> Response:
-        reason = readiness()
+        reason = await readiness()
         return PlainTextResponse(f"{reason or 'ok'}\n", status_code=503 if reason else 200)
 
     return Starlette(

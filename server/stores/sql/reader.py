@@ -236,8 +236,9 @@ class SqlReader:
         """See Reader."""
         async with self._database.reading() as connection:
             moments = [
-                await connection.scalar(select(func.min(tables.tasks.c.due_at))),
-                await connection.scalar(select(func.min(tables.attempts.c.log_due))),
+                # Without the condition SQLite would not see that the partial index serves.
+                await connection.scalar(select(func.min(column)).where(column.is_not(None)))
+                for column in (tables.tasks.c.due_at, tables.attempts.c.log_due)
             ]
         return min((moment for moment in moments if moment is not None), default=None)
 

@@ -1,0 +1,52 @@
+"""The `muster-server` program: settings, signals, one line when it serves."""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+
+import structlog
+
+from server.app import App
+from server.config import load, warnings_about
+from server.domain.errors import StoreUnavailable
+from server.logs import configure
+from server.settings import Settings
+from server.stores.sql.database import DatabaseInUseError
+from server.stores.sql.migrate import UnknownSchemaError
+
+log = structlog.get_logger("server")
+
+
+def main() -> None:
+    """Run the server until SIGTERM or SIGINT; the exit code is 0 after a graceful stop."""
+    settings = load(sys.argv[1:])
+    configure(settings.log_level, settings.log_format)
+    for warning in warnings_about(settings, os.environ):
+        log.warning(warning)
+    try:
+        asyncio.run(serve(settings))
+    except (OSError, DatabaseInUseError, StoreUnavailable, UnknownSchemaError) as error:
+        log.error("cannot start", reason=str(error))
+        sys.exit(1)
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until a signal comes."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    app = App(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, app.stop)
+    async with app.serving() as (grpc_address, http_address):
+        # What start-up has made lives as long as the process: let no collection walk it again.
+        gc.freeze()
+        sys.stdout.write(f"ready grpc={grpc_address} http={http_address}\n")
+        sys.stdout.flush()
+        await app.serve_until_stopped()
+        log.info("stopping")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Builds every room and runs them together: the only place that knows them all."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from generated.agent.v1 import agent_pb2, agent_pb2_grpc
+from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from generated.stream.v1 import stream_pb2, stream_pb2_grpc
+from generated.task.v1 import task_pb2, task_pb2_grpc
+from server.address import Address
+from server.config import Settings
+from server.domain.errors import Draining
+from server.domain.moment import millis
+from server.domain.policy import Policy
+from server.engine.attendance import Attendance
+from server.engine.clock import Clock
+from server.engine.dispatcher import Dispatcher
+from server.engine.event_feed import EventFeed
+from server.engine.lease_keeper import LeaseKeeper
+from server.engine.log_hub import LogHub
+from server.engine.sessions import Sessions
+from server.engine.timers import Timers
+from server.engine.writer import Writer
+from server.rpc.agent_service import AgentService
+from server.rpc.interceptors import CallInterceptor
+from server.rpc.pipeline_service import PipelineService
+from server.rpc.stream_service import StreamService
+from server.rpc.task_service import TaskService
+from server.stores.sql.database import open_url
+from server.stores.sql.reader import SqlReader
+from server.web.app import build
+from server.web.serve import WebServer, address_of, bind
+
+SERVICES = [
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (agent_pb2, "AgentService"),
+        (pipeline_pb2, "PipelineService"),
+        (stream_pb2, "StreamService"),
+        (task_pb2, "TaskService"),
+    )
+]
+
+log = structlog.get_logger(__name__)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return the settings that the rules go by."""
+    return Policy(
+        heartbeat_interval=millis(settings.heartbeat_interval),
+        lease=millis(settings.lease),
+        kill_grace=millis(settings.kill_grace),
+        deadline_slack=millis(settings.deadline_slack),
+        claim_to_start=millis(settings.claim_to_start),
+        infra_retry_limit=settings.infra_retry_limit,
+        retry_backoff=millis(settings.retry_backoff),
+        retry_backoff_limit=millis(settings.retry_backoff_max),
+        log_settle=millis(settings.log_settle),
+        log_incomplete_after=millis(settings.log_incomplete_after),
+    )
+
+
+class App:
+    """One server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stop = asyncio.Event()
+        policy = policy_of(settings)
+        clock = Clock()
+        self._database = open_url(settings.database_url)
+        self._reader = SqlReader(self._database)
+        self._sessions = Sessions()
+        self._dispatcher = Dispatcher(self._sessions, clock)
+        self._writer = Writer(
+            self._database,
+            clock,
+            policy,
+            self._dispatcher,
+            batch_limit=settings.writer_batch,
+            queue_limit=settings.writer_queue,
+        )
+        self._dispatcher.kick = self._writer.kick
+        self._attendance = Attendance(self._writer, self._sessions, self._dispatcher, clock)
+        self._keeper = LeaseKeeper(
+            self._writer, self._sessions, clock, settings.lease, settings.start_grace
+        )
+        self._timers = Timers(self._writer, self._reader, clock)
+        self._feed = EventFeed(self._reader)
+        self._logs = LogHub(self._reader)
+        for room in (self._dispatcher, self._attendance, self._timers, self._feed, self._logs):
+            self._writer.listen(room.committed)
+        self._health = health.aio.HealthServicer()
+        self._grpc = self._build_grpc(clock, policy)
+
+    def _build_grpc(self, clock: Clock, policy: Policy) -> grpc.aio.Server:
+        settings = self._settings
+        server = grpc.aio.server(
+            interceptors=[CallInterceptor()],
+            options=[
+                ("grpc.so_reuseport", 0),  # else a second server would share the port silently
+                ("grpc.max_receive_message_length", settings.max_receive_bytes),
+                ("grpc.max_send_message_length", settings.max_send_bytes),
+                # Agents ping idle streams; without a floor their pings end in ENHANCE_YOUR_CALM.
+                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.keepalive_time_ms", 30_000),
+            ],
+        )
+        agents = AgentService(
+            self._writer, self._reader, self._attendance, self._dispatcher, clock, policy
+        )
+        streams = StreamService(
+            self._writer,
+            self._reader,
+            self._attendance,
+            self._dispatcher,
+            self._feed,
+            self._logs,
+            clock,
+            policy,
+        )
+        tasks = TaskService(self._writer, self._reader, self._dispatcher, clock)
+        pipelines = PipelineService(self._writer, self._reader, clock)
+        agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
+        pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(pipelines, server)
+        stream_pb2_grpc.add_StreamServiceServicer_to_server(streams, server)
+        task_pb2_grpc.add_TaskServiceServicer_to_server(tasks, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection(
+            [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+        )
+        return server
+
+    def stop(self) -> None:
+        """Let `serve` end gracefully."""
+        self._stop.set()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[tuple[Address, Address]]:
+        """Serve; give the addresses where gRPC and HTTP answer.
+
+        Raises:
+            OSError: an address is taken.
+        Also what `SqliteDatabase.open` raises.
+        """
+        await self._database.open()
+        try:
+            bound = bind(self._settings.http_listen)
+            web = WebServer(build(self._readiness), bound, self._settings.shutdown_grace)
+            grpc_address = self._listen()
+            await self._dispatcher.start(self._reader)
+            await self._keeper.start(self._reader)
+            async with asyncio.TaskGroup() as tasks:
+                writing = tasks.create_task(self._writer.run(), name="writer")
+                loops = [
+                    tasks.create_task(self._dispatcher.run(self._reader, self._writer)),
+                    tasks.create_task(self._keeper.run(), name="lease keeper"),
+                    tasks.create_task(self._timers.run(), name="timers"),
+                ]
+                serving_web = tasks.create_task(web.run(), name="web")
+                await web.started()
+                await self._grpc.start()
+                await self._set_health(serving=True)
+                try:
+                    yield grpc_address, address_of(bound)
+                finally:
+                    await self._close_doors()
+                    for loop in loops:
+                        loop.cancel()
+                    self._writer.stop()
+                    await writing
+                    web.stop()
+                    await serving_web
+        finally:
+            await self._database.close()
+
+    def _listen(self) -> Address:
+        wanted = self._settings.grpc_listen
+        port = self._grpc.add_insecure_port(str(wanted))
+        return Address(wanted.host, port)
+
+    async def _readiness(self) -> str | None:
+        if self._stop.is_set():
+            return "shutting down"
+        await self._reader.ping()
+        return None
+
+    async def _close_doors(self) -> None:
+        """Say that we go, end what waits, and let the rest finish."""
+        await self._set_health(serving=False)
+        for session in list(self._sessions):
+            session.close(Draining())
+        self._logs.stop()
+        self._feed.stop()
+        await self._grpc.stop(self._settings.shutdown_grace.total_seconds())
+
+    async def _set_health(self, *, serving: bool) -> None:
+        states = health_pb2.HealthCheckResponse
+        for service in ("", *SERVICES):
+            await self._health.set(service, states.SERVING if serving else states.NOT_SERVING)
+
+    async def serve_until_stopped(self) -> None:
+        """Wait for `stop`."""
+        await self._stop.wait()

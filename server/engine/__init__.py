@@ -1,0 +1,1 @@
+"""What happens by itself, over time; one loop a file."""

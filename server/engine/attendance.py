@@ -1,0 +1,168 @@
+"""Agents come, are heard, and go: between the doors, the writer and the sessions in memory."""
+
+from server.domain.agent import Agent
+from server.domain.errors import SessionSuperseded, WrongState
+from server.domain.event import EventKind
+from server.domain.lease import Verdict, VerdictAction
+from server.domain.registering import (
+    Attach,
+    Attached,
+    ChangeAgent,
+    Held,
+    Register,
+    Unregister,
+    UpdateLabels,
+)
+from server.engine.clock import Clock
+from server.engine.dispatcher import Dispatcher
+from server.engine.mailbox import Mailbox, Stop
+from server.engine.sessions import Session, Sessions
+from server.engine.writer import Committed, Writer
+
+
+class Attendance:
+    """Keeps the sessions in memory in step with the database."""
+
+    def __init__(
+        self, writer: Writer, sessions: Sessions, dispatcher: Dispatcher, clock: Clock
+    ) -> None:
+        self._writer = writer
+        self._sessions = sessions
+        self._dispatcher = dispatcher
+        self._clock = clock
+
+    async def register(self, command: Register) -> tuple[Session, tuple[Verdict, ...]]:
+        """Open a session; the agent's older stream and fetches end."""
+        older = self._sessions.of_agent(command.agent_id)
+        if older is not None:
+            self._sessions.remove(older, SessionSuperseded(older.agent_id))
+        attached = await self._writer.submit(command)
+        return self._take_up(attached), attached.verdicts
+
+    async def session(self, agent_id: str, session_id: str) -> Session:
+        """Return a session that speaks, reviving it when it was lost or is new to this server.
+
+        Raises:
+            NotFound: no such agent.
+            SessionSuperseded: the agent has a newer session, or has left.
+        """
+        session = self._sessions.of_agent(agent_id)
+        known = session is not None and (not session_id or session.session_id == session_id)
+        if session is None or not known or session.lost:
+            attached = await self._writer.submit(Attach(agent_id, session_id))
+            session = self._take_up(attached)
+        self.hear(session)
+        return session
+
+    async def open_stream(
+        self, agent_id: str, session_id: str, held: Held, mailbox: Mailbox
+    ) -> tuple[Session, tuple[Verdict, ...]]:
+        """Attach a stream to its session; older streams and fetches of it end first."""
+        older = self._sessions.of_agent(agent_id)
+        if older is not None and older.session_id == session_id:
+            older.close(WrongState("stream of session", session_id, "was replaced by a newer one"))
+            older.mailbox = None
+        attached = await self._writer.submit(Attach(agent_id, session_id, held, complete=True))
+        session = self._take_up(attached)
+        session.frame = max(session.frame, held.seen_through)
+        session.draining = False
+        self._use(session, mailbox)
+        return session, attached.verdicts
+
+    def use_v1_stream(self, session: Session, mailbox: Mailbox) -> None:
+        """Attach a v1 agent's stream, on which it hears of cancels."""
+        if session.mailbox is not None:
+            session.mailbox.close()
+        self._use(session, mailbox)
+
+    def close_stream(self, session: Session, mailbox: Mailbox) -> None:
+        """Note that a stream has ended; the session lives on until it is silent for too long."""
+        if session.mailbox is mailbox:
+            session.mailbox = None
+
+    async def heartbeat(
+        self,
+        session: Session,
+        held: Held | None,
+        slots: int = 0,
+        labels: dict[str, str] | None = None,
+    ) -> list[Verdict]:
+        """Hear an agent; return a verdict for each lease that must be ended.
+
+        The database is asked only when what the agent holds is not what memory says.
+        """
+        self.hear(session)
+        if labels or (slots and slots != session.slots):
+            await self._change(session, labels or None, slots or None)
+        if held is None or self._as_expected(session, held):
+            return list(session.cancels.values())
+        command = Attach(session.agent_id, session.session_id, held)
+        attached = await self._writer.submit(command)
+        self._dispatcher.capacity_changed()
+        return [v for v in attached.verdicts if v.action is not VerdictAction.CONTINUE]
+
+    async def _change(
+        self, session: Session, labels: dict[str, str] | None, slots: int | None
+    ) -> None:
+        agent = await self._writer.submit(ChangeAgent(session.agent_id, labels, slots))
+        self._adjusted(agent)
+
+    async def update_labels(self, command: UpdateLabels) -> Agent:
+        """Change an agent's labels, for its next claim and for work that waits."""
+        agent = await self._writer.submit(command)
+        self._adjusted(agent)
+        return agent
+
+    async def unregister(self, command: Unregister) -> bool:
+        """Close a session; return whether it was the current one."""
+        current = await self._writer.submit(command)
+        session = self._sessions.of_agent(command.agent_id)
+        if current and session is not None:
+            self._sessions.remove(session)
+        return current
+
+    def committed(self, committed: Committed) -> None:
+        """Tell agents of cancels as soon as they are durable."""
+        for event in committed.events:
+            if event.kind is EventKind.TASK_CANCEL_REQUESTED:
+                verdict = Verdict(
+                    event.resource_id,
+                    event.data["lease"],
+                    VerdictAction.CANCEL,
+                    event.data["reason"],
+                )
+                self._pass_on(event.data["session"], verdict)
+
+    def _pass_on(self, session_id: str, verdict: Verdict) -> None:
+        session = self._sessions.get(session_id)
+        if session is None:
+            return
+        session.cancels[verdict.lease_id] = verdict
+        if session.mailbox is not None:
+            session.mailbox.put(Stop(verdict))
+
+    def _as_expected(self, session: Session, held: Held) -> bool:
+        named = {ref.lease_id for ref in held.leases}
+        seen = {lease for lease, frame in session.leases.items() if frame <= held.seen_through}
+        return seen <= named and named <= session.leases.keys()
+
+    def _take_up(self, attached: Attached) -> Session:
+        session = self._sessions.add(attached, self._clock.now(), self._clock.monotonic())
+        self._dispatcher.capacity_changed()
+        return session
+
+    def _use(self, session: Session, mailbox: Mailbox) -> None:
+        session.mailbox = mailbox
+        for verdict in session.cancels.values():
+            mailbox.put(Stop(verdict))
+        self._dispatcher.capacity_changed()
+
+    def hear(self, session: Session) -> None:
+        """Note that a session has spoken: its leases are renewed."""
+        session.heard_at, session.heard = self._clock.now(), self._clock.monotonic()
+
+    def _adjusted(self, agent: Agent) -> None:
+        session = self._sessions.of_agent(agent.public_id)
+        if session is not None:
+            session.adjust(agent)
+            self._dispatcher.capacity_changed()

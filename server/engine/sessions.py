@@ -1,0 +1,167 @@
+"""Agents as this server knows them now: who is connected, what each holds, who is silent."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from server import metrics
+from server.domain.agent import Agent
+from server.domain.claiming import Assignment
+from server.domain.errors import MusterError, SessionSuperseded
+from server.domain.labels import Selector
+from server.domain.lease import Verdict, VerdictAction
+from server.domain.moment import Moment
+from server.domain.registering import Attached
+from server.engine.mailbox import Mailbox
+from server.engine.parked import Parked
+
+
+@dataclass(slots=True)
+class Session:
+    """One session. Memory only: everything here can be told again by the database or the agent."""
+
+    agent_key: int
+    agent_id: str
+    session_id: str
+    slots: int
+    labels: dict[str, str]
+    v1: bool
+    leases: dict[str, int] = field(default_factory=dict)
+    """Leases held, with the number of the frame that carried each."""
+    reserved: int = 0
+    """Slots offered to a claim that is being written."""
+    frame: int = 0
+    """Number of the last assignment frame."""
+    heard_at: Moment = 0
+    heard: float = 0.0
+    """The same moment on the monotonic clock."""
+    written_at: Moment = 0
+    """What `last_seen` says in the database."""
+    assigned_at: Moment = 0
+    draining: bool = False
+    lost: bool = False
+    mailbox: Mailbox | None = None
+    """Where frames for its stream go, while one is open."""
+    parked: Parked | None = None
+    """A FetchTask that waits for work."""
+    cancels: dict[str, Verdict] = field(default_factory=dict)
+    """Cancels its agent has not confirmed, by lease."""
+    fits: dict[str, bool] = field(default_factory=dict)
+    """Which task classes it fits, as far as asked."""
+
+    @property
+    def free(self) -> int:
+        """Slots that nothing holds or is about to."""
+        return self.slots - len(self.leases) - self.reserved
+
+    @property
+    def wants(self) -> int:
+        """How many tasks it would take now."""
+        if self.draining or self.lost:
+            return 0
+        if self.parked is not None:
+            return min(self.free, self.parked.want)
+        return self.free if self.mailbox is not None and self.mailbox.pushes else 0
+
+    def next_frame(self) -> int:
+        """Return the number of the next assignment frame."""
+        self.frame += 1
+        return self.frame
+
+    def fits_class(self, class_key: str, selector: Selector) -> bool:
+        """Whether the agent's labels satisfy a task class."""
+        known = self.fits.get(class_key)
+        if known is None:
+            known = self.fits[class_key] = selector.matches(self.labels)
+        return known
+
+    def adjust(self, agent: Agent) -> None:
+        """Take over what the agent's row says."""
+        self.slots = agent.slots
+        labels = agent.effective_labels
+        if labels != self.labels:
+            self.labels = labels
+            self.fits.clear()
+
+    def hold(self, assignments: list[Assignment], frame: int, now: Moment) -> None:
+        """Note new leases."""
+        self.leases.update((a.lease_id, frame) for a in assignments)
+        self.assigned_at = now
+
+    def let_go(self, lease_id: str) -> None:
+        """Note that a lease is not current any more."""
+        self.leases.pop(lease_id, None)
+        self.cancels.pop(lease_id, None)
+
+    def close(self, error: MusterError | None = None) -> None:
+        """Tell whoever serves it that it is over."""
+        if self.mailbox is not None:
+            self.mailbox.close(error)
+        if self.parked is not None:
+            self.parked.resolve([], 0)
+            self.parked = None
+
+
+class Sessions:
+    """The sessions that have spoken to this server."""
+
+    def __init__(self) -> None:
+        self._by_agent: dict[str, Session] = {}
+        self._by_id: dict[str, Session] = {}
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._by_agent.values())
+
+    def __len__(self) -> int:
+        return len(self._by_agent)
+
+    def get(self, session_id: str) -> Session | None:
+        """Return a session by its id."""
+        return self._by_id.get(session_id)
+
+    def of_agent(self, agent_id: str) -> Session | None:
+        """Return an agent's session."""
+        return self._by_agent.get(agent_id)
+
+    def add(self, attached: Attached, heard_at: Moment, heard: float) -> Session:
+        """Take up a session as the database told it; an older one of the agent is closed."""
+        agent = attached.agent
+        known = self._by_agent.get(agent.public_id)
+        if known is not None and known.session_id == agent.session_id:
+            session = known
+            session.lost = False
+            session.adjust(agent)
+        else:
+            if known is not None:
+                self.remove(known, SessionSuperseded(known.agent_id))
+            session = self._new(agent)
+        # Held leases win over memory: both came out of the same transaction.
+        session.leases = dict(attached.leases)
+        session.frame = max([session.frame, *session.leases.values()])
+        session.cancels = {
+            v.lease_id: v for v in attached.verdicts if v.action is VerdictAction.CANCEL
+        }
+        session.heard_at, session.heard = heard_at, heard
+        session.written_at = agent.last_seen
+        metrics.agents_connected.set(len(self))
+        return session
+
+    def _new(self, agent: Agent) -> Session:
+        session = Session(
+            agent_key=agent.key,
+            agent_id=agent.public_id,
+            session_id=agent.session_id,
+            slots=agent.slots,
+            labels=agent.effective_labels,
+            v1=agent.v1,
+        )
+        self._by_agent[agent.public_id] = session
+        self._by_id[agent.session_id] = session
+        return session
+
+    def remove(self, session: Session, error: MusterError | None = None) -> None:
+        """Forget a session and close what serves it, with what its agent is told."""
+        session.close(error)
+        if self._by_agent.get(session.agent_id) is session:
+            del self._by_agent[session.agent_id]
+        self._by_id.pop(session.session_id, None)
+        metrics.agents_connected.set(len(self))

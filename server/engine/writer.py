@@ -1,0 +1,222 @@
+"""Group commit: commands in, one transaction, answers out.
+
+All commands that arrive while one commit runs share the next one. A command is answered only after
+the commit that holds it. One bad command never harms its neighbours: when the database rejects a
+statement, or a rule breaks half-way, the batch is thrown away and replayed command by command.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from server import metrics
+from server.domain.claiming import Claim, Claimed
+from server.domain.errors import Draining, MusterError, Overloaded, StoreUnavailable
+from server.domain.event import Event
+from server.domain.ledger import Command, Effects, Ledger, Source
+from server.domain.policy import Policy
+from server.engine.clock import Clock
+from server.stores.interfaces import Database, PoisonError
+
+T = TypeVar("T")
+
+RETRY_AFTER = timedelta(seconds=1)
+
+log = structlog.get_logger(__name__)
+
+
+class BrokenRuleError(Exception):
+    """A command raised after it had changed the ledger, or raised something unexpected."""
+
+
+@dataclass(slots=True)
+class Committed:
+    """What a transaction did."""
+
+    answers: list[Any]
+    """One a command: its answer, or the MusterError it was refused with."""
+    events: list[Event]
+    effects: Effects
+
+
+class Claimer(Protocol):
+    """Who hands out work: the dispatcher."""
+
+    def offer(self, batch: Sequence[Command[Any]]) -> Claim | None:
+        """Return a claim to end the batch with, its slots reserved, or None."""
+
+    def claimed(self, claim: Claim, answer: Claimed | None) -> None:
+        """Take a claim's answer, None when it failed."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    command: Command[Any]
+    answer: "asyncio.Future[Any]"
+
+
+class Writer:
+    """The only way to change anything."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        policy: Policy,
+        claimer: Claimer,
+        *,
+        batch_limit: int,
+        queue_limit: int,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._policy = policy
+        self._claimer = claimer
+        self._batch_limit = batch_limit
+        self._queue_limit = queue_limit
+        self._queue: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._listeners: list[Callable[[Committed], None]] = []
+        self._stopping = False
+
+    def listen(self, listener: Callable[[Committed], None]) -> None:
+        """Call `listener` after each commit, before its commands are answered."""
+        self._listeners.append(listener)
+
+    async def submit(self, command: Command[T], *, new_work: bool = False) -> T:
+        """Have a command committed and return its answer.
+
+        `new_work` may be refused when the queue is full; reports, claims and timers never are, for
+        refusing them would only make the queue longer.
+
+        Raises:
+            MusterError: the command was refused, or the store does not answer.
+        """
+        if self._stopping:
+            raise Draining
+        if new_work and len(self._queue) >= self._queue_limit:
+            raise Overloaded(len(self._queue), RETRY_AFTER)
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(command, answer))
+        self._wake.set()
+        return await answer
+
+    def kick(self) -> None:
+        """Have the dispatcher asked for a claim even though no command waits."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Refuse further commands; `run` ends when all that wait are answered."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write until stopped."""
+        while not (self._stopping and not self._queue):
+            await self._wake.wait()
+            self._wake.clear()
+            while await self._write_batch():
+                pass
+
+    async def _write_batch(self) -> bool:
+        """Write what waits; return whether there may be more."""
+        batch = self._cut()
+        claim = None if self._stopping else self._claimer.offer([w.command for w in batch])
+        if not batch and claim is None:
+            return False
+        metrics.writer_queue_length.set(len(self._queue))
+        committed = await self._commit([w.command for w in batch], claim)
+        if committed is None:
+            await self._one_by_one(batch, claim)
+        else:
+            self._answer(batch, claim, committed)
+        return bool(self._queue)
+
+    def _cut(self) -> list[_Waiting]:
+        """Take the next batch; callers that went away are skipped before anything is decided."""
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < self._batch_limit:
+            waiting = self._queue.popleft()
+            if not waiting.answer.cancelled():
+                batch.append(waiting)
+        return batch
+
+    async def _commit(
+        self, commands: Sequence[Command[Any]], claim: Claim | None
+    ) -> Committed | None:
+        """Commit commands together; return None when they must be tried one by one."""
+        every = [*commands, claim] if claim is not None else list(commands)
+        try:
+            with metrics.writer_commit_seconds.time():
+                work = partial(decide, every, self._clock, self._policy)
+                committed = await self._database.transact(work)
+        except StoreUnavailable as error:
+            log.warning("store_unavailable", error=str(error), commands=len(every))
+            return Committed([error] * len(every), [], Effects())
+        except (BrokenRuleError, PoisonError) as error:
+            log.error("batch_rejected", error=str(error), commands=len(every), exc_info=error)
+            if len(every) == 1:
+                return Committed([error], [], Effects())
+            return None
+        metrics.writer_batch_size.observe(len(every))
+        return committed
+
+    async def _one_by_one(self, batch: Sequence[_Waiting], claim: Claim | None) -> None:
+        for waiting in batch:
+            committed = await self._commit([waiting.command], None)
+            if committed is not None:
+                self._answer([waiting], None, committed)
+        if claim is not None:
+            committed = await self._commit([], claim)
+            if committed is not None:
+                self._answer([], claim, committed)
+
+    def _answer(self, batch: Sequence[_Waiting], claim: Claim | None, committed: Committed) -> None:
+        answers = committed.answers
+        if claim is not None:
+            answer = answers[-1]
+            self._claimer.claimed(claim, answer if isinstance(answer, Claimed) else None)
+        for listener in self._listeners:
+            listener(committed)
+        for waiting, answer in zip(batch, answers, strict=False):
+            if waiting.answer.done():
+                continue
+            if isinstance(answer, Exception):
+                waiting.answer.set_exception(answer)
+            else:
+                waiting.answer.set_result(answer)
+
+
+def decide(
+    commands: Sequence[Command[Any]], clock: Clock, policy: Policy, source: Source
+) -> Committed:
+    """Let commands decide in order over one ledger, and save it. Runs in the database's thread.
+
+    Raises:
+        BrokenRuleError: a command cannot be trusted to have left the ledger whole.
+    """
+    ledger = Ledger(source, clock.now(), policy)
+    ledger.prefetch_tasks(task_id for command in commands for task_id in command.task_ids())
+    answers = [_decide_one(command, ledger) for command in commands]
+    ledger.finish()
+    return Committed(answers, ledger.events, ledger.effects)
+
+
+def _decide_one(command: Command[Any], ledger: Ledger) -> object:
+    edits = ledger.edits
+    try:
+        return command.decide(ledger)
+    except MusterError as refusal:
+        if isinstance(refusal, StoreUnavailable):
+            raise
+        if ledger.edits != edits:
+            raise BrokenRuleError(f"{type(command).__name__} refused after a change") from refusal
+        return refusal
+    except (LookupError, TypeError, ValueError, AssertionError, AttributeError) as error:
+        raise BrokenRuleError(f"{type(command).__name__}: {error}") from error

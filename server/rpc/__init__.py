@@ -1,0 +1,1 @@
+"""The gRPC door: convert, delegate, convert back."""

@@ -1,0 +1,301 @@
+"""One agent's stream: what it says, what it is told.
+
+Frames are read without waiting for the commits they cause; a few may be on their way at once, and
+each is answered when its commit is durable. The commands of a frame are queued before the next
+frame is read, so an agent's words keep their order.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from generated.agent.v1 import agent_pb2
+from generated.stream.v1 import stream_pb2
+from server.domain.checks import Checks
+from server.domain.claiming import HandBack
+from server.domain.errors import Draining, Invalid, MusterError, SessionSuperseded, Violation
+from server.domain.lease import LeaseRef, Verdict, VerdictAction
+from server.domain.moment import SECOND
+from server.domain.policy import Policy
+from server.domain.registering import SLOT_LIMIT
+from server.domain.reporting import AppendLog, LogAnswer
+from server.engine.attendance import Attendance
+from server.engine.clock import Clock
+from server.engine.dispatcher import Dispatcher
+from server.engine.mailbox import Mailbox, Stop, Work
+from server.engine.parked import Parked
+from server.engine.sessions import Session
+from server.engine.writer import Writer
+from server.rpc.agent_service import LOOK_SECONDS
+from server.rpc.convert import lines_of
+from server.rpc.convert_agent import held_of, task_info, task_message, update_of, verdict_message
+from server.rpc.errors import answer_to
+
+T = TypeVar("T")
+
+Request: TypeAlias = stream_pb2.AgentChannelRequest
+Response: TypeAlias = stream_pb2.AgentChannelResponse
+
+FRAMES_AT_ONCE = 16
+
+
+class AgentChannel:
+    """See the module. `responses` is the whole life of one stream."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        attendance: Attendance,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        policy: Policy,
+    ) -> None:
+        self._writer = writer
+        self._attendance = attendance
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._policy = policy
+        self._out: asyncio.Queue[Response | Exception | None] = asyncio.Queue()
+        self._places = asyncio.Semaphore(FRAMES_AT_ONCE)
+        self._mailbox = Mailbox(pushes=False)
+        self._session: Session | None = None
+
+    async def responses(self, requests: AsyncIterator[Request]) -> AsyncIterator[Response]:
+        """Yield what the agent is told until it hangs up.
+
+        Raises:
+            MusterError: the stream cannot go on.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(self._read(requests, tasks))
+            try:
+                while (item := await self._out.get()) is not None:
+                    if isinstance(item, Exception):
+                        raise item
+                    yield item
+            finally:
+                reading.cancel()
+                if self._session is not None:
+                    self._attendance.close_stream(self._session, self._mailbox)
+                self._mailbox.close()
+
+    # ---- what the agent says
+
+    async def _read(self, requests: AsyncIterator[Request], tasks: asyncio.TaskGroup) -> None:
+        """Take in frames. Errors travel through `_out`, for whoever yields must raise them."""
+        try:
+            async for request in requests:
+                if self._session is None:
+                    await self._open(request)
+                    tasks.create_task(self._pass_frames_on())
+                    if request.HasField("hello"):
+                        continue
+                await self._places.acquire()
+                tasks.create_task(self._handle_in_place(request))
+                # Let it queue its commands before the next frame queues its own.
+                await asyncio.sleep(0)
+            self._out.put_nowait(None)
+        except Exception as error:
+            self._out.put_nowait(error)
+
+    async def _open(self, request: Request) -> None:
+        if not request.HasField("hello"):
+            self._session = await self._attendance.session(request.agent_id, "")
+            self._attendance.use_v1_stream(self._session, self._mailbox)
+            return
+        hello = request.hello
+        if not hello.session_id:
+            raise Invalid([Violation("hello.session_id", "must not be empty; Register gives one")])
+        self._mailbox = Mailbox(pushes=True)
+        held = held_of(hello.held, "hello.held")
+        self._session, verdicts = await self._attendance.open_stream(
+            request.agent_id, hello.session_id, held, self._mailbox
+        )
+        self._say(
+            request,
+            welcome=stream_pb2.Welcome(
+                verdicts=[verdict_message(v, self._policy) for v in verdicts],
+                heartbeat_interval=max(1, self._policy.heartbeat_interval // SECOND),
+                lease_seconds=self._policy.lease // SECOND,
+            ),
+        )
+
+    async def _handle_in_place(self, request: Request) -> None:
+        try:
+            await self._handle(request)
+        except Exception as error:
+            self._out.put_nowait(error)
+        finally:
+            self._places.release()
+
+    async def _handle(self, request: Request) -> None:
+        session = await self._live()
+        match request.WhichOneof("payload"):
+            case "reports":
+                await self._reports(session, request)
+            case "heartbeat":
+                await self._heartbeat(session, request)
+            case "task_status":
+                await self._v1_status(session, request)
+            case "log_data":
+                await self._v1_log(session, request)
+            case "task_fetch":
+                await self._v1_fetch(session, request)
+            case "hello":
+                raise Invalid([Violation("hello", "belongs in the first message only")])
+            case _:
+                pass  # metrics have no reader yet, and unknown payloads are of a newer agent
+
+    async def _live(self) -> Session:
+        """Return the session, revived when it was given up while the stream stayed open."""
+        session = self._session
+        if session is None:
+            raise SessionSuperseded("")
+        if session.lost:
+            session = await self._attendance.session(session.agent_id, session.session_id)
+        else:
+            self._attendance.hear(session)
+        return session
+
+    async def _reports(self, session: Session, request: Request) -> None:
+        reports = request.reports
+        agent_id = session.agent_id
+        statuses = [self._status(agent_id, message) for message in reports.statuses]
+        logs = [self._log(agent_id, message) for message in reports.logs]
+        back = tuple(LeaseRef(lease.task_id, lease.lease_id) for lease in reports.handed_back)
+        # Each gather starts its calls in order, and each call queues its command before it waits.
+        answers = await asyncio.gather(
+            asyncio.gather(*statuses),
+            asyncio.gather(*logs),
+            self._hand_back(agent_id, back),
+        )
+        self._say(request, acks=stream_pb2.Acks(statuses=answers[0], logs=answers[1]))
+
+    async def _hand_back(self, agent_id: str, leases: tuple[LeaseRef, ...]) -> None:
+        if leases:
+            await self._writer.submit(HandBack(agent_id, leases))
+
+    async def _status(
+        self, agent_id: str, message: stream_pb2.TaskStatusUpdate
+    ) -> stream_pb2.StatusAck:
+        ack = stream_pb2.StatusAck(
+            task_id=message.task_id, lease_id=message.lease_id, status=message.status
+        )
+        verdict = await self._refusable(ack, self._report(agent_id, message))
+        if verdict is not None:
+            ack.verdict.CopyFrom(verdict_message(verdict, self._policy))
+        return ack
+
+    async def _report(self, agent_id: str, message: stream_pb2.TaskStatusUpdate) -> Verdict:
+        return await self._writer.submit(update_of(agent_id, message))
+
+    async def _log(self, agent_id: str, message: stream_pb2.LogData) -> stream_pb2.LogAck:
+        ack = stream_pb2.LogAck(task_id=message.job_id, lease_id=message.lease_id)
+        answer = await self._refusable(ack, self._append(agent_id, message))
+        if answer is not None:
+            ack.acked_through = answer.acked_through
+            ack.verdict.CopyFrom(verdict_message(answer.verdict, self._policy))
+        return ack
+
+    async def _append(self, agent_id: str, message: stream_pb2.LogData) -> LogAnswer:
+        first, lines = lines_of(message.logs, "logs")
+        ref = LeaseRef(message.job_id, message.lease_id)
+        return await self._writer.submit(AppendLog(agent_id, ref, first, lines))
+
+    async def _refusable(
+        self, ack: stream_pb2.StatusAck | stream_pb2.LogAck, answer: Awaitable[T]
+    ) -> T | None:
+        """Await an answer; a refusal concerns this one report only and is told in its ack."""
+        try:
+            return await answer
+        except Draining:
+            raise
+        except Exception as error:
+            code: Any = answer_to(error).code.value
+            ack.error_code, ack.error_message = code[0], str(error)
+            if isinstance(ack, stream_pb2.LogAck):
+                ack.acked_through = max(0, getattr(error, "expected", 1) - 1)
+            return None
+
+    async def _heartbeat(self, session: Session, request: Request) -> None:
+        beat = request.heartbeat
+        checks = Checks()
+        checks.number("heartbeat.max_concurrent_jobs", beat.max_concurrent_jobs, 0, SLOT_LIMIT)
+        checks.done()
+        session.draining = beat.draining
+        held = held_of(beat.held, "heartbeat.held") if beat.HasField("held") else None
+        verdicts = await self._attendance.heartbeat(session, held, beat.max_concurrent_jobs)
+        ack = stream_pb2.HeartbeatAck(
+            server_time=self._clock.now(),
+            success=True,
+            verdicts=[verdict_message(v, self._policy) for v in verdicts],
+        )
+        self._say(request, heartbeat_ack=ack)
+
+    # ---- v1 agents
+
+    async def _v1_status(self, session: Session, request: Request) -> None:
+        message = request.task_status
+        try:
+            verdict = await self._report(session.agent_id, message)
+        except MusterError as error:
+            # v1 has no answer to a report; ending the task is what the refusal means.
+            self._tell_stop(message.task_id, message.lease_id, str(error))
+            return
+        self._obey(verdict)
+
+    async def _v1_log(self, session: Session, request: Request) -> None:
+        message = request.log_data
+        try:
+            answer = await self._append(session.agent_id, message)
+        except MusterError as error:
+            self._tell_stop(message.job_id, message.lease_id, str(error))
+            return
+        self._obey(answer.verdict)
+
+    async def _v1_fetch(self, session: Session, request: Request) -> None:
+        parked = Parked(max(1, request.task_fetch.max_tasks), None, once=True)
+        tasks, _ = await self._dispatcher.fetch(session, parked, LOOK_SECONDS)
+        assignment = stream_pb2.TaskAssignment(tasks=map(task_info, tasks))
+        self._say(request, task_assignment=assignment)
+
+    def _obey(self, verdict: Verdict) -> None:
+        if verdict.action is not VerdictAction.CONTINUE:
+            self._tell_stop(verdict.task_id, verdict.lease_id, verdict.reason)
+
+    # ---- what the agent is told
+
+    async def _pass_frames_on(self) -> None:
+        while frames := await self._mailbox.take():
+            for frame in frames:
+                match frame:
+                    case Work():
+                        self._out.put_nowait(self._work(frame))
+                    case Stop():
+                        verdict = frame.verdict
+                        self._tell_stop(verdict.task_id, verdict.lease_id, verdict.reason)
+        self._out.put_nowait(self._mailbox.error)
+
+    def _work(self, work: Work) -> Response:
+        tasks: Sequence[agent_pb2.Task] = [
+            task_message(task, self._policy) for task in work.assignments
+        ]
+        return Response(
+            agent_id=self._session.agent_id if self._session else "",
+            assignments=stream_pb2.Assignments(frame_number=work.frame, tasks=tasks),
+        )
+
+    def _tell_stop(self, task_id: str, lease_id: str, reason: str) -> None:
+        command = stream_pb2.TaskCancelCommand(
+            task_id=task_id,
+            reason=reason,
+            lease_id=lease_id,
+            grace_seconds=self._policy.kill_grace // SECOND,
+        )
+        agent_id = self._session.agent_id if self._session else ""
+        self._out.put_nowait(Response(agent_id=agent_id, task_cancel_command=command))
+
+    def _say(self, request: Request, **payload: Any) -> None:  # noqa: ANN401 (one of the oneof)
+        self._out.put_nowait(
+            Response(agent_id=request.agent_id, response_id=request.request_id, **payload)
+        )

@@ -1,0 +1,261 @@
+"""agent.v1.AgentService."""
+
+from uuid_utils import uuid7
+
+from generated.agent.v1 import agent_pb2, agent_pb2_grpc
+from server.auth import current_caller
+from server.domain.canceling import CancelTask, check_reason
+from server.domain.checks import Checks
+from server.domain.claiming import Assignment, Refetch
+from server.domain.errors import Invalid, NotAvailable, Violation
+from server.domain.labels import check_labels, check_selector
+from server.domain.lease import LeaseRef
+from server.domain.moment import SECOND
+from server.domain.policy import Policy
+from server.domain.registering import SLOT_LIMIT, Register, Unregister, UpdateLabels
+from server.domain.reporting import AppendLog
+from server.engine.attendance import Attendance
+from server.engine.clock import Clock
+from server.engine.dispatcher import Dispatcher
+from server.engine.parked import Parked
+from server.engine.writer import Writer
+from server.rpc.context import Context
+from server.rpc.convert import lines_of, selector_of
+from server.rpc.convert_agent import (
+    agent_detail,
+    agent_status,
+    held_of,
+    profile_of,
+    report_of,
+    task_message,
+    verdict_message,
+)
+from server.stores.interfaces import Reader
+
+WAIT_LIMIT = 60
+# How long a fetch that does not wait may take to look once: a commit, with room to spare.
+LOOK_SECONDS = 5.0
+AGENT_PAGE_DEFAULT = 100
+AGENT_PAGE_LIMIT = 1000
+
+
+class AgentService(agent_pb2_grpc.AgentServiceServicer):
+    """What an agent says to the control plane, one call at a time."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        reader: Reader,
+        attendance: Attendance,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        policy: Policy,
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._attendance = attendance
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._policy = policy
+
+    async def Register(
+        self, request: agent_pb2.RegisterRequest, context: Context
+    ) -> agent_pb2.RegisterResponse:
+        """See the proto."""
+        command = Register(
+            current_caller().namespace,
+            request.agent_id or str(uuid7()),
+            str(uuid7()),
+            profile_of(request),
+            held_of(request.held, "held") if request.HasField("held") else None,
+        )
+        session, verdicts = await self._attendance.register(command)
+        return agent_pb2.RegisterResponse(
+            success=True,
+            message="The agent is registered.",
+            agent_id=session.agent_id,
+            heartbeat_interval=max(1, self._policy.heartbeat_interval // SECOND),
+            session_id=session.session_id,
+            verdicts=[verdict_message(v, self._policy) for v in verdicts],
+            lease_seconds=self._policy.lease // SECOND,
+        )
+
+    async def Heartbeat(
+        self, request: agent_pb2.HeartbeatRequest, context: Context
+    ) -> agent_pb2.HeartbeatResponse:
+        """See the proto."""
+        checks = Checks()
+        checks.number("max_concurrent_jobs", request.max_concurrent_jobs, 0, SLOT_LIMIT)
+        checks.extend(check_labels(request.labels, "labels"))
+        checks.done()
+        session = await self._attendance.session(request.agent_id, request.session_id)
+        verdicts = await self._attendance.heartbeat(
+            session,
+            held_of(request.held, "held") if request.HasField("held") else None,
+            request.max_concurrent_jobs,
+            dict(request.labels),
+        )
+        return agent_pb2.HeartbeatResponse(
+            success=True,
+            message="Heard.",
+            timestamp=self._clock.now(),
+            verdicts=[verdict_message(v, self._policy) for v in verdicts],
+        )
+
+    async def Unregister(
+        self, request: agent_pb2.UnregisterRequest, context: Context
+    ) -> agent_pb2.UnregisterResponse:
+        """See the proto."""
+        check_reason(request.reason)
+        command = Unregister(request.agent_id, request.session_id, request.reason)
+        current = await self._attendance.unregister(command)
+        message = "The session is closed." if current else "The agent has a newer session."
+        return agent_pb2.UnregisterResponse(success=True, message=message)
+
+    async def FetchTask(
+        self, request: agent_pb2.FetchTaskRequest, context: Context
+    ) -> agent_pb2.FetchTaskResponse:
+        """See the proto."""
+        _check_fetch(request)
+        session = await self._attendance.session(request.agent_id, request.session_id)
+        if request.labels:
+            await self._attendance.heartbeat(session, None, labels=dict(request.labels))
+        if request.request_id:
+            again = Refetch(request.agent_id, session.session_id, request.request_id)
+            if held := await self._writer.submit(again):
+                frame = max(session.leases.get(a.lease_id, 0) for a in held)
+                return self._fetched(held, frame)
+        wait = _wait(request.wait, context.time_remaining())
+        parked = Parked(request.max_jobs or 1, request.request_id or None, once=wait <= 0)
+        tasks, frame = await self._dispatcher.fetch(session, parked, wait or LOOK_SECONDS)
+        return self._fetched(tasks, frame)
+
+    def _fetched(self, tasks: list[Assignment], frame: int) -> agent_pb2.FetchTaskResponse:
+        return agent_pb2.FetchTaskResponse(
+            success=True,
+            message=f"{len(tasks)} tasks." if tasks else "There is no work for this agent now.",
+            tasks=[task_message(task, self._policy) for task in tasks],
+            frame_number=frame,
+        )
+
+    async def ReportTaskStatus(
+        self, request: agent_pb2.ReportTaskStatusRequest, context: Context
+    ) -> agent_pb2.ReportTaskStatusResponse:
+        """See the proto."""
+        report = report_of(request)
+        await self._attendance.session(request.agent_id, "")
+        verdict = await self._writer.submit(report)
+        return agent_pb2.ReportTaskStatusResponse(
+            success=True,
+            message=verdict.reason or "Noted.",
+            verdict=verdict_message(verdict, self._policy),
+        )
+
+    async def ReportTaskLog(
+        self, request: agent_pb2.ReportTaskLogRequest, context: Context
+    ) -> agent_pb2.ReportTaskLogResponse:
+        """See the proto."""
+        first, lines = lines_of(request.logs, "logs")
+        await self._attendance.session(request.agent_id, "")
+        ref = LeaseRef(request.task_id, request.lease_id)
+        answer = await self._writer.submit(AppendLog(request.agent_id, ref, first, lines))
+        return agent_pb2.ReportTaskLogResponse(
+            success=True,
+            message=f"Lines up to {answer.acked_through} are stored.",
+            acked_through=answer.acked_through,
+            verdict=verdict_message(answer.verdict, self._policy),
+        )
+
+    async def CancelTask(
+        self, request: agent_pb2.CancelTaskRequest, context: Context
+    ) -> agent_pb2.CancelTaskResponse:
+        """See the proto."""
+        check_reason(request.reason)
+        if not request.agent_id:
+            raise Invalid([Violation("agent_id", "must not be empty")])
+        command = CancelTask(None, request.job_id, request.reason, request.agent_id)
+        ended = await self._writer.submit(command)
+        message = "The task is cancelled." if ended else "The agent is told to end it."
+        return agent_pb2.CancelTaskResponse(success=True, message=message)
+
+    async def UpdateLabels(
+        self, request: agent_pb2.UpdateLabelsRequest, context: Context
+    ) -> agent_pb2.UpdateLabelsResponse:
+        """See the proto."""
+        command = UpdateLabels(
+            current_caller().namespace, request.agent_id, dict(request.labels), request.merge
+        )
+        command.check()
+        agent = await self._attendance.update_labels(command)
+        return agent_pb2.UpdateLabelsResponse(
+            success=True, message="The labels are changed.", labels=agent.effective_labels
+        )
+
+    async def DownloadPlugin(
+        self, request: agent_pb2.DownloadPluginRequest, context: Context
+    ) -> agent_pb2.DownloadPluginResponse:
+        """See the proto."""
+        raise NotAvailable("DownloadPlugin (the plugin store)")
+
+    async def ListAvailablePlugins(
+        self, request: agent_pb2.ListAvailablePluginsRequest, context: Context
+    ) -> agent_pb2.ListAvailablePluginsResponse:
+        """See the proto."""
+        raise NotAvailable("ListAvailablePlugins (the plugin store)")
+
+    async def ListAgents(
+        self, request: agent_pb2.ListAgentsRequest, context: Context
+    ) -> agent_pb2.ListAgentsResponse:
+        """See the proto."""
+        selector = selector_of(request.label_selector)
+        checks = Checks()
+        checks.number("page_size", request.page_size, 0, AGENT_PAGE_LIMIT)
+        checks.extend(check_selector(selector, "label_selector"))
+        if request.status not in agent_pb2.AgentStatus.values():
+            checks.fail("status", f"there is no status {request.status}")
+        checks.done()
+        size = request.page_size or AGENT_PAGE_DEFAULT
+        fitting = [
+            agent_detail(agent, held)
+            for agent, held in await self._reader.agents(current_caller().namespace)
+            if agent.public_id > request.page_token
+            and selector.matches(agent.effective_labels)
+            and (not request.status or agent_status(agent, held) == request.status)
+        ]
+        more = len(fitting) > size
+        return agent_pb2.ListAgentsResponse(
+            success=True,
+            message=f"{len(fitting)} agents from here on.",
+            agents=fitting[:size],
+            next_page_token=fitting[size - 1].agent_id if more else "",
+        )
+
+    async def GetAgent(
+        self, request: agent_pb2.GetAgentRequest, context: Context
+    ) -> agent_pb2.GetAgentResponse:
+        """See the proto."""
+        namespace = current_caller().namespace
+        agent, task_ids = await self._reader.agent(namespace, request.agent_id)
+        detail = agent_detail(agent, len(task_ids))
+        detail.task_ids.extend(task_ids)
+        return agent_pb2.GetAgentResponse(
+            success=True, message=f"It holds {len(task_ids)} tasks.", agent=detail
+        )
+
+
+def _check_fetch(request: agent_pb2.FetchTaskRequest) -> None:
+    checks = Checks()
+    checks.number("max_jobs", request.max_jobs, 0, SLOT_LIMIT)
+    checks.number("wait", request.wait, 0, 3600)
+    checks.name("request_id", request.request_id, required=False)
+    checks.text("request_id", request.request_id, 128)
+    checks.extend(check_labels(request.labels, "labels"))
+    checks.done()
+
+
+def _wait(asked: int, time_remaining: float | None) -> float:
+    """Return how long a fetch waits: at most 60 s, and a second less than its caller does."""
+    wait = float(min(asked, WAIT_LIMIT))
+    if time_remaining is not None:
+        wait = min(wait, time_remaining - 1)
+    return max(0.0, wait)

@@ -1,0 +1,7 @@
+"""The type of a call's context."""
+
+from typing import Any, TypeAlias
+
+import grpc
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"

@@ -1,0 +1,313 @@
+"""Tasks, selectors and log lines: between messages and records."""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar, cast
+
+from generated.agent.v1 import agent_pb2
+from generated.stream.v1 import stream_pb2
+from generated.task.v1 import task_pb2
+from server.domain.attempt import Attempt
+from server.domain.errors import Invalid, SecretsRefused, Violation
+from server.domain.labels import Operator, Requirement, Selector
+from server.domain.log import LogLine
+from server.domain.moment import SECOND, Moment
+from server.domain.submitting import NewTask
+from server.domain.task import ArtifactSpec, Task, TaskSpec
+from server.stores.interfaces import Order, PageSpec, TaskView
+
+PAGE_DEFAULT = 20
+PAGE_LIMIT = 1000
+PRIORITIES = ("high", "normal", "low")
+
+E = TypeVar("E")
+
+
+def enum(number: int) -> Any:  # noqa: ANN401 (each message has an enum type of its own)
+    """Return a number as any proto enum's value; ours bear the same numbers."""
+    return number
+
+
+def seconds(moment: Moment | None) -> int:
+    """Return a moment as Unix seconds, 0 for none."""
+    return (moment or 0) // SECOND
+
+
+def moment_of_seconds(value: int) -> Moment | None:
+    """Return Unix seconds as a moment, None for 0."""
+    return value * SECOND if value else None
+
+
+# ---- selectors
+
+_OPERATORS = {
+    task_pb2.LABEL_OPERATOR_IN: Operator.IN,
+    task_pb2.LABEL_OPERATOR_NOT_IN: Operator.NOT_IN,
+    task_pb2.LABEL_OPERATOR_EXISTS: Operator.EXISTS,
+    task_pb2.LABEL_OPERATOR_NOT_EXISTS: Operator.NOT_EXISTS,
+    task_pb2.LABEL_OPERATOR_GT: Operator.GT,
+    task_pb2.LABEL_OPERATOR_LT: Operator.LT,
+}
+_OPERATOR_NUMBERS = {operator: number for number, operator in _OPERATORS.items()}
+
+
+def selector_of(message: task_pb2.LabelSelector) -> Selector:
+    """Return a selector; an unknown operator becomes None, which the check refuses."""
+    return Selector.of(
+        message.match_labels,
+        *(
+            Requirement(e.key, _OPERATORS.get(e.operator), tuple(e.values))
+            for e in message.match_expressions
+        ),
+    )
+
+
+def selector_message(selector: Selector) -> task_pb2.LabelSelector:
+    """Return a selector as tasks carry it."""
+    return task_pb2.LabelSelector(
+        match_labels=dict(selector.match_labels),
+        match_expressions=[
+            task_pb2.LabelSelectorRequirement(
+                key=e.key,
+                operator=_OPERATOR_NUMBERS[e.operator] if e.operator else enum(0),
+                values=e.values,
+            )
+            for e in selector.expressions
+        ],
+    )
+
+
+# ---- tasks
+
+
+def new_task(request: task_pb2.CreateTaskRequest) -> NewTask:
+    """Return the task a request describes, checked.
+
+    Raises:
+        Invalid: a field is malformed.
+        SecretsRefused: it holds secrets.
+    """
+    if request.secrets:
+        raise SecretsRefused
+    _check_priority(request.labels.get("priority", ""))
+    task = NewTask(
+        name=request.name,
+        spec=TaskSpec(
+            commands=tuple(request.commands),
+            env=dict(request.env),
+            workspace=request.workspace,
+            image=request.image,
+            artifacts=tuple(map(_artifact, request.artifacts)),
+            labels=dict(request.labels),
+            executor=request.executor,
+        ),
+        selector=selector_of(request.label_selector),
+        pipeline_id=request.pipeline_id,
+        stage=request.stage,
+        timeout=request.timeout,
+        depends_on=tuple(request.depends_on),
+        allow_failure=request.allow_failure,
+        retry_count=request.retry_count,
+        retry_on_lost=request.retry_on_lost if request.HasField("retry_on_lost") else True,
+    )
+    task.check()
+    return task
+
+
+def _check_priority(priority: str) -> None:
+    if priority and priority not in PRIORITIES:
+        text = f"must be one of {', '.join(PRIORITIES)}"
+        raise Invalid([Violation("labels[priority]", text)])
+
+
+def _artifact(message: task_pb2.ArtifactConfig) -> ArtifactSpec:
+    return ArtifactSpec(
+        message.name, message.path, message.destination, message.expire, message.expire_days
+    )
+
+
+def _artifact_message(spec: ArtifactSpec) -> task_pb2.ArtifactConfig:
+    return task_pb2.ArtifactConfig(
+        name=spec.name,
+        path=spec.path,
+        destination=spec.destination,
+        expire=spec.expire,
+        expire_days=spec.expire_days,
+    )
+
+
+def task_detail(task: Task) -> task_pb2.TaskDetail:
+    """Return a task as lists show it."""
+    spec = TaskSpec.from_json(task.spec)
+    return task_pb2.TaskDetail(
+        task_id=task.public_id,
+        name=task.name,
+        pipeline_id=task.pipeline_id or "",
+        stage=task.stage,
+        status=enum(task.status),
+        commands=spec.commands,
+        env=spec.env,
+        workspace=spec.workspace,
+        timeout=task.timeout // SECOND,
+        image=spec.image,
+        artifacts=map(_artifact_message, spec.artifacts),
+        allow_failure=task.allow_failure,
+        retry_count=task.retry_limit,
+        retried_times=retried_times(task),
+        agent_id=task.last_agent_id or "",
+        exit_code=task.exit_code,
+        error_message=task.error,
+        created_at=seconds(task.created_at),
+        started_at=seconds(task.started_at),
+        finished_at=seconds(task.finished_at),
+        created_by=task.created_by,
+        attempt=task.attempt,
+        infra_retries=task.infra_retries,
+        run_id=task.run_id or "",
+        labels=spec.labels,
+        retry_of=task.retry_of or "",
+        executor=spec.executor,
+        cancel_requested=task.cancel_requested_at is not None and not task.status.ended,
+    )
+
+
+def retried_times(task: Task) -> int:
+    """Return how many further attempts a task has made after one that failed."""
+    return min(task.failed_attempts, task.retry_limit)
+
+
+def full_task_detail(view: TaskView, waiting: str) -> task_pb2.TaskDetail:
+    """Return a task with everything that belongs to it."""
+    detail = task_detail(view.task)
+    detail.depends_on.extend(task_id for task_id, _, _ in view.depends_on)
+    detail.label_selector.CopyFrom(selector_message(Selector.from_canonical(view.canonical_class)))
+    detail.agent_labels.update(view.agent_labels)
+    detail.attempts.extend(map(attempt_message, view.attempts))
+    detail.waiting_reason = waiting
+    if view.attempts:
+        last = view.attempts[-1]
+        detail.duration = max(0, (last.ended_at or 0) - (last.started_at or last.ended_at or 0))
+    return detail
+
+
+def attempt_message(attempt: Attempt) -> task_pb2.Attempt:
+    """Return an attempt."""
+    return task_pb2.Attempt(
+        number=attempt.number,
+        agent_id=attempt.agent_id,
+        status=enum(attempt.status),
+        claimed_at=attempt.claimed_at,
+        started_at=attempt.started_at or 0,
+        ended_at=attempt.ended_at or 0,
+        exit_code=attempt.exit_code,
+        cause=attempt.cause,
+        log_lines=attempt.log_lines,
+        log_state=enum(attempt.log_state),
+    )
+
+
+# ---- pages
+
+
+def page_of(
+    number: int, size: int, token: str, sort_by: str, columns: tuple[str, ...], *, descending: bool
+) -> PageSpec:
+    """Return which page a request asks for.
+
+    Raises:
+        Invalid: a number out of range, an unknown column, a malformed token.
+    """
+    violations = []
+    if not 0 <= size <= PAGE_LIMIT:
+        violations.append(Violation("page_size", f"must be from 0 to {PAGE_LIMIT}, is {size}"))
+    if number < 0:
+        violations.append(Violation("page", f"must not be negative, is {number}"))
+    if sort_by and sort_by not in columns:
+        violations.append(Violation("sort_by", f"must be one of {', '.join(columns)}"))
+    if token and not (token.isascii() and token.isdecimal() and len(token) < 19):
+        violations.append(Violation("page_token", "must be the next_page_token of an answer"))
+    if token and sort_by:
+        violations.append(Violation("page_token", "works only without sort_by"))
+    if violations:
+        raise Invalid(violations)
+    return PageSpec(
+        size or PAGE_DEFAULT,
+        number or 1,
+        int(token) if token else None,
+        Order(sort_by, descending),
+    )
+
+
+def status_filter(field: str, number: int, kind: type[E]) -> int:
+    """Return a status to filter by, 0 for none.
+
+    Raises:
+        Invalid: there is no such status.
+    """
+    known = [int(cast("int", member)) for member in cast("Iterable[E]", kind)]
+    if number and number not in known:
+        raise Invalid([Violation(field, f"there is no status {number}")])
+    return number
+
+
+# ---- logs
+
+LogMessage = stream_pb2.LogChunk | agent_pb2.LogEntry
+
+
+def lines_of(messages: Iterable[LogMessage], field: str) -> tuple[int, tuple[LogLine, ...]]:
+    """Return the first line's number (0 appends) and the lines.
+
+    Raises:
+        Invalid: the numbers have a hole, or a stream has no such name.
+    """
+    lines: list[LogLine] = []
+    first = 0
+    for index, message in enumerate(messages):
+        if index == 0:
+            first = message.line_number
+        expected = first + index if first else 0
+        if message.line_number != expected or message.line_number < 0:
+            text = f"must be {expected}, is {message.line_number}: no holes, no repeats"
+            raise Invalid([Violation(f"{field}[{index}].line_number", text)])
+        if message.stream not in ("", "stdout", "stderr"):
+            raise Invalid([Violation(f"{field}[{index}].stream", "must be stdout or stderr")])
+        lines.append(_line(message))
+    return first, tuple(lines)
+
+
+def _line(message: LogMessage) -> LogLine:
+    stream = message.stream or "stdout"
+    return LogLine(
+        at=max(0, message.timestamp),
+        stream=stream,
+        level=message.level[:16] or ("error" if stream == "stderr" else "info"),
+        text=message.content.removesuffix("\n"),
+        raw=message.raw,
+        continued=message.continued,
+    )
+
+
+def chunk(line: LogLine, number: int) -> stream_pb2.LogChunk:
+    """Return a line as streams carry it."""
+    return stream_pb2.LogChunk(
+        timestamp=line.at,
+        line_number=number,
+        level=line.level,
+        content=line.text,
+        stream=line.stream,
+        raw=line.raw,
+        continued=line.continued,
+    )
+
+
+def log_line(line: LogLine, number: int) -> task_pb2.LogLine:
+    """Return a line as GetTaskLog carries it."""
+    return task_pb2.LogLine(
+        line_number=number,
+        timestamp=line.at,
+        level=line.level,
+        content=line.text,
+        stream=line.stream,
+        raw=line.raw,
+        continued=line.continued,
+    )

@@ -1,0 +1,195 @@
+"""Agents, leases and reports: between messages and records."""
+
+from generated.agent.v1 import agent_pb2
+from generated.stream.v1 import stream_pb2
+from server.domain.agent import Agent, SessionState
+from server.domain.attempt import LogSummary
+from server.domain.claiming import Assignment
+from server.domain.errors import Invalid, Violation
+from server.domain.lease import LeaseRef, Verdict, VerdictAction
+from server.domain.moment import SECOND
+from server.domain.policy import Policy
+from server.domain.registering import HELD_LIMIT, Held, Profile
+from server.domain.reporting import REPORTABLE, Report
+from server.domain.task import TaskSpec, TaskStatus
+from server.rpc.convert import enum, moment_of_seconds, seconds
+
+ERROR_LIMIT = 4096
+
+
+def profile_of(request: agent_pb2.RegisterRequest) -> Profile:
+    """Return what an agent says about itself, checked.
+
+    Raises:
+        Invalid: a field is malformed.
+    """
+    profile = Profile(
+        hostname=request.hostname,
+        ip=request.ip,
+        os=request.os,
+        arch=request.arch,
+        version=request.version,
+        slots=request.max_concurrent_jobs,
+        labels=dict(request.labels),
+        plugins=tuple(request.installed_plugins),
+    )
+    profile.check(request.agent_id)
+    return profile
+
+
+def held_of(message: agent_pb2.Held, field: str) -> Held:
+    """Return what an agent holds.
+
+    Raises:
+        Invalid: the list is too long.
+    """
+    if len(message.leases) > HELD_LIMIT:
+        raise Invalid([Violation(f"{field}.leases", f"must have at most {HELD_LIMIT} leases")])
+    leases = tuple(LeaseRef(lease.task_id, lease.lease_id) for lease in message.leases)
+    return Held(leases, max(0, message.seen_through))
+
+
+def verdict_message(verdict: Verdict, policy: Policy) -> agent_pb2.LeaseVerdict:
+    """Return a verdict."""
+    cancels = verdict.action is VerdictAction.CANCEL
+    return agent_pb2.LeaseVerdict(
+        task_id=verdict.task_id,
+        lease_id=verdict.lease_id,
+        action=enum(verdict.action),
+        reason=verdict.reason,
+        grace_seconds=policy.kill_grace // SECOND if cancels else 0,
+    )
+
+
+def task_message(assignment: Assignment, policy: Policy) -> agent_pb2.Task:
+    """Return a task as agents of ours, and v1 agents that fetch, get it."""
+    spec = TaskSpec.from_json(assignment.spec)
+    return agent_pb2.Task(
+        job_id=assignment.task_id,
+        name=assignment.name,
+        pipeline_id=assignment.pipeline_id,
+        stage=assignment.stage,
+        commands=spec.commands,
+        env=spec.env,
+        workspace=spec.workspace,
+        timeout=assignment.timeout // SECOND,
+        image=spec.image,
+        artifacts=[
+            agent_pb2.Artifact(name=a.name, path=a.path, destination=a.destination)
+            for a in spec.artifacts
+        ],
+        lease_id=assignment.lease_id,
+        attempt=assignment.attempt,
+        executor=spec.executor,
+        kill_grace=policy.kill_grace // SECOND,
+        stop_with_lease=not assignment.retry_on_lost,
+        run_id=assignment.run_id,
+    )
+
+
+def task_info(assignment: Assignment) -> stream_pb2.TaskInfo:
+    """Return a task as v1 streams carry it."""
+    spec = TaskSpec.from_json(assignment.spec)
+    return stream_pb2.TaskInfo(
+        task_id=assignment.task_id,
+        name=assignment.name,
+        pipeline_id=assignment.pipeline_id,
+        stage=assignment.stage,
+        commands=spec.commands,
+        env=spec.env,
+        workspace=spec.workspace,
+        timeout=assignment.timeout // SECOND,
+        image=spec.image,
+    )
+
+
+def report_of(request: agent_pb2.ReportTaskStatusRequest) -> Report:
+    """Return a unary report.
+
+    Raises:
+        Invalid: a field is malformed.
+    """
+    return Report(
+        agent_id=request.agent_id,
+        ref=LeaseRef(request.task_id, request.lease_id),
+        status=_status(request.status),
+        exit_code=request.exit_code,
+        error=_error(request.error_message),
+        started_at=moment_of_seconds(_time("start_time", request.start_time)),
+        ended_at=moment_of_seconds(_time("end_time", request.end_time)),
+        log=_summary(request.log) if request.HasField("log") else None,
+        infrastructure=request.failure == agent_pb2.FAILURE_CLASS_INFRASTRUCTURE,
+    )
+
+
+def update_of(agent_id: str, message: stream_pb2.TaskStatusUpdate) -> Report:
+    """Return a report that came over a stream.
+
+    Raises:
+        Invalid: a field is malformed.
+    """
+    status = _status(message.status)
+    return Report(
+        agent_id=agent_id,
+        ref=LeaseRef(message.task_id, message.lease_id),
+        status=status,
+        exit_code=message.exit_code,
+        error=_error(message.error_message),
+        started_at=_time("started_at", message.started_at) or None,
+        ended_at=(_time("timestamp", message.timestamp) or None) if status.ended else None,
+        log=_summary(message.log) if message.HasField("log") else None,
+        infrastructure=message.failure == agent_pb2.FAILURE_CLASS_INFRASTRUCTURE,
+    )
+
+
+# Moments beyond this (the year 5138) are a unit mistaken for another, and could leave 64 bits.
+_LATEST = 100_000_000_000_000
+
+
+def _time(field: str, value: int) -> int:
+    if not 0 <= value <= _LATEST:
+        raise Invalid([Violation(field, f"must be a time from 0 to {_LATEST}, is {value}")])
+    return value
+
+
+def _status(number: int) -> TaskStatus:
+    if number not in {int(status) for status in REPORTABLE}:
+        names = ", ".join(status.name for status in REPORTABLE)
+        raise Invalid([Violation("status", f"must be one of {names}")])
+    return TaskStatus(number)
+
+
+def _error(text: str) -> str:
+    return text.replace("\0", "\ufffd")[:ERROR_LIMIT]
+
+
+def _summary(message: agent_pb2.LogSummary) -> LogSummary:
+    return LogSummary(max(0, message.lines), max(0, message.bytes), message.crc32)
+
+
+def agent_detail(agent: Agent, held: int) -> agent_pb2.AgentDetail:
+    """Return an agent as it stands."""
+    return agent_pb2.AgentDetail(
+        agent_id=agent.public_id,
+        hostname=agent.hostname,
+        ip=agent.ip,
+        os=agent.os,
+        arch=agent.arch,
+        version=agent.version,
+        status=enum(agent_status(agent, held)),
+        max_concurrent_jobs=agent.slots,
+        running_jobs_count=held,
+        labels=agent.effective_labels,
+        created_at=seconds(agent.created_at),
+        last_seen=agent.last_seen,
+    )
+
+
+def agent_status(agent: Agent, held: int) -> int:
+    """Return how an agent stands, as the number of `agent.v1.AgentStatus`."""
+    if agent.session_state is not SessionState.LIVE:
+        return agent_pb2.AGENT_STATUS_OFFLINE
+    if not held:
+        return agent_pb2.AGENT_STATUS_IDLE
+    full = held >= agent.slots
+    return agent_pb2.AGENT_STATUS_BUSY if full else agent_pb2.AGENT_STATUS_ONLINE

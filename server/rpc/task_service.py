@@ -1,0 +1,199 @@
+"""task.v1.TaskService."""
+
+from uuid_utils import uuid7
+
+from generated.task.v1 import task_pb2, task_pb2_grpc
+from server.auth import current_caller
+from server.domain.canceling import CancelTask, check_reason
+from server.domain.errors import Invalid, NotAvailable, Violation
+from server.domain.labels import Selector
+from server.domain.submitting import CreateTask, DeleteTask, RetryTask, UpdateTask
+from server.domain.task import TaskStatus
+from server.domain.waiting import waiting_reason
+from server.engine.clock import Clock
+from server.engine.dispatcher import Dispatcher
+from server.engine.writer import Writer
+from server.rpc import convert
+from server.rpc.context import Context
+from server.rpc.submission import idempotency
+from server.stores.interfaces import Reader, TaskFilter, TaskView
+
+LOG_DEFAULT = 1000
+LOG_LIMIT = 10_000
+SORT_COLUMNS = ("created_at", "name", "status", "started_at", "finished_at")
+MASK = ("name", "commands", "env", "timeout")
+
+
+class TaskService(task_pb2_grpc.TaskServiceServicer):
+    """Tasks: submit, look up, change, end, run again."""
+
+    def __init__(
+        self, writer: Writer, reader: Reader, dispatcher: Dispatcher, clock: Clock
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._dispatcher = dispatcher
+        self._clock = clock
+
+    async def Ping(self, request: task_pb2.PingRequest, context: Context) -> task_pb2.PingResponse:
+        """See the proto."""
+        return task_pb2.PingResponse(
+            message=request.message or "pong", timestamp=convert.seconds(self._clock.now())
+        )
+
+    async def CreateTask(
+        self, request: task_pb2.CreateTaskRequest, context: Context
+    ) -> task_pb2.CreateTaskResponse:
+        """See the proto."""
+        caller = current_caller()
+        command = CreateTask(
+            caller.namespace,
+            str(uuid7()),
+            convert.new_task(request),
+            caller.name,
+            idempotency(request, request.request_id),
+        )
+        task_id = await self._writer.submit(command, new_work=True)
+        return task_pb2.CreateTaskResponse(
+            success=True, message="The task is submitted.", task_id=task_id
+        )
+
+    async def GetTask(
+        self, request: task_pb2.GetTaskRequest, context: Context
+    ) -> task_pb2.GetTaskResponse:
+        """See the proto."""
+        view = await self._reader.task(current_caller().namespace, request.task_id)
+        detail = convert.full_task_detail(view, self._why_waiting(view))
+        status = view.task.status.name
+        return task_pb2.GetTaskResponse(
+            success=True, message=detail.waiting_reason or f"The task is {status}.", task=detail
+        )
+
+    def _why_waiting(self, view: TaskView) -> str:
+        task = view.task
+        if task.status.ended or task.status is TaskStatus.RUNNING:
+            return ""
+        selector = Selector.from_canonical(view.canonical_class)
+        fleet = self._dispatcher.fleet_for(task.class_key, selector)
+        return waiting_reason(task, view.depends_on, selector, fleet, self._clock.now())
+
+    async def ListTasks(
+        self, request: task_pb2.ListTasksRequest, context: Context
+    ) -> task_pb2.ListTasksResponse:
+        """See the proto."""
+        page = convert.page_of(
+            request.page,
+            request.page_size,
+            request.page_token,
+            request.sort_by,
+            SORT_COLUMNS,
+            descending=request.sort_desc,
+        )
+        wanted = TaskFilter(
+            current_caller().namespace,
+            request.pipeline_id,
+            request.run_id,
+            convert.status_filter("status", request.status, TaskStatus),
+            request.agent_id,
+        )
+        found = await self._reader.tasks(wanted, page)
+        return task_pb2.ListTasksResponse(
+            success=True,
+            message=f"{found.total} tasks match.",
+            tasks=map(convert.task_detail, found.items),
+            total=found.total,
+            page=0 if request.page_token else page.number,
+            page_size=page.size,
+            next_page_token="" if found.next_after is None else str(found.next_after),
+        )
+
+    async def UpdateTask(
+        self, request: task_pb2.UpdateTaskRequest, context: Context
+    ) -> task_pb2.UpdateTaskResponse:
+        """See the proto."""
+        command = _update(request, current_caller().namespace)
+        command.check()
+        await self._writer.submit(command)
+        return task_pb2.UpdateTaskResponse(success=True, message="The task is changed.")
+
+    async def DeleteTask(
+        self, request: task_pb2.DeleteTaskRequest, context: Context
+    ) -> task_pb2.DeleteTaskResponse:
+        """See the proto."""
+        await self._writer.submit(DeleteTask(current_caller().namespace, request.task_id))
+        return task_pb2.DeleteTaskResponse(success=True, message="The task is deleted.")
+
+    async def CancelTask(
+        self, request: task_pb2.CancelTaskRequest, context: Context
+    ) -> task_pb2.CancelTaskResponse:
+        """See the proto."""
+        check_reason(request.reason)
+        namespace = current_caller().namespace
+        ended = await self._writer.submit(CancelTask(namespace, request.task_id, request.reason))
+        message = "The task is cancelled." if ended else "Its agent is told to end it."
+        return task_pb2.CancelTaskResponse(success=True, message=message)
+
+    async def RetryTask(
+        self, request: task_pb2.RetryTaskRequest, context: Context
+    ) -> task_pb2.RetryTaskResponse:
+        """See the proto."""
+        caller = current_caller()
+        command = RetryTask(caller.namespace, request.task_id, str(uuid7()), caller.name)
+        new_id = await self._writer.submit(command, new_work=True)
+        return task_pb2.RetryTaskResponse(
+            success=True, message="A new task like it is submitted.", new_task_id=new_id
+        )
+
+    async def GetTaskLog(
+        self, request: task_pb2.GetTaskLogRequest, context: Context
+    ) -> task_pb2.GetTaskLogResponse:
+        """See the proto."""
+        _check_log_page(request)
+        limit = request.limit or LOG_DEFAULT
+        first = request.offset + 1
+        page = await self._reader.log(
+            current_caller().namespace, request.task_id, request.attempt, first, limit
+        )
+        return task_pb2.GetTaskLogResponse(
+            success=True,
+            message=f"{page.total} lines are stored.",
+            logs=[convert.log_line(line, first + i) for i, line in enumerate(page.lines)],
+            total_lines=page.total,
+            has_more=request.offset + len(page.lines) < page.total,
+            attempt=page.attempt,
+            log_state=convert.enum(page.state),
+        )
+
+    async def ListTaskArtifacts(
+        self, request: task_pb2.ListTaskArtifactsRequest, context: Context
+    ) -> task_pb2.ListTaskArtifactsResponse:
+        """See the proto."""
+        raise NotAvailable("ListTaskArtifacts (the artifact store)")
+
+
+def _check_log_page(request: task_pb2.GetTaskLogRequest) -> None:
+    violations = []
+    if request.offset < 0:
+        violations.append(Violation("offset", "must not be negative"))
+    if not 0 <= request.limit <= LOG_LIMIT:
+        violations.append(Violation("limit", f"must be from 0 to {LOG_LIMIT}"))
+    if request.attempt < 0:
+        violations.append(Violation("attempt", "must not be negative"))
+    if violations:
+        raise Invalid(violations)
+
+
+def _update(request: task_pb2.UpdateTaskRequest, namespace: str) -> UpdateTask:
+    mask = set(request.update_mask.paths)
+    unknown = sorted(mask - set(MASK))
+    if unknown:
+        text = f"{unknown[0]!r} cannot be changed; only {', '.join(MASK)} can"
+        raise Invalid([Violation("update_mask", text)])
+    return UpdateTask(
+        namespace,
+        request.task_id,
+        name=request.name if request.name or "name" in mask else None,
+        commands=tuple(request.commands) if request.commands or "commands" in mask else None,
+        env=dict(request.env) if request.env or "env" in mask else None,
+        timeout=request.timeout if request.timeout or "timeout" in mask else None,
+    )
