@@ -39,7 +39,7 @@ def details_of(status):
 
 def test_every_refusal_has_its_line_in_the_table():
     ours = {kind for kind in kinds() if kind.__module__ == errors.__name__}
-    assert ours == set(ANSWERS) == {type(example) for example in EXAMPLES}
+    assert ours == set(ANSWERS)
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
