@@ -39,9 +39,9 @@ def _message(
             return f"{server} did not answer in time — check it with: muster ping", Exit.UNREACHABLE
         case grpc.StatusCode.NOT_FOUND:
             return f"{said}{_list_hint()}", Exit.NOT_FOUND
-        case grpc.StatusCode.UNIMPLEMENTED:
+        case grpc.StatusCode.UNIMPLEMENTED if not from_server:
             return f"{server} does not offer this; it may be another version", Exit.FAILED
-        case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN:
+        case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN if not from_server:
             return f"the server failed: {said} — its log tells more", Exit.FAILED
         case _:
             return f"{said}{_retry_hint(found)}", Exit.FAILED

@@ -68,6 +68,13 @@ def test_a_call_the_server_does_not_know_is_told(muster):
     assert "does not offer this" in done.err
 
 
+def test_a_feature_the_server_does_without_is_named(muster, control_plane):
+    absent = ErrorInfo(reason="ERROR_REASON_NOT_AVAILABLE", domain="muster")
+    control_plane.refuse("ListAgents", code_pb2.UNIMPLEMENTED, "not in this release: x", absent)
+    done = muster("agent", "list")
+    assert (done.code, done.err) == (1, "Error: not in this release: x\n")
+
+
 def raise_bug(*_):
     raise LookupError("what now")
 
