@@ -1,0 +1,1 @@
+"""Bundled plugins and the kit to write them."""
