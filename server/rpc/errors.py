@@ -40,7 +40,7 @@ ANSWERS: dict[type[errors.MusterError], Answer] = {
         grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_UNKNOWN_RESOURCE
     ),
     errors.AlreadyExists: Answer(
-        grpc.StatusCode.ALREADY_EXISTS, reasons.ERROR_REASON_WRONG_STATE
+        grpc.StatusCode.ALREADY_EXISTS, reasons.ERROR_REASON_NAME_TAKEN
     ),
     errors.RequestIdReused: Answer(
         grpc.StatusCode.ALREADY_EXISTS, reasons.ERROR_REASON_REQUEST_ID_REUSED

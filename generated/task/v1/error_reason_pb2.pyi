@@ -48,6 +48,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The feature is not part of this release; the message names it."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 12
     """A bug in the server; the log has the details under the request id."""
+    ERROR_REASON_NAME_TAKEN: _ErrorReason.ValueType  # 13
+    """The name is taken."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused, in `google.rpc.ErrorInfo.reason` of every error of every service
@@ -80,4 +82,6 @@ ERROR_REASON_NOT_AVAILABLE: ErrorReason.ValueType  # 11
 """The feature is not part of this release; the message names it."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 12
 """A bug in the server; the log has the details under the request id."""
+ERROR_REASON_NAME_TAKEN: ErrorReason.ValueType  # 13
+"""The name is taken."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
