@@ -77,6 +77,8 @@ class LogShipper:
         """Returns the next batch to send, or None when there is none now."""
         # Until the server has told its position, more than one batch may be for nothing.
         window = _BATCHES_IN_FLIGHT if self._position_known else 1
+        if self.refused:
+            self._discard()
         if self.refused or self._paused or len(self._in_flight) >= window:
             return None
         place = self.reader.next_place
@@ -159,6 +161,13 @@ class LogShipper:
         self._position_known = True
         self._rewind(acked_through)
 
+    def _discard(self) -> None:
+        """Reads past what the server will never take, so that the task does not wait for room."""
+        while self._next_line() is not None:
+            pass
+        self._base = self.reader.next_place
+        self._free()
+
     def _advance(self, acked_through: int, answered: _Batch) -> None:
         if acked_through <= self.acked:
             return
@@ -167,12 +176,13 @@ class LogShipper:
         waiting += self._in_flight
         places = [batch.place for batch in waiting if not batch.stale]
         self._base = places[0] if places else self.reader.next_place
-        # While the end is being summed up, a reader of its own still needs what lies ahead.
-        if self._base.segment > self._saved.segment and not (self._ended and self.total is None):
-            self._let_go()
+        self._free()
 
-    def _let_go(self) -> None:
-        """Deletes the segments that the server has, once the place to go on from is saved."""
+    def _free(self) -> None:
+        """Deletes the segments that are done with, once the place to go on from is saved."""
+        # While the end is being summed up, a reader of its own still needs what lies ahead.
+        if self._base.segment <= self._saved.segment or (self._ended and self.total is None):
+            return
         try:
             self._folder.write(POSITION, {"place": self._base.to_json(), "acked": self.acked})
         except OSError:  # no room just now: the next answer tries again

@@ -74,7 +74,9 @@ class OutputWriter:
         return self._file
 
     def _room(self) -> bool:
-        held = sum(_size(self._folder, number) for number in self._folder.segments())
+        # The newest segment does not count: the session lets go of one only when there is a next.
+        full = self._folder.segments()[:-1]
+        held = sum(_size(self._folder, number) for number in full)
         return held < self._limit and shutil.disk_usage(self._folder.path).free >= self._spare
 
 

@@ -124,6 +124,16 @@ def test_a_batch_refused_where_the_server_stands_ends_the_upload(folder):
     assert log.next_batch() is None
 
 
+def test_a_log_that_is_refused_gives_its_disk_back_as_it_grows(folder):
+    spool(folder, [b"one\n"])
+    log = shipper(folder, ended=False)
+    log.next_batch()
+    log.acknowledge(ack(0, grpc.StatusCode.NOT_FOUND.value[0]))
+    spool(folder, [b"one\n"], [b"two\n"], [b"three\n"])
+    assert log.next_batch() is None
+    assert folder.segments() == [2]
+
+
 def test_acknowledged_segments_go_and_a_new_session_goes_on(folder):
     spool(folder, [b"one\ntw", b"o\nthr"], [b"ee\nfour\n"], [b"five"])
     server = Server()
