@@ -22,6 +22,7 @@ from server.engine.attendance import Attendance
 from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
 from server.engine.event_feed import EventFeed
+from server.engine.event_tail import EventTail
 from server.engine.lease_keeper import LeaseKeeper
 from server.engine.log_hub import LogHub
 from server.engine.sessions import Sessions
@@ -88,16 +89,40 @@ class App:
         )
         self._dispatcher.kick = self._writer.kick
         self._attendance = Attendance(self._writer, self._sessions, self._dispatcher, clock)
+        self._hints = self._database.hints
         self._keeper = LeaseKeeper(
-            self._writer, self._sessions, clock, settings.lease, settings.start_grace
+            self._writer,
+            self._reader,
+            self._sessions,
+            clock,
+            settings.lease,
+            settings.start_grace,
+            shared=self._hints.shared,
         )
         self._timers = Timers(self._writer, self._reader, clock)
         self._feed = EventFeed(self._reader)
         self._logs = LogHub(self._reader)
-        for room in (self._dispatcher, self._attendance, self._timers, self._feed, self._logs):
-            self._writer.listen(room.committed)
+        self._tail = EventTail(self._reader)
+        self._connect_rooms()
         self._health = health.aio.HealthServicer()
         self._grpc = self._build_grpc(clock, policy)
+
+    def _connect_rooms(self) -> None:
+        """Let each room hear of what is committed: here, and by others on a shared database."""
+        for room in (self._dispatcher, self._attendance, self._timers, self._logs):
+            self._writer.listen(room.committed)
+        if not self._hints.shared:
+            self._writer.listen(self._feed.committed)
+            return
+        self._writer.listen(self._tail.committed)
+        self._writer.listen(lambda committed: self._hints.say(committed.effects.log_tasks))
+        self._tail.tell_every(self._feed.tell)
+        self._tail.tell_foreign(self._dispatcher.told)
+        self._tail.tell_foreign(self._attendance.told)
+
+    def _heard(self, log_tasks: list[str]) -> None:
+        self._logs.hint(log_tasks)
+        self._tail.hint()
 
     def _build_grpc(self, clock: Clock, policy: Policy) -> grpc.aio.Server:
         settings = self._settings
@@ -156,7 +181,8 @@ class App:
             web = WebServer(build(self._readiness), bound, self._settings.shutdown_grace)
             grpc_address = self._listen()
             await self._dispatcher.start(self._reader)
-            await self._keeper.start(self._reader)
+            await self._keeper.start()
+            await self._tail.start()
             async with asyncio.TaskGroup() as tasks:
                 writing = tasks.create_task(self._writer.run(), name="writer")
                 loops = [
@@ -164,6 +190,9 @@ class App:
                     tasks.create_task(self._keeper.run(), name="lease keeper"),
                     tasks.create_task(self._timers.run(), name="timers"),
                 ]
+                if self._hints.shared:
+                    loops.append(tasks.create_task(self._tail.run(), name="event tail"))
+                    loops.append(tasks.create_task(self._hints.run(self._heard), name="hints"))
                 serving_web = tasks.create_task(web.run(), name="web")
                 await web.started()
                 await self._grpc.start()

@@ -56,6 +56,8 @@ class Claim:
         """See Command."""
         claimed = Claimed()
         agents = ledger.agents_by_key([offer.agent_key for offer in self.offers])
+        if ledger.source.replayed:
+            self._find_again(ledger, agents, claimed)
         offers = self._good_offers(ledger, agents, claimed)
         ready = self._ready(ledger, offers, claimed)
         placed = place(ready, offers, ledger.now)
@@ -65,6 +67,14 @@ class Claim:
             _lease(ledger, task, agents[offer.agent_key], offer)
             claimed.assignments.setdefault(offer.session_id, []).append(assignment(task))
         return claimed
+
+    def _find_again(self, ledger: Ledger, agents: dict[int, Agent], claimed: Claimed) -> None:
+        """Return what a first try handed out, whose answer was lost: the frame tells."""
+        for offer in self.offers:
+            agent = agents.get(offer.agent_key)
+            for task in ledger.tasks_leased_to(agent) if agent is not None else ():
+                if (task.lease_session, task.lease_frame) == (offer.session_id, offer.frame):
+                    claimed.assignments.setdefault(offer.session_id, []).append(assignment(task))
 
     def _good_offers(
         self, ledger: Ledger, agents: dict[int, Agent], claimed: Claimed

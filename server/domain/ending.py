@@ -245,6 +245,8 @@ def tell_status(ledger: Ledger, task: Task, previous: TaskStatus | None) -> None
             pipeline_id=task.pipeline_id,
             data={
                 "name": task.name,
+                # Other servers learn from it that there is work of this class.
+                **({"class": task.class_key} if task.ready else {}),
                 "status": int(task.status),
                 "previous": int(previous or 0),
                 "attempt": task.attempt,

@@ -73,6 +73,15 @@ class Source(Protocol):
     Reads lock the rows they return until the transaction ends.
     """
 
+    replayed: bool
+    """Whether the transaction runs again after a commit whose answer was lost.
+
+    What it did the first time may be stored already; rules that are not safe to repeat look.
+    """
+
+    def now(self) -> Moment | None:
+        """Return the database's clock where several servers share it, else None."""
+
     def new_key(self) -> int:
         """Return a key that no row has had."""
 

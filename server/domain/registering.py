@@ -20,6 +20,7 @@ from server.domain.lease import (
     verdict_for,
 )
 from server.domain.ledger import Ledger
+from server.domain.moment import Moment
 from server.domain.task import Task, TaskStatus, move
 
 SLOT_LIMIT = 10_000
@@ -196,14 +197,15 @@ class Unregister:
 
 @dataclass(frozen=True, slots=True)
 class LoseSession:
-    """Give up a session that went silent, unless it has spoken since; answers whether it did.
+    """Give up a session that went silent, unless it has been heard since; answers whether it did.
 
-    The row's `last_seen` is read again: another server may have heard the agent.
+    `last_seen` is what its row has said for a whole lease. It is compared, not subtracted: another
+    server may have heard the agent, and clocks may have been set.
     """
 
     agent_id: str
     session_id: str
-    silent_since: int
+    last_seen: Moment
 
     def task_ids(self) -> Iterable[str]:
         """See Command."""
@@ -214,7 +216,7 @@ class LoseSession:
         agent = ledger.find_agent(self.agent_id)
         if agent is None or agent.session_id != self.session_id:
             return False
-        if agent.session_state is not SessionState.LIVE or agent.last_seen > self.silent_since:
+        if agent.session_state is not SessionState.LIVE or agent.last_seen != self.last_seen:
             return False
         lose_leases(ledger, agent, f"agent {agent.public_id} was lost")
         agent.session_state = SessionState.LOST
@@ -225,22 +227,26 @@ class LoseSession:
 
 @dataclass(frozen=True, slots=True)
 class RenewSessions:
-    """Write when sessions were last heard: pairs of agent key and session id, with the moment."""
+    """Write down that sessions were heard: pairs of agent key and session id.
 
-    heard: tuple[tuple[int, str, int], ...]
+    Answers the moment written as `last_seen`.
+    """
+
+    heard: tuple[tuple[int, str], ...]
 
     def task_ids(self) -> Iterable[str]:
         """See Command."""
         return ()
 
-    def decide(self, ledger: Ledger) -> None:
+    def decide(self, ledger: Ledger) -> Moment:
         """See Command."""
-        agents = ledger.agents_by_key([key for key, _, _ in self.heard])
-        for key, session_id, at in self.heard:
+        agents = ledger.agents_by_key([key for key, _ in self.heard])
+        for key, session_id in self.heard:
             agent = agents.get(key)
-            if agent is not None and agent.session_id == session_id and agent.last_seen < at:
-                agent.last_seen = at
+            if agent is not None and agent.session_id == session_id:
+                agent.last_seen = ledger.now
                 ledger.touch_agent(agent)
+        return ledger.now
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,6 +157,8 @@ class CreateTask:
         answer = answered_before(ledger, self.namespace, self.idempotency)
         if answer is not None:
             return str(answer)
+        if ledger.find_task(self.task_id) is not None:
+            return self.task_id  # stored by the first try, whose answer was lost
         if self.task.pipeline_id:
             _check_pipeline(ledger, self.namespace, self.task.pipeline_id)
         dependencies = _dependencies(ledger, self.namespace, self.task.depends_on)
@@ -294,6 +296,8 @@ class DeleteTask:
 
     def decide(self, ledger: Ledger) -> None:
         """See Command."""
+        if ledger.source.replayed and ledger.find_task(self.task_id) is None:
+            return  # deleted by the first try, whose answer was lost
         task = ledger.task(self.namespace, self.task_id)
         if task.leased:
             raise WrongState("task", task.public_id, "is held by an agent; cancel it first")
@@ -323,6 +327,8 @@ class RetryTask:
 
     def decide(self, ledger: Ledger) -> str:
         """See Command."""
+        if ledger.find_task(self.new_id) is not None:
+            return self.new_id  # stored by the first try, whose answer was lost
         old = ledger.task(self.namespace, self.task_id)
         if not old.status.ended:
             raise WrongState("task", old.public_id, "has not ended yet; cancel it first")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from server.domain.checks import Checks
 from server.domain.ending import tell_run
-from server.domain.errors import AlreadyExists
+from server.domain.errors import AlreadyExists, NotFound
 from server.domain.event import Event, EventKind
 from server.domain.ids import derived_id
 from server.domain.ledger import Ledger
@@ -134,6 +134,8 @@ class TriggerPipeline:
         answer = answered_before(ledger, self.namespace, self.idempotency)
         if answer is not None:
             return list(answer)
+        if ledger.source.replayed and (stored := self._stored(ledger)):
+            return stored
         pipeline = ledger.pipeline(self.namespace, self.pipeline_id)
         definition = Definition.from_json(pipeline.definition)
         run = self._add_run(ledger, pipeline, definition)
@@ -143,6 +145,15 @@ class TriggerPipeline:
         result = [run.public_id, *task_ids]
         remember_answer(ledger, self.namespace, self.idempotency, result)
         return result
+
+    def _stored(self, ledger: Ledger) -> list[str] | None:
+        """Return the answer of a first try that was stored though its answer was lost."""
+        try:
+            run = ledger.run(self.namespace, self.run_id)
+        except NotFound:
+            return None
+        tasks = sorted(ledger.tasks_of_run(run), key=lambda task: task.position)
+        return [run.public_id, *(task.public_id for task in tasks)]
 
     def _add_run(self, ledger: Ledger, pipeline: Pipeline, definition: Definition) -> Run:
         pipeline.runs += 1

@@ -2,7 +2,7 @@
 
 from server.domain.agent import Agent
 from server.domain.errors import SessionSuperseded, WrongState
-from server.domain.event import EventKind
+from server.domain.event import Event, EventKind
 from server.domain.lease import Verdict, VerdictAction
 from server.domain.registering import (
     Attach,
@@ -98,6 +98,10 @@ class Attendance:
             return list(session.cancels.values())
         command = Attach(session.agent_id, session.session_id, held)
         attached = await self._writer.submit(command)
+        # Only what the agent must have seen: a claim of the same commit may have added more.
+        for lease_id, frame in list(session.leases.items()):
+            if lease_id not in attached.leases and frame <= held.seen_through:
+                session.let_go(lease_id)
         self._dispatcher.capacity_changed()
         return [v for v in attached.verdicts if v.action is not VerdictAction.CONTINUE]
 
@@ -124,14 +128,24 @@ class Attendance:
     def committed(self, committed: Committed) -> None:
         """Tell agents of cancels as soon as they are durable."""
         for event in committed.events:
-            if event.kind is EventKind.TASK_CANCEL_REQUESTED:
-                verdict = Verdict(
-                    event.resource_id,
-                    event.data["lease"],
-                    VerdictAction.CANCEL,
-                    event.data["reason"],
-                )
-                self._pass_on(event.data["session"], verdict)
+            self.told(event)
+
+    def told(self, event: Event) -> None:
+        """Take in an event of this server or another."""
+        if event.kind is EventKind.TASK_CANCEL_REQUESTED:
+            data = event.data
+            verdict = Verdict(
+                event.resource_id, data["lease"], VerdictAction.CANCEL, data["reason"]
+            )
+            self._pass_on(data["session"], verdict)
+        elif event.kind is EventKind.AGENT_OFFLINE:
+            session = self._sessions.get(event.data["session"])
+            if session is not None:
+                session.lost = True  # its next word revives it
+        elif event.kind is EventKind.AGENT_REGISTERED:
+            session = self._sessions.of_agent(event.resource_id)
+            if session is not None and session.session_id != event.data["session"]:
+                self._sessions.remove(session, SessionSuperseded(session.agent_id))
 
     def _pass_on(self, session_id: str, verdict: Verdict) -> None:
         session = self._sessions.get(session_id)
@@ -147,7 +161,7 @@ class Attendance:
         return seen <= named and named <= session.leases.keys()
 
     def _take_up(self, attached: Attached) -> Session:
-        session = self._sessions.add(attached, self._clock.now(), self._clock.monotonic())
+        session = self._sessions.add(attached, self._clock.monotonic())
         self._dispatcher.capacity_changed()
         return session
 
@@ -159,7 +173,7 @@ class Attendance:
 
     def hear(self, session: Session) -> None:
         """Note that a session has spoken: its leases are renewed."""
-        session.heard_at, session.heard = self._clock.now(), self._clock.monotonic()
+        session.heard = self._clock.monotonic()
 
     def _adjusted(self, agent: Agent) -> None:
         session = self._sessions.of_agent(agent.public_id)

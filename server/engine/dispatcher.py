@@ -15,6 +15,7 @@ import structlog
 from server import metrics
 from server.domain.claiming import Assignment, Claim, Claimed, HandBack
 from server.domain.errors import SessionSuperseded, StoreUnavailable
+from server.domain.event import Event
 from server.domain.labels import Selector
 from server.domain.lease import LeaseRef
 from server.domain.ledger import Command
@@ -160,6 +161,13 @@ class Dispatcher:
                 session.leases.setdefault(lease_id, 0)
         self._expect(effects.ready_classes)
         if (effects.ended_leases and self._ready) or effects.ready_classes:
+            self.kick()
+
+    def told(self, event: Event) -> None:
+        """Take in an event of another server: it may have made work ready."""
+        class_key = event.data.get("class")
+        if class_key:
+            self._expect([class_key])
             self.kick()
 
     def _expect(self, class_keys: Iterable[str]) -> None:

@@ -9,10 +9,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
-from server import metrics
 from server.domain.errors import Draining
-from server.domain.event import Event, EventKind
-from server.domain.task import TaskStatus
+from server.domain.event import Event
 from server.engine.writer import Committed
 from server.stores.interfaces import Reader
 
@@ -55,14 +53,15 @@ class EventFeed:
             follower.news.set()
 
     def committed(self, committed: Committed) -> None:
-        """Take in a commit: tell its events."""
+        """Take in a commit of the only server: tell its events."""
         for event in committed.events:
-            metrics.events.inc()
-            if event.kind is EventKind.TASK_STATUS:
-                metrics.task_transitions.labels(TaskStatus(event.data["status"]).name).inc()
-            for follower in self._followers:
-                if follower.wants(event):
-                    follower.push(event)
+            self.tell(event)
+
+    def tell(self, event: Event) -> None:
+        """Tell an event to those who want it. Events come in commit order."""
+        for follower in self._followers:
+            if follower.wants(event):
+                follower.push(event)
 
     async def follow(self, after: int, wants: Callable[[Event], bool]) -> AsyncIterator[Event]:
         """Yield wanted events after a position, for ever.

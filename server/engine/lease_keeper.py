@@ -1,7 +1,9 @@
 """Leases live as long as their session is heard; this loop writes it down and notices silence.
 
-Hearing an agent costs no write. Every few seconds one command writes when each session was last
-heard; a session that has been silent for a whole lease is given up.
+Hearing an agent costs no write. Every few seconds one command writes which sessions were heard; a
+session that has been silent for a whole lease is given up. Sessions that another server serves are
+watched through their rows: one whose `last_seen` has not changed for a lease is given up too. All
+waiting is by the monotonic clock, so that a clock that is set loses nobody.
 """
 
 import asyncio
@@ -9,7 +11,7 @@ from datetime import timedelta
 
 import structlog
 
-from server.domain.errors import MusterError, StoreUnavailable
+from server.domain.errors import MusterError
 from server.domain.moment import Moment
 from server.domain.registering import LoseSession, RenewSessions
 from server.engine.clock import Clock
@@ -23,79 +25,122 @@ LOOK_EVERY = 0.5
 log = structlog.get_logger(__name__)
 
 
+class Watched:
+    """A session that has not spoken to this server."""
+
+    __slots__ = ("give_up_at", "live")
+
+    def __init__(self, live: LiveSession, give_up_at: float) -> None:
+        self.live = live
+        self.give_up_at = give_up_at
+
+
 class LeaseKeeper:
     """See the module."""
 
     def __init__(
         self,
         writer: Writer,
+        reader: Reader,
         sessions: Sessions,
         clock: Clock,
         lease: timedelta,
         start_grace: timedelta,
+        *,
+        shared: bool,
     ) -> None:
         self._writer = writer
+        self._reader = reader
         self._sessions = sessions
         self._clock = clock
         self._lease = lease.total_seconds()
         self._start_grace = max(start_grace, lease).total_seconds()
-        self._awaited: dict[str, LiveSession] = {}
-        """Sessions that were live before this server started and have not spoken to it."""
-        self._started = 0.0
+        self._shared = shared
+        """Whether other servers work on the same database."""
+        self._watched: dict[str, Watched] = {}
         self._written = 0.0
+        self._looked = 0.0
 
-    async def start(self, reader: Reader) -> None:
-        """Learn whom to expect."""
-        self._started = self._clock.monotonic()
-        self._awaited = {live.session_id: live for live in await reader.live_sessions()}
+    async def start(self) -> None:
+        """Learn whom to expect; after a start agents get longer, for all come back at once."""
+        self._looked = self._clock.monotonic()
+        self._watch(await self._reader.live_sessions(), self._start_grace)
 
     async def run(self) -> None:
         """Keep leases until cancelled."""
-        look_every = min(LOOK_EVERY, self._lease / 6)
         while True:
-            await asyncio.sleep(look_every)
+            await asyncio.sleep(min(LOOK_EVERY, self._lease / 6))
             try:
                 await self._renew()
                 await self._give_up_silent()
-                await self._give_up_awaited()
-            except StoreUnavailable as error:
-                log.warning("leases_not_written", error=str(error))
+                await self._give_up_watched()
+                await self._look()
             except MusterError as error:
-                log.warning("leases_refused", error=str(error))
+                log.warning("leases_wait", reason=str(error))
 
     async def _renew(self) -> None:
         now = self._clock.monotonic()
-        if now - self._written < min(WRITE_EVERY, self._lease / 3):
+        if now - self._written < self._write_every:
             return
         self._written = now
-        news = [s for s in self._sessions if s.heard_at > s.written_at and not s.lost]
+        news = [(s, s.heard) for s in self._sessions if s.heard > s.written and not s.lost]
         if not news:
             return
-        heard = tuple((s.agent_key, s.session_id, s.heard_at) for s in news)
-        await self._writer.submit(RenewSessions(heard))
-        for session, (_, _, at) in zip(news, heard, strict=True):
-            session.written_at = at
+        heard = tuple((session.agent_key, session.session_id) for session, _ in news)
+        last_seen = await self._writer.submit(RenewSessions(heard))
+        for session, at in news:
+            session.written, session.last_seen = at, last_seen
+
+    @property
+    def _write_every(self) -> float:
+        return min(WRITE_EVERY, self._lease / 6)
 
     async def _give_up_silent(self) -> None:
         now = self._clock.monotonic()
         for session in [s for s in self._sessions if not s.lost]:
-            if now - session.heard > self._lease:
-                await self._give_up(session.agent_id, session.session_id, session.heard_at)
+            if now - session.heard <= self._lease:
+                continue
+            if await self._give_up(session.agent_id, session.session_id, session.last_seen):
+                session.lost = True
+            elif self._clock.monotonic() - session.heard > self._lease:
+                self._forget(session)
 
-    async def _give_up_awaited(self) -> None:
-        """After a start agents get longer: they are busy coming back, all at once."""
-        if not self._awaited:
-            return
-        if self._clock.monotonic() - self._started < self._start_grace:
-            return
-        for live in list(self._awaited.values()):
-            if self._sessions.get(live.session_id) is None:
+    def _forget(self, session: Session) -> None:
+        """Leave a session to whoever hears it now: another server, or a newer session."""
+        self._sessions.remove(session)
+
+    async def _give_up_watched(self) -> None:
+        now = self._clock.monotonic()
+        for session_id, watched in list(self._watched.items()):
+            if self._sessions.get(session_id) is not None:
+                del self._watched[session_id]
+            elif now >= watched.give_up_at:
+                del self._watched[session_id]
+                live = watched.live
                 await self._give_up(live.agent_id, live.session_id, live.last_seen)
-            del self._awaited[live.session_id]
 
-    async def _give_up(self, agent_id: str, session_id: str, silent_since: Moment) -> None:
-        session: Session | None = self._sessions.get(session_id)
-        if await self._writer.submit(LoseSession(agent_id, session_id, silent_since)):
+    async def _look(self) -> None:
+        """Look how the sessions of other servers fare."""
+        now = self._clock.monotonic()
+        if not self._shared or now - self._looked < self._lease / 3:
+            return
+        self._looked = now
+        # Its server may write up to one write interval late.
+        self._watch(await self._reader.live_sessions(), self._lease + self._write_every)
+
+    def _watch(self, live_sessions: list[LiveSession], patience: float) -> None:
+        give_up_at = self._clock.monotonic() + patience
+        earlier, self._watched = self._watched, {}
+        for live in live_sessions:
+            if self._sessions.get(live.session_id) is not None:
+                continue
+            known = earlier.get(live.session_id)
+            if known is None or known.live.last_seen != live.last_seen:
+                known = Watched(live, give_up_at)
+            self._watched[live.session_id] = known
+
+    async def _give_up(self, agent_id: str, session_id: str, last_seen: Moment) -> bool:
+        lost = await self._writer.submit(LoseSession(agent_id, session_id, last_seen))
+        if lost:
             log.warning("agent_lost", agent_id=agent_id, session_id=session_id)
-        if session is not None and session.heard_at <= silent_since:
-            session.lost = True
+        return lost

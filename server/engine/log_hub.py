@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -49,7 +49,11 @@ class LogHub:
         """Take in a commit: wake those who read the logs that changed."""
         metrics.log_lines.inc(committed.effects.lines)
         metrics.log_bytes.inc(committed.effects.bytes)
-        for task_id in committed.effects.log_tasks:
+        self.hint(committed.effects.log_tasks)
+
+    def hint(self, task_ids: Iterable[str]) -> None:
+        """Wake those who read the logs of these tasks."""
+        for task_id in task_ids:
             for news in self._watches.get(task_id, ()):
                 news.set()
 

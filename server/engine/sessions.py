@@ -31,11 +31,12 @@ class Session:
     """Slots offered to a claim that is being written."""
     frame: int = 0
     """Number of the last assignment frame."""
-    heard_at: Moment = 0
     heard: float = 0.0
-    """The same moment on the monotonic clock."""
-    written_at: Moment = 0
-    """What `last_seen` says in the database."""
+    """When it last spoke, on the monotonic clock."""
+    written: float = 0.0
+    """What `heard` was when it was last written down."""
+    last_seen: Moment = 0
+    """What its row says, as far as this server knows."""
     assigned_at: Moment = 0
     draining: bool = False
     lost: bool = False
@@ -122,7 +123,7 @@ class Sessions:
         """Return an agent's session."""
         return self._by_agent.get(agent_id)
 
-    def add(self, attached: Attached, heard_at: Moment, heard: float) -> Session:
+    def add(self, attached: Attached, heard: float) -> Session:
         """Take up a session as the database told it; an older one of the agent is closed."""
         agent = attached.agent
         known = self._by_agent.get(agent.public_id)
@@ -140,8 +141,8 @@ class Sessions:
         session.cancels = {
             v.lease_id: v for v in attached.verdicts if v.action is VerdictAction.CANCEL
         }
-        session.heard_at, session.heard = heard_at, heard
-        session.written_at = agent.last_seen
+        session.heard = heard
+        session.last_seen = agent.last_seen
         metrics.agents_connected.set(len(self))
         return session
 

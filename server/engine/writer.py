@@ -18,9 +18,10 @@ import structlog
 from server import metrics
 from server.domain.claiming import Claim, Claimed
 from server.domain.errors import Draining, MusterError, Overloaded, StoreUnavailable
-from server.domain.event import Event
+from server.domain.event import Event, EventKind
 from server.domain.ledger import Command, Effects, Ledger, Source
 from server.domain.policy import Policy
+from server.domain.task import TaskStatus
 from server.engine.clock import Clock
 from server.stores.interfaces import Database, PoisonError
 
@@ -165,6 +166,7 @@ class Writer:
                 return Committed([error], [], Effects())
             return None
         metrics.writer_batch_size.observe(len(every))
+        _count(committed.events)
         return committed
 
     async def _one_by_one(self, batch: Sequence[_Waiting], claim: Claim | None) -> None:
@@ -193,6 +195,13 @@ class Writer:
                 waiting.answer.set_result(answer)
 
 
+def _count(events: Sequence[Event]) -> None:
+    metrics.events.inc(len(events))
+    for event in events:
+        if event.kind is EventKind.TASK_STATUS:
+            metrics.task_transitions.labels(TaskStatus(event.data["status"]).name).inc()
+
+
 def decide(
     commands: Sequence[Command[Any]], clock: Clock, policy: Policy, source: Source
 ) -> Committed:
@@ -201,7 +210,7 @@ def decide(
     Raises:
         BrokenRuleError: a command cannot be trusted to have left the ledger whole.
     """
-    ledger = Ledger(source, clock.now(), policy)
+    ledger = Ledger(source, source.now() or clock.now(), policy)
     ledger.prefetch_tasks(task_id for command in commands for task_id in command.task_ids())
     answers = [_decide_one(command, ledger) for command in commands]
     ledger.finish()

@@ -5,7 +5,7 @@ Two sides. Changes go through `Database.transact`: one synchronous function over
 never locking, each seeing one consistent state that may be a moment old.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -37,6 +37,31 @@ class Database(Protocol):
             PoisonError: the database rejected a statement; nothing was changed.
         Anything `work` raises comes through, and nothing was changed.
         """
+
+
+class Hints(Protocol):
+    """Word between servers on one database that there is something to read. Never the truth."""
+
+    shared: bool
+    """Whether there are other servers at all."""
+
+    def say(self, log_tasks: Iterable[str]) -> None:
+        """Tell the others that something was committed, and which logs grew."""
+
+    async def run(self, heard: Callable[[list[str]], None]) -> None:
+        """Send what is said and call `heard` with the log tasks others name, until cancelled."""
+
+
+class NoHints:
+    """For a database with one server."""
+
+    shared = False
+
+    def say(self, log_tasks: Iterable[str]) -> None:
+        """Tell nobody."""
+
+    async def run(self, heard: Callable[[list[str]], None]) -> None:
+        """Hear nobody."""
 
 
 @dataclass(frozen=True, slots=True)

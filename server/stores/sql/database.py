@@ -18,10 +18,16 @@ import structlog
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from server.domain.errors import StoreUnavailable
 from server.domain.ledger import Source
-from server.stores.interfaces import PoisonError
+from server.stores.interfaces import Hints, NoHints, PoisonError
 from server.stores.sql.keys import Keys
 from server.stores.sql.migrate import migrate
 from server.stores.sql.source import SqlSource
@@ -31,6 +37,15 @@ T = TypeVar("T")
 # How long a statement waits for another process's lock before the caller is told.
 BUSY_SECONDS = 2.0
 READERS = 4
+
+# PostgreSQL: how long a connection and a statement may take, and how often a transaction is tried
+# that lost a deadlock or its connection.
+CONNECT_SECONDS = 5.0
+STATEMENT_SECONDS = 10.0
+TRIES = 4
+
+# Serialization failure, deadlock; connection exceptions; the server is starting or shutting down.
+PASSING_STATES = ("40001", "40P01", "08", "57P")
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +66,7 @@ class SqliteDatabase:
         self._path = path
         self._lock_file: IO[str] | None = None
         self._keys = Keys()
+        self.hints: Hints = NoHints()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._writer = create_engine(
             URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_SECONDS}
@@ -116,10 +132,27 @@ class PostgresDatabase:
     """A database that several servers share."""
 
     def __init__(self, url: URL) -> None:
+        # Here, because asyncpg comes with the extra `postgres` only.
+        from server.stores.sql.hints import PostgresHints
+
         self._keys = Keys()
         self._engine: AsyncEngine = create_async_engine(
-            url, pool_size=READERS + 1, max_overflow=READERS, pool_pre_ping=True
+            url,
+            pool_size=READERS + 1,
+            max_overflow=READERS,
+            pool_pre_ping=True,
+            pool_timeout=STATEMENT_SECONDS,
+            connect_args={
+                "timeout": CONNECT_SECONDS,
+                "command_timeout": STATEMENT_SECONDS,
+                "server_settings": {
+                    "application_name": "muster-server",
+                    "lock_timeout": f"{STATEMENT_SECONDS * 1000:.0f}",
+                    "idle_in_transaction_session_timeout": "60000",
+                },
+            },
         )
+        self.hints: Hints = PostgresHints(url)
 
     async def open(self) -> None:
         """Bring the schema up to date.
@@ -137,18 +170,33 @@ class PostgresDatabase:
         await self._engine.dispose()
 
     async def transact(self, work: Callable[[Source], T]) -> T:
-        """See interfaces.Database."""
+        """See interfaces.Database.
 
-        def with_source(connection: Connection) -> T:
-            return work(SqlSource(connection, self._keys))
-
+        A transaction that lost a deadlock or its connection is tried again: it reads everything
+        anew and decides anew, so it does not matter whether the commit had happened.
+        """
         with translated():
-            try:
-                async with self._engine.begin() as connection:
-                    return await connection.run_sync(with_source)
-            except BaseException:
-                self._keys.forget()
-                raise
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception(_may_succeed_again),
+                stop=stop_after_attempt(TRIES),
+                wait=wait_random_exponential(0.01, 0.5),
+                reraise=True,
+            ):
+                with attempt:
+                    replayed = attempt.retry_state.attempt_number > 1
+                    return await self._transact(work, replayed=replayed)
+        raise AssertionError("the loop returns or raises")
+
+    async def _transact(self, work: Callable[[Source], T], *, replayed: bool) -> T:
+        def with_source(connection: Connection) -> T:
+            return work(SqlSource(connection, self._keys, replayed=replayed))
+
+        try:
+            async with self._engine.begin() as connection:
+                return await connection.run_sync(with_source)
+        except BaseException:
+            self._keys.forget()
+            raise
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -182,15 +230,33 @@ def translated() -> Iterator[None]:
     except (OperationalError, InterfaceError) as error:
         raise StoreUnavailable(_first_line(error)) from error
     except DBAPIError as error:
-        if error.connection_invalidated:
+        if error.connection_invalidated or _is_outage(error):
             raise StoreUnavailable(_first_line(error)) from error
         raise PoisonError(_first_line(error)) from error
     except SQLAlchemyError as error:
         raise StoreUnavailable(_first_line(error)) from error
+    except TimeoutError as error:
+        raise StoreUnavailable("it took too long") from error
     except (OverflowError, UnicodeEncodeError) as error:
         raise PoisonError(str(error)) from error
     except OSError as error:
         raise StoreUnavailable(str(error)) from error
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    """Whether PostgreSQL itself is in trouble: no resources, no locks, going away (53, 55, 57)."""
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    return state.startswith(("08", "40", "53", "55P03", "57", "58"))
+
+
+def _may_succeed_again(error: BaseException) -> bool:
+    """Whether a transaction failed for a reason that lies outside it (SQLSTATE 40xxx, 08xxx …)."""
+    if isinstance(error, OSError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    return error.connection_invalidated or state.startswith(PASSING_STATES)
 
 
 def _first_line(error: SQLAlchemyError) -> str:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    text,
     tuple_,
     update,
 )
@@ -45,6 +46,8 @@ def _update(record: Record[Any], *keys: str) -> Update:
     return update(table).where(*matches).values({name: bindparam(name) for name in record.changing})
 
 
+_POSTGRES_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+
 _UPDATE_TASK = _update(TASK, "key")
 _UPDATE_ATTEMPT = _update(ATTEMPT, "task_key", "number")
 _UPDATE_AGENT = _update(AGENT, "key")
@@ -55,9 +58,16 @@ _UPDATE_PIPELINE = _update(PIPELINE, "key")
 class SqlSource:
     """See domain.ledger.Source."""
 
-    def __init__(self, connection: Connection, keys: Keys) -> None:
+    def __init__(self, connection: Connection, keys: Keys, *, replayed: bool = False) -> None:
         self._connection = connection
         self._keys = keys
+        self.replayed = replayed
+
+    def now(self) -> Moment | None:
+        """See Source."""
+        if self._connection.dialect.name != "postgresql":
+            return None
+        return int(self._connection.execute(_POSTGRES_NOW).scalar_one())
 
     def new_key(self) -> int:
         """See Source."""
