@@ -31,20 +31,21 @@ def _message(
     from_server = any(isinstance(detail, details.ErrorInfo) for detail in found)
     match code:
         case grpc.StatusCode.UNAVAILABLE if from_server:
-            return f"{server} cannot serve now: {said}{_retry_hint(found)}", Exit.UNREACHABLE
+            why = f"{said.rstrip('.')}{_retry_hint(found)}"
+            return f"{server} cannot serve now: {why}", Exit.UNREACHABLE
         case grpc.StatusCode.UNAVAILABLE:
             hint = "is the server running? start one with: muster up"
             return f"cannot reach {server} — {hint}", Exit.UNREACHABLE
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"{server} did not answer in time — check it with: muster ping", Exit.UNREACHABLE
         case grpc.StatusCode.NOT_FOUND:
-            return f"{said}{_list_hint()}", Exit.NOT_FOUND
+            return f"{said.rstrip('.')}{_list_hint()}", Exit.NOT_FOUND
         case grpc.StatusCode.UNIMPLEMENTED if not from_server:
             return f"{server} does not offer this; it may be another version", Exit.FAILED
         case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN if not from_server:
             return f"the server failed: {said} — its log tells more", Exit.FAILED
         case _:
-            return f"{said}{_retry_hint(found)}", Exit.FAILED
+            return f"{said.rstrip('.')}{_retry_hint(found)}", Exit.FAILED
 
 
 def _details(error: grpc.aio.AioRpcError) -> list[object]:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 from cli.exit_codes import Exit
 
+MALFORMED = "the server refuses these fields:"
+
 
 class CommandFailed(Exception):  # noqa: N818 - reads as what it says
     """The command cannot do what it was asked; the message says why and what to do next."""
@@ -19,7 +21,8 @@ class Refusal(CommandFailed):
     def __init__(
         self, message: str, exit_code: int, violations: Iterable[tuple[str, str]] = ()
     ) -> None:
-        self.summary = message
         self.violations = list(violations)
-        lines = [f"  {field}: {why}" for field, why in self.violations]
-        super().__init__("\n".join([message, *lines]), exit_code)
+        lines = [f"{field}: {why}" for field, why in self.violations]
+        # A message that only repeats the fields is not worth a line of its own.
+        self.summary = MALFORMED if lines and message.startswith(lines[0]) else message
+        super().__init__("\n  ".join([self.summary, *lines]), exit_code)

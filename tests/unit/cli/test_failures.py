@@ -38,6 +38,18 @@ def test_each_bad_field_has_a_line(muster, control_plane):
     ]
 
 
+def test_a_message_that_only_repeats_the_fields_is_not_told_twice(
+    muster, control_plane, bad_request
+):
+    code, details = bad_request("env[MUSTER_A]", "is reserved")
+    control_plane.refuse("CreateTask", code, "env[MUSTER_A]: is reserved", details)
+    done = muster("task", "create", "--env", "MUSTER_A=1", "--", "x")
+    assert done.err.splitlines() == [
+        "Error: the server refuses these fields:",
+        "  env[MUSTER_A]: is reserved",
+    ]
+
+
 def test_a_full_server_says_when_to_try_again(muster, control_plane):
     wait = RetryInfo(retry_delay=Duration(seconds=2))
     control_plane.refuse("CreateTask", code_pb2.RESOURCE_EXHAUSTED, "the queue is full", wait)
