@@ -41,3 +41,8 @@ class Policy:
 
     request_memory: Millis = 24 * 3600 * SECOND
     """How long an answered request id is remembered."""
+
+    @property
+    def kill_grace_seconds(self) -> int:
+        """The grace as the API tells it: whole seconds, and never shorter than it is."""
+        return -(-self.kill_grace // SECOND)

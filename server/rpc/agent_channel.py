@@ -290,7 +290,7 @@ class AgentChannel:
             task_id=task_id,
             reason=reason,
             lease_id=lease_id,
-            grace_seconds=self._policy.kill_grace // SECOND,
+            grace_seconds=self._policy.kill_grace_seconds,
         )
         agent_id = self._session.agent_id if self._session else ""
         self._out.put_nowait(Response(agent_id=agent_id, task_cancel_command=command))

@@ -57,7 +57,7 @@ def verdict_message(verdict: Verdict, policy: Policy) -> agent_pb2.LeaseVerdict:
         lease_id=verdict.lease_id,
         action=enum(verdict.action),
         reason=verdict.reason,
-        grace_seconds=policy.kill_grace // SECOND if cancels else 0,
+        grace_seconds=policy.kill_grace_seconds if cancels else 0,
     )
 
 
@@ -81,7 +81,7 @@ def task_message(assignment: Assignment, policy: Policy) -> agent_pb2.Task:
         lease_id=assignment.lease_id,
         attempt=assignment.attempt,
         executor=spec.executor,
-        kill_grace=policy.kill_grace // SECOND,
+        kill_grace=policy.kill_grace_seconds,
         stop_with_lease=not assignment.retry_on_lost,
         run_id=assignment.run_id,
     )
