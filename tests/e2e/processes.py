@@ -150,6 +150,26 @@ class Program:
         """How it ended, or None while it runs."""
         return self._process.poll()
 
+    def wait(self, within: float = START_WITHIN) -> int:
+        """Wait for its own end and return how it ended.
+
+        Raises:
+            subprocess.TimeoutExpired: it goes on.
+        """
+        return self._process.wait(within)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def said(self) -> str:
+        """Return what it has written to stdout."""
+        return self.stdout.read_text(errors="replace")
+
+    def complained(self) -> str:
+        """Return what it has written to stderr."""
+        return self.stderr.read_text(errors="replace")
+
     def kill9(self) -> None:
         """End it without a chance to tidy up."""
         self._process.kill()
