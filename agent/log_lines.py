@@ -60,6 +60,21 @@ class LineCutter:
             self.partials[stream] = self._grow(found, time, stream, rest)
         return found
 
+    def count(self, time: int, stream: int, data: bytes) -> None:
+        """Counts the lines that this record ends, without building them."""
+        ended = data.rfind(b"\n") + 1
+        begun = self.partials.get(stream)
+        whole = (begun.data if begun is not None else b"") + data[:ended]
+        if not ended or len(whole) > LONGEST_LINE:  # only then may a line be too long
+            self.feed(time, stream, data)
+            return
+        self.lines += whole.count(b"\n")
+        self.bytes += len(whole)
+        self.crc32 = zlib.crc32(whole, self.crc32)
+        self.partials.pop(stream, None)
+        if ended < len(data):
+            self.partials[stream] = Partial(time, data[ended:])
+
     def finish(self) -> list[Line]:
         """Returns the lines that had no end, once no more output can come."""
         found = [

@@ -96,9 +96,11 @@ class LogReader:
                 self._ready.append(PlacedLine(line, before))
         return self._ready.popleft()
 
-    def push_back(self, line: PlacedLine) -> None:
-        """Takes a line back, to be the next one again."""
-        self._ready.appendleft(line)
+    def skip_to_end(self) -> None:
+        """Counts what follows without building lines: an end must not wait for a long log."""
+        self._ready.clear()
+        while (record := self._record()) is not None:
+            self._cutter.count(*record)
 
     def finish(self) -> None:
         """Ends lines that have no end; call it when no more output can come and all was read."""
@@ -153,7 +155,6 @@ class LogReader:
 def summarize(folder: AttemptFolder, place: Place) -> Place:
     """Reads on to the end of a complete spool and returns the counts there."""
     reader = LogReader(folder, place)
-    while reader.next_line() is not None:
-        pass
+    reader.skip_to_end()
     reader.finish()
     return reader.place

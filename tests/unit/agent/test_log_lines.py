@@ -74,3 +74,24 @@ def test_streams_do_not_mix_and_an_open_line_at_the_end_counts():
     assert (error.number, error.stream, error.data) == (1, 2, b"err")
     (last,) = cutter.finish()
     assert (last.number, last.time, last.data) == (2, 1, b"out")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([1, 2]),
+            st.sampled_from([b"\n", b"a\nb", b"xyz", b"\xff\n\n", b"x" * LONGEST_LINE + b"\n"]),
+        ),
+        max_size=8,
+    )
+)
+def test_counting_lines_comes_to_the_same_as_cutting_them(records):
+    cutting, counting = LineCutter(), LineCutter()
+    for time, (stream, data) in enumerate(records):
+        cutting.feed(time, stream, data)
+        counting.count(time, stream, data)
+        assert counting.partials == cutting.partials
+    for cutter in (cutting, counting):
+        cutter.finish()
+    totals = [(c.lines, c.bytes, c.crc32) for c in (cutting, counting)]
+    assert totals[0] == totals[1]
