@@ -9,7 +9,7 @@ import asyncio
 import fcntl
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
 from typing import IO, Any, TypeVar
@@ -29,7 +29,7 @@ from server.domain.errors import StoreUnavailable
 from server.domain.ledger import Source
 from server.stores.interfaces import Hints, NoHints, PoisonError
 from server.stores.sql.keys import Keys
-from server.stores.sql.migrate import migrate
+from server.stores.sql.migrate import migrate, refuse_unknown
 from server.stores.sql.source import SqlSource
 
 T = TypeVar("T")
@@ -93,6 +93,11 @@ class SqliteDatabase:
             await self._in_thread(self._migrate)
 
     def _migrate(self) -> None:
+        with self._writer.begin() as connection:
+            refuse_unknown(connection)
+        # The file remembers this, so it comes after the look whether the file is ours.
+        with closing(self._writer.raw_connection()) as raw:
+            raw.cursor().execute("PRAGMA journal_mode=WAL")
         with self._writer.begin() as connection:
             migrate(connection)
 
@@ -275,7 +280,6 @@ def _begin(engine: Engine, statement: str) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in (
-            "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
             f"busy_timeout={int(BUSY_SECONDS * 1000)}",

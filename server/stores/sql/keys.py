@@ -4,7 +4,7 @@ A block costs one UPDATE for thousands of keys. It belongs to the transaction th
 that fails, the block is forgotten, for the database may give it to somebody else.
 """
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from server.stores.sql import tables
 
@@ -41,7 +41,5 @@ def _advance(connection: Connection, name: str, by: int) -> int:
     """Move a sequence on and return its new end."""
     table = tables.sequences
     step = update(table).where(table.c.name == name).values(next=table.c.next + by)
-    if connection.execute(step).rowcount == 0:
-        connection.execute(insert(table).values(name=name, next=by))
-        return by
+    connection.execute(step)
     return int(connection.execute(select(table.c.next).where(table.c.name == name)).scalar_one())

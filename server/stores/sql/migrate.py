@@ -5,9 +5,11 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import Connection, func, inspect, select, text
 
 VERSION_TABLE = "muster_schema"
+# Servers that start together on one PostgreSQL take turns; any number that nobody else uses.
+MIGRATING = 0x6D7573746572
 
 
 class UnknownSchemaError(Exception):
@@ -27,6 +29,20 @@ def migrate(connection: Connection) -> None:
     Raises:
         UnknownSchemaError: the database holds something else.
     """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(MIGRATING)))
+    refuse_unknown(connection)
+    settings = config()
+    settings.attributes["connection"] = connection
+    command.upgrade(settings, "head")
+
+
+def refuse_unknown(connection: Connection) -> None:
+    """Look whether the database is empty or ours; nothing is written.
+
+    Raises:
+        UnknownSchemaError: the database holds something else.
+    """
     version = current_version(connection)
     known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
     if version is not None and version not in known:
@@ -39,9 +55,6 @@ def migrate(connection: Connection) -> None:
             f"the database holds tables that are not Muster's ({', '.join(sorted(foreign)[:5])}); "
             "choose an empty one"
         )
-    settings = config()
-    settings.attributes["connection"] = connection
-    command.upgrade(settings, "head")
 
 
 def current_version(connection: Connection) -> str | None:

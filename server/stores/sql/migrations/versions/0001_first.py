@@ -92,12 +92,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("namespace", "caller", "request_id"),
     )
     op.create_index("ix_requests_expires", "requests", ["expires_at"], unique=False)
-    op.create_table(
+    sequences = op.create_table(
         "sequences",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("next", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
+    op.bulk_insert(sequences, [{"name": "keys", "next": 0}, {"name": "events", "next": 0}])
     op.create_table(
         "task_classes",
         sa.Column("class_key", sa.String(length=32), nullable=False),

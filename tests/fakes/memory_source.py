@@ -1,0 +1,241 @@
+"""The system's memory as dictionaries: an honest twin of the SQL stores.
+
+Rows are copied in and out, so nobody changes them but `save`. A transaction works on copies of the
+dictionaries; the database takes them over when the work returns, and drops them when it raises.
+"""
+
+from copy import copy
+from dataclasses import dataclass, field, fields, replace
+
+from server.domain.run import RunStatus
+from server.domain.task import TaskStatus
+from server.stores.interfaces import PoisonError
+
+LARGEST = 2**63 - 1
+
+
+@dataclass(slots=True)
+class Tables:
+    """Every row, by its key."""
+
+    tasks: dict = field(default_factory=dict)
+    attempts: dict = field(default_factory=dict)
+    agents: dict = field(default_factory=dict)
+    runs: dict = field(default_factory=dict)
+    pipelines: dict = field(default_factory=dict)
+    classes: dict = field(default_factory=dict)
+    dependencies: set = field(default_factory=set)
+    logs: dict = field(default_factory=dict)
+    requests: dict = field(default_factory=dict)
+    events: list = field(default_factory=list)
+    key: int = 0
+    position: int = 0
+
+    def copied(self):
+        """Return the same rows in dictionaries of their own; rows are never edited in place."""
+        return Tables(*(copy(getattr(self, each.name)) for each in fields(self)))
+
+
+class MemoryDatabase:
+    """See stores.interfaces.Database."""
+
+    def __init__(self):
+        self.tables = Tables()
+
+    async def transact(self, work):
+        """See Database."""
+        return self.transact_now(work)
+
+    def transact_now(self, work):
+        """Do what `transact` does, without a loop."""
+        tables = self.tables.copied()
+        try:
+            answer = work(MemorySource(tables))
+        finally:
+            self.tables.key = tables.key  # a key once given is gone, whatever becomes of the work
+        self.tables = tables
+        return answer
+
+
+class MemorySource:
+    """See domain.ledger.Source."""
+
+    def __init__(self, tables, *, replayed=False):
+        self._tables = tables
+        self.replayed = replayed
+
+    def now(self):
+        return None
+
+    def new_key(self):
+        self._tables.key += 1
+        return self._tables.key
+
+    # ---- writing
+
+    def save(self, changes):
+        tables = self._tables
+        for task in changes.deleted_tasks:
+            self._delete(task.key)
+        for class_key, canonical in changes.new_classes.items():
+            tables.classes.setdefault(class_key, canonical)
+        self._insert(tables.agents, changes.new_agents)
+        self._insert(tables.pipelines, changes.new_pipelines, also_unique=("namespace", "name"))
+        self._insert(tables.runs, changes.new_runs)
+        self._insert(tables.tasks, changes.new_tasks)
+        for attempt in changes.new_attempts:
+            _put(tables.attempts, (attempt.task_key, attempt.number), attempt)
+            _must(attempt.task_key in tables.tasks, "an attempt of no task")
+        for name in ("agents", "pipelines", "runs", "tasks", "attempts"):
+            self._update(getattr(tables, name), getattr(changes, name))
+        for task_key, other in changes.dependencies:
+            _must({task_key, other} <= tables.tasks.keys(), "a dependency of no task")
+            _must((task_key, other) not in tables.dependencies, "a dependency twice")
+            tables.dependencies.add((task_key, other))
+        for batch in changes.logs:
+            _must(batch.task_key in tables.tasks, "a log of no task")
+            _put(tables.logs, (batch.task_key, batch.attempt, batch.first_line), batch)
+        for record in changes.requests:
+            _fits(record)
+            tables.requests[record.namespace, record.caller, record.request_id] = record
+        for event in changes.events:
+            tables.position += 1
+            event.position = tables.position
+            tables.events.append(_own(event))
+
+    def _insert(self, table, records, also_unique=None):
+        for record in records:
+            for known in table.values():
+                _must(known.public_id != record.public_id, f"{record.public_id} twice")
+                if also_unique is not None:
+                    taken = all(getattr(known, n) == getattr(record, n) for n in also_unique)
+                    _must(not taken, f"{also_unique} of {record.public_id} twice")
+            _put(table, record.key, record)
+
+    def _update(self, table, changed):
+        for key, record in changed.items():
+            if key in table:
+                _fits(record)
+                table[key] = _own(record)
+
+    def _delete(self, key):
+        tables = self._tables
+        tables.tasks.pop(key, None)
+        tables.attempts = {k: v for k, v in tables.attempts.items() if k[0] != key}
+        tables.logs = {k: v for k, v in tables.logs.items() if k[0] != key}
+        tables.dependencies = {pair for pair in tables.dependencies if key not in pair}
+
+    # ---- reading
+
+    def tasks(self, public_ids):
+        wanted = set(public_ids)
+        return self._where("tasks", lambda task: task.public_id in wanted)
+
+    def tasks_by_key(self, keys):
+        return _by_key(self._tables.tasks, keys)
+
+    def tasks_of_run(self, run_key):
+        return self._where("tasks", lambda task: task.run_key == run_key)
+
+    def tasks_leased_to(self, agent_key):
+        return self._where("tasks", lambda task: task.lease_agent == agent_key)
+
+    def tasks_due(self, now, limit):
+        due = self._where("tasks", lambda task: task.due_at is not None and task.due_at <= now)
+        return sorted(due, key=lambda task: task.due_at)[:limit]
+
+    def ready_tasks(self, class_key, limit):
+        ready = self._where(
+            "tasks",
+            lambda task: (
+                task.status is TaskStatus.QUEUED
+                and task.lease_agent is None
+                and task.class_key == class_key
+            ),
+        )
+        return sorted(ready, key=lambda task: (task.sort_key, task.key))[:limit]
+
+    def leases_of(self, agent_keys):
+        held = [task.lease_agent for task in self._tables.tasks.values()]
+        counts = {key: held.count(key) for key in agent_keys}
+        return {key: count for key, count in counts.items() if count}
+
+    def attempts(self, keys):
+        return _by_key(self._tables.attempts, keys)
+
+    def attempts_due(self, now, limit):
+        due = self._where("attempts", lambda a: a.log_due is not None and a.log_due <= now)
+        return sorted(due, key=lambda attempt: attempt.log_due)[:limit]
+
+    def dependents(self, task_key):
+        return sorted(task for task, other in self._tables.dependencies if other == task_key)
+
+    def agent(self, public_id):
+        return self._first("agents", lambda agent: agent.public_id == public_id)
+
+    def agents_by_key(self, keys):
+        return _by_key(self._tables.agents, keys)
+
+    def runs_by_key(self, keys):
+        return _by_key(self._tables.runs, keys)
+
+    def run(self, public_id):
+        return self._first("runs", lambda run: run.public_id == public_id)
+
+    def active_runs(self, pipeline_key):
+        active = (RunStatus.PENDING, RunStatus.RUNNING)
+        return self._where(
+            "runs", lambda run: run.pipeline_key == pipeline_key and run.status in active
+        )
+
+    def pipeline(self, public_id):
+        return self._first("pipelines", lambda pipeline: pipeline.public_id == public_id)
+
+    def pipeline_named(self, namespace, name):
+        return self._first("pipelines", lambda p: (p.namespace, p.name) == (namespace, name))
+
+    def request(self, namespace, caller, request_id):
+        record = self._tables.requests.get((namespace, caller, request_id))
+        return record and replace(record)
+
+    def class_known(self, class_key):
+        return class_key in self._tables.classes
+
+    def _where(self, name, condition):
+        table = getattr(self._tables, name)
+        return [_own(table[key]) for key in sorted(table) if condition(table[key])]
+
+    def _first(self, name, condition):
+        return next(iter(self._where(name, condition)), None)
+
+
+def _by_key(table, keys):
+    return [_own(table[key]) for key in sorted(set(keys)) if key in table]
+
+
+def _put(table, key, record):
+    _must(key not in table, f"key {key} twice")
+    _fits(record)
+    table[key] = _own(record)
+
+
+def _own(record):
+    """Return a copy that shares nothing one could edit."""
+    mine = copy(record)
+    for each in record.__slots__:
+        value = getattr(mine, each)
+        if isinstance(value, dict | list):
+            object.__setattr__(mine, each, copy(value))
+    return mine
+
+
+def _fits(record):
+    for each in record.__slots__:
+        value = getattr(record, each)
+        if isinstance(value, int):
+            _must(-LARGEST - 1 <= value <= LARGEST, f"{each} has more than 64 bits")
+
+
+def _must(condition, problem):
+    if not condition:
+        raise PoisonError(problem)
