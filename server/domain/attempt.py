@@ -66,7 +66,7 @@ class Attempt:
     log_bytes: int = 0
     log_crc: int = 0
     log_at: Moment | None = None
-    """When the last batch came."""
+    """When the last batch came, or the end was told: by the server's clock, never the agent's."""
     log_state: LogState = LogState.OPEN
     sum_lines: int | None = None
     """What the agent says the whole log amounts to, once it has said so."""
@@ -85,7 +85,7 @@ def log_state(attempt: Attempt, now: Moment, policy: Policy) -> LogState:
             return LogState.COMPLETE
     elif attempt.reported and now >= _settled_at(attempt, policy):
         return LogState.COMPLETE
-    given_up = (attempt.ended_at or 0) + policy.log_incomplete_after
+    given_up = (attempt.log_at or 0) + policy.log_incomplete_after
     return LogState.INCOMPLETE if now >= given_up else LogState.OPEN
 
 
@@ -93,7 +93,7 @@ def next_log_due(attempt: Attempt, policy: Policy) -> Moment | None:
     """Return when the log's state changes by itself, or None."""
     if attempt.log_state is not LogState.OPEN or not attempt.status.ended:
         return None
-    given_up = (attempt.ended_at or 0) + policy.log_incomplete_after
+    given_up = (attempt.log_at or 0) + policy.log_incomplete_after
     if attempt.sum_lines is None and attempt.reported:
         return min(given_up, _settled_at(attempt, policy))
     return given_up
@@ -115,4 +115,4 @@ def _agrees(attempt: Attempt) -> bool:
 
 
 def _settled_at(attempt: Attempt, policy: Policy) -> Moment:
-    return max(attempt.ended_at or 0, attempt.log_at or 0) + policy.log_settle
+    return (attempt.log_at or 0) + policy.log_settle

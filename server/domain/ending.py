@@ -70,6 +70,8 @@ def end_attempt(ledger: Ledger, task: Task, outcome: Outcome) -> None:
 def _close(ledger: Ledger, attempt: Attempt, outcome: Outcome) -> None:
     attempt.status = outcome.status
     attempt.ended_at = outcome.ended_at or ledger.now
+    # An end may be told long after it was: its last lines are awaited from here on.
+    attempt.log_at = ledger.now
     attempt.exit_code = outcome.exit_code
     attempt.cause = outcome.cause
     attempt.reported = outcome.reported
