@@ -157,6 +157,10 @@ class PostgresDatabase:
                 },
             },
         )
+        # The same pool; a read of several statements sees one state, as it does on SQLite.
+        self._readers = self._engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
         self.hints: Hints = PostgresHints(url)
 
     async def open(self) -> None:
@@ -207,7 +211,7 @@ class PostgresDatabase:
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection for reads, in one transaction."""
         with translated():
-            async with self._engine.begin() as connection:
+            async with self._readers.begin() as connection:
                 yield connection
 
 
