@@ -35,6 +35,11 @@ class OutputWriter:
         self.segment = 0
         self.offset = 0
         self._file: int | None = None
+        self._last_words = False
+
+    def take_last_words(self) -> None:
+        """Stops minding the bound: the task has ended, only what its pipes hold is left to come."""
+        self._last_words = True
 
     def append(self, stream: int, data: bytes) -> None:
         """Writes one record; returns when it is whole in the file."""
@@ -77,7 +82,8 @@ class OutputWriter:
         # The newest segment does not count: the session lets go of one only when there is a next.
         full = self._folder.segments()[:-1]
         held = sum(_size(self._folder, number) for number in full)
-        return held < self._limit and shutil.disk_usage(self._folder.path).free >= self._spare
+        bounded = held < self._limit or self._last_words
+        return bounded and shutil.disk_usage(self._folder.path).free >= self._spare
 
 
 class Pump(threading.Thread):
@@ -102,6 +108,7 @@ class Pump(threading.Thread):
 
         A process that cannot be found may hold a pipe open for ever, and must not hang the end.
         """
+        self._writer.take_last_words()
         self.join(patience)
         self._closing.set()
         self.join()
