@@ -10,11 +10,13 @@ from typing import Any, NoReturn, TypeAlias
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 from uuid_utils import uuid7
 
 from server import metrics
 from server.auth import DEFAULT_NAMESPACE, Caller, check_namespace, set_caller
+from server.domain.errors import Invalid, Violation
 from server.rpc.errors import INTERNAL, answer_to, to_status
 
 REQUEST_ID = "x-request-id"
@@ -109,7 +111,7 @@ class Call:
         if isinstance(error, grpc.aio.AbortError):  # the handler has answered by itself
             self.code = _CODE_NAMES.get(_number(self.context.code()), "UNKNOWN")
             raise error
-        error = _only_cause(error)
+        error = _told(_only_cause(error))
         answer = answer_to(error)
         self.code = answer.code.name
         if answer is INTERNAL:
@@ -140,7 +142,22 @@ def _surround(handler: Handler, method: str) -> Handler:
         surrounded = _around_coroutine(behaviour, method, is_stream=is_stream)
     else:
         raise TypeError(f"{method} is not asynchronous")
-    return build(surrounded, handler.request_deserializer, handler.response_serializer)
+    deserialize = handler.request_deserializer
+    if not handler.request_streaming and deserialize is not None:
+        deserialize = _or_its_error(deserialize)
+    return build(surrounded, deserialize, handler.response_serializer)
+
+
+def _or_its_error(deserialize: "Callable[[bytes], Any]") -> "Callable[[bytes], Any]":
+    """Return a deserializer that returns the error: raised, it would not pass through here."""
+
+    def try_it(sent: bytes) -> object:
+        try:
+            return deserialize(sent)
+        except DecodeError as error:
+            return error
+
+    return try_it
 
 
 def _around_coroutine(behaviour: Behaviour, method: str, *, is_stream: bool) -> Behaviour:
@@ -148,6 +165,8 @@ def _around_coroutine(behaviour: Behaviour, method: str, *, is_stream: bool) -> 
         call = Call(method, context, is_stream=is_stream)
         try:
             await call.identify()
+            if isinstance(request, DecodeError):
+                raise request
             return await behaviour(request, context)
         except Exception as error:
             await call.refuse(error)
@@ -165,6 +184,8 @@ def _around_generator(behaviour: Behaviour, method: str) -> Behaviour:
         call = Call(method, context, is_stream=True)
         try:
             await call.identify()
+            if isinstance(request, DecodeError):
+                raise request
             async with aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
                     yield response
@@ -183,6 +204,13 @@ def _only_cause(error: Exception) -> Exception:
     """Return what a TaskGroup wrapped, where only one thing went wrong."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
+    return error
+
+
+def _told(error: Exception) -> Exception:
+    """Return an error as its caller should see it: bytes that are no message are bad input."""
+    if isinstance(error, DecodeError):
+        return Invalid([Violation("request", "is not a message of this method's type")])
     return error
 
 
