@@ -10,6 +10,7 @@ import pytest
 
 from agent import supervisor
 from agent.supervisor.frames import SOCKET_NAME
+from generated.task.v1 import task_pb2
 from tests.unit.agent.kit import until
 
 CODE = Path(supervisor.__file__).parents[2]
@@ -55,3 +56,21 @@ async def test_a_task_waits_for_room_and_its_log_is_whole(
     agent.process.terminate()
     assert await agent.exit_code() == 0
     await until(lambda: small_supervisor.poll() is not None)
+
+
+async def test_a_cancel_ends_a_task_that_waits_for_room(
+    plane, small_supervisor, start_agent, data_dir
+):
+    await until((data_dir / SOCKET_NAME).exists)
+    agent = start_agent()
+    await agent.ready()
+    plane.log_errors = [grpc.StatusCode.UNAVAILABLE.value[0]] * 10_000
+    lease = plane.assign("exec yes")
+    await until(lambda: spooled_bytes(data_dir) >= SPOOL_BYTES)
+    plane.cancel(lease)
+    await until(lambda: lease.ends, seconds=20)
+    assert lease.ends[0].status == task_pb2.TASK_STATUS_CANCELLED
+    plane.log_errors.clear()
+    await until(lambda: lease.whole, seconds=40)
+    agent.process.terminate()
+    assert await agent.exit_code() == 0
