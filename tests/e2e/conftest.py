@@ -67,7 +67,7 @@ def _complaints(kit: Kit) -> list[str]:
         line
         for name, text in kit.stderr()
         if name.startswith("server")
-        for line in text.splitlines()
+        for line in text.split("\n")
         if _is_complaint(line)
     ]
 
