@@ -212,6 +212,7 @@ class App:
 
     def _listen(self) -> Address:
         wanted = self._settings.grpc_listen
+        bind(wanted).close()  # where it cannot, gRPC would say so in C++ and with a RuntimeError
         port = self._grpc.add_insecure_port(str(wanted))
         return Address(wanted.host, port)
 
