@@ -89,6 +89,16 @@ class EventFeed:
                         follower.news.clear()
                         await follower.news.wait()
 
+    async def replay(
+        self, after: int, through: int, wants: Callable[[Event], bool]
+    ) -> AsyncIterator[Event]:
+        """Yield wanted events after one position and up to another, which is stored already."""
+        async for event in self._stored(after):
+            if event.position > through:
+                return
+            if wants(event):
+                yield event
+
     @contextmanager
     def _following(self, wants: Callable[[Event], bool]) -> Iterator[Follower]:
         follower = Follower(wants)

@@ -132,13 +132,16 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
                 yield _standing(task, position)
         start = position if after is None else after
         endless = bool(request.pipeline_id)
-        if not endless and not open_tasks and start >= position:
+        wants = _StatusFilter(wanted)
+        if not endless and not open_tasks:
+            async for event in self._feed.replay(start, position, wants):
+                yield _change(event)
             return
-        async for event in self._feed.follow(start, _StatusFilter(wanted)):
+        async for event in self._feed.follow(start, wants):
             yield _change(event)
             if TaskStatus(event.data["status"]).ended:
                 open_tasks.discard(event.resource_id)
-            if not endless and not open_tasks and event.position >= position:
+            if not endless and not open_tasks:
                 return
 
     async def _check_exist(self, wanted: TaskFilter) -> None:
