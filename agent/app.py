@@ -12,7 +12,9 @@ from agent.board import Board
 from agent.config import Settings
 from agent.data_dir import DataDir, InUseError
 from agent.drain import Drain
+from agent.heartbeat import Heartbeat
 from agent.outbox import Outbox
+from agent.room import Room
 from agent.session import RefusedError, Session, SupersededError
 from agent.spool import Spool
 from agent.supervisor_link import SupervisorLink
@@ -54,10 +56,20 @@ class _App:
         async with asyncio.TaskGroup() as group:
             outbox = Outbox()
             spool = Spool(self._settings.data_dir)
-            board = Board(spool, self._settings.slots, outbox, link.tell, group)
+            room = Room(spool, group)
+            board = Board(spool, self._settings.slots, outbox, link.tell, room, group)
+            heartbeat = Heartbeat()
+
+            def tell_of_room() -> None:
+                board.look()
+                heartbeat.hurry()
+
+            room.changed = tell_of_room
             link.found, link.says = board.supervisor_found, board.supervisor_says
-            session = Session(self._settings, self._agent_id, board, outbox, self._announce)
-            drain = Drain(board, session, self._settings.drain_limit)
+            session = Session(
+                self._settings, self._agent_id, board, outbox, heartbeat, self._announce
+            )
+            drain = Drain(board, session, heartbeat, self._settings.drain_limit)
             self._handle_signals(drain, session, group)
             linking = group.create_task(link.run())
             stopping = group.create_task(drain.requested.wait())
@@ -74,6 +86,7 @@ class _App:
             await asyncio.gather(serving, return_exceptions=True)
             await session.close()
             linking.cancel()
+            room.close()
         return code
 
     async def _serve(self, session: Session, board: Board) -> int:

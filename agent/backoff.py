@@ -12,8 +12,8 @@ _FIRST = 0.1
 class Backoff:
     """Exponential waits with full jitter, so that agents do not come back all at once."""
 
-    def __init__(self) -> None:
-        self._wait = tenacity.wait_random_exponential(multiplier=_FIRST, max=_LONGEST)
+    def __init__(self, first: float = _FIRST, longest: float = _LONGEST) -> None:
+        self._wait = tenacity.wait_random_exponential(multiplier=first, max=longest)
         self.reset()
 
     def reset(self) -> None:

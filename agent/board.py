@@ -1,22 +1,20 @@
-"""Every attempt the agent holds: what is assigned, runs, and waits for the server's word."""
+"""What becomes of every attempt the agent holds: which starts, ends, is told, is handed back."""
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 import structlog
 
 from agent.executor import Identity, Phase, TaskRun
+from agent.holdings import Holdings, show
 from agent.log_reader import summarize
 from agent.outbox import Outbox
-from agent.spool import Spool
+from agent.room import Room
+from agent.spool import NO_ROOM, Spool
 from agent.supervisor.frames import Message
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
-
-_REMEMBERED = 4096
-"""Finished leases that are remembered, so that a late repeat does not run twice."""
 
 _SUM_INLINE_BYTES = 256 * 1024
 _ARM_SECONDS = 0.02
@@ -26,11 +24,12 @@ _log = structlog.get_logger("agent.board")
 
 
 class Board:
-    """The session's table of attempts.
+    """Decides about attempts: between the control plane's word and the supervisor's.
 
     Attributes:
         quiet: Set while nothing runs and nothing waits for a slot.
         empty: Set while nothing is held at all.
+        vacant: Set while there are slots that nothing is meant for.
     """
 
     def __init__(
@@ -39,51 +38,58 @@ class Board:
         slots: int,
         outbox: Outbox,
         tell: Callable[[Message], None],
+        room: Room,
         group: asyncio.TaskGroup,
     ) -> None:
         self.slots = slots
-        self.draining = False
-        self.lease_seconds = 30.0
         self.seen_through = 0
-        self.quiet = asyncio.Event()
-        self.empty = asyncio.Event()
+        self.vacant = asyncio.Event()
+        self._lease_seconds = 30.0
+        self._draining = False
         self._spool = spool
         self._outbox = outbox
         self._tell = tell
+        self._room = room
         self._group = group
-        self._runs: dict[str, TaskRun] = {}
-        self._waiting: dict[str, TaskRun] = {}
-        self._ordered: dict[str, TaskRun] = {}
-        self._finished: OrderedDict[str, None] = OrderedDict()
+        self._holdings = Holdings()
+        self.quiet, self.empty = self._holdings.quiet, self._holdings.empty
         self._renewed_at = 0.0
         self._arming: set[str] = set()
-        self._look()
+        self.look()
 
     @property
     def running(self) -> int:
         """How many attempts have a process, or are about to."""
-        return len(self._ordered)
+        return len(self._holdings.ordered)
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether new tasks are welcome."""
+        return not self._draining and self._room.enough
+
+    @property
+    def vacancies(self) -> int:
+        """How many more tasks could run now."""
+        meant = self.running + len(self._holdings.waiting)
+        return max(self.slots - meant, 0) if self.takes_work else 0
+
+    def look(self) -> None:
+        """Brings `vacant` up to date."""
+        show(self.vacant, self.vacancies > 0)
 
     def held(self) -> agent_pb2.Held:
         """Returns everything the agent holds."""
-        leases = [
-            agent_pb2.HeldLease(task_id=run.identity.task, lease_id=run.identity.lease)
-            for run in self._runs.values()
-            if run.held
-        ]
-        return agent_pb2.Held(leases=leases, seen_through=self.seen_through)
+        return agent_pb2.Held(leases=self._holdings.leases(), seen_through=self.seen_through)
 
     def assign(self, frame_number: int, tasks: Iterable[agent_pb2.Task]) -> None:
         """Takes the tasks of an assignment; one that is known already is not taken twice."""
         self.seen_through = max(self.seen_through, frame_number)
         for task in tasks:
-            if task.lease_id in self._runs or task.lease_id in self._finished:
+            if task.lease_id in self._holdings or self._holdings.finished(task.lease_id):
                 continue
-            folder = self._spool.folder(task.lease_id)
-            run = TaskRun(Identity.of_task(task), folder, task)
-            self._runs[task.lease_id] = run
-            self._file(run)
-            if self.draining:
+            run = TaskRun(Identity.of_task(task), self._spool.folder(task.lease_id), task)
+            self._holdings.add(run)
+            if not self.takes_work:
                 self._return(run)
             elif task.executor == "noop":
                 self._end_without_process(run, _end("exited", "", "task"))
@@ -103,11 +109,11 @@ class Board:
 
     def cancel(self, task_id: str, lease_id: str, reason: str, grace: int) -> None:
         """Ends an attempt, to be reported CANCELLED."""
-        found = self._runs.get(lease_id)
+        found = self._holdings.get(lease_id)
         if lease_id:
             runs = [found] if found is not None else []
         else:
-            runs = [run for run in self._runs.values() if run.identity.task == task_id]
+            runs = [run for run in self._holdings if run.identity.task == task_id]
         for run in runs:
             if run.phase is Phase.WAITING:
                 self._end_without_process(run, _end("cancelled", reason, "task"))
@@ -118,12 +124,12 @@ class Board:
     def acknowledge(self, acks: stream_pb2.Acks) -> None:
         """Takes the answers to a frame of reports."""
         for status in acks.statuses:
-            if run := self._runs.get(status.lease_id):
+            if run := self._holdings.get(status.lease_id):
                 self._retry_later(run, run.acknowledge(status), run.resend)
                 self.judge([status.verdict])
                 self._settle(run)
         for log in acks.logs:
-            if run := self._runs.get(log.lease_id):
+            if run := self._holdings.get(log.lease_id):
                 self.judge([log.verdict])
                 self._retry_later(run, run.shipper.acknowledge(log), run.shipper.resume)
                 self._settle(run)
@@ -132,7 +138,7 @@ class Board:
     def reconnect(self) -> None:
         """Prepares everything for a new stream."""
         self._outbox.forget_hand_backs()
-        for run in self._runs.values():
+        for run in self._holdings:
             run.reconnect()
             self._outbox.mark(run)
 
@@ -140,18 +146,22 @@ class Board:
         """Notes that the leases held at a moment (monotonic) were renewed by the server."""
         self._renewed_at = max(self._renewed_at, sent_at)
         moments = {
-            lease: run.stop_by(self._renewed_at, self.lease_seconds)
-            for lease, run in self._ordered.items()
+            lease: run.stop_by(self._renewed_at, self._lease_seconds)
+            for lease, run in self._holdings.ordered.items()
             if run.identity.stop_with_lease
         }
         if moments:
             self._tell({"kind": "renew", "stop_by": moments})
 
+    def set_lease_seconds(self, seconds: int) -> None:
+        """Takes how long a lease lasts without renewal; 0 leaves it."""
+        if seconds > 0:
+            self._lease_seconds = float(seconds)
+
     def drain(self) -> None:
         """Takes no new work and hands back what has not started."""
-        self.draining = True
-        for run in list(self._waiting.values()):
-            self._return(run)
+        self._draining = True
+        self._return_waiting()
 
     def resize(self, slots: int) -> None:
         """Takes the server's number of slots; 0 leaves it."""
@@ -161,29 +171,29 @@ class Board:
 
     def stop_all(self, cause: str, message: str, grace: float | None = None) -> None:
         """Stops everything that runs, with its own grace or a shorter one."""
-        for run in self._ordered.values():
+        for run in self._holdings.ordered.values():
             self._tell(run.stop(cause, message, grace))
 
     def supervisor_found(self, states: list[Message]) -> None:
         """Compares what a supervisor knows with what the session knows, and settles both."""
         known = {state["lease"]: state for state in states}
         for lease, state in known.items():
-            if lease in self._finished:
+            if self._holdings.finished(lease):
                 self._tell({"kind": "forget", "lease": lease})
                 continue
-            if lease not in self._runs:
-                identity = Identity.of_state(state)
-                self._runs[lease] = TaskRun(identity, self._spool.folder(lease), None)
-                self._file(self._runs[lease])
-            self._take_state(self._runs[lease], state)
-        for run in list(self._ordered.values()):
+            run = self._holdings.get(lease)
+            if run is None:
+                run = TaskRun(Identity.of_state(state), self._spool.folder(lease), None)
+                self._holdings.add(run)
+            self._take_state(run, state)
+        for run in list(self._holdings.ordered.values()):
             if run.identity.lease not in known and not run.ending:
                 self._order(run)
         self._start_waiting()
 
     def supervisor_says(self, event: Message) -> None:
         """Takes an event of the supervisor."""
-        run = self._runs.get(event["lease"])
+        run = self._holdings.get(event["lease"])
         if run is None:
             return
         if event["kind"] == "output":
@@ -196,14 +206,31 @@ class Board:
 
     def _take_state(self, run: TaskRun, state: Message) -> None:
         if state["end"] is not None:
-            self._end(run, state["end"])
+            if state["end"]["cause"] == NO_ROOM:
+                self._not_started(run, state["end"]["message"])
+            else:
+                self._end(run, state["end"])
             return
         if state["running"]:
+            self._room.prove()
             run.started(state["started_at"])
             self._outbox.mark(run)
             self._arm_soon(run)
         if run.stop_message is not None:
             self._tell(run.stop_message)
+
+    def _not_started(self, run: TaskRun, reason: str) -> None:
+        """Gives back a task for which the disk had no room: elsewhere it may run at once."""
+        if run.ending:
+            return
+        self._room.lack(reason)
+        if run.superseded:
+            self._forget(run)
+        elif (stop := run.stop_message) is not None and stop["cause"] == "cancelled":
+            self._end_without_process(run, _end("cancelled", stop["message"], "task"))
+        else:
+            self._return(run)
+        self._return_waiting()
 
     def _end(self, run: TaskRun, end: Message) -> None:
         if run.ending:
@@ -232,34 +259,36 @@ class Board:
 
     def _ended(self, run: TaskRun, end: Message) -> None:
         run.ended(end)
-        self._file(run)
+        self._holdings.sort(run)
         _log.debug("task ended", task=run.identity.task, cause=end["cause"], code=end["exit_code"])
         self._outbox.mark(run)
         self._settle(run)
         self._start_waiting()
 
     def _supersede(self, lease_id: str) -> None:
-        run = self._runs.get(lease_id)
+        run = self._holdings.get(lease_id)
         if run is None:
             return
         run.supersede()
         if run.phase is Phase.ORDERED:
             self._tell(run.stop("superseded", "the lease is not current any more"))
         elif run.phase is Phase.WAITING:
-            self._drop(run)
+            self._forget(run)
         self._settle(run)
+        self.look()
 
     def _start_waiting(self) -> None:
         free = max(self.slots - self.running, 0)
-        for run in list(self._waiting.values())[:free]:
+        for run in list(self._holdings.waiting.values())[:free]:
             self._order(run)
+        self.look()
 
     def _order(self, run: TaskRun) -> None:
         stop_by = None
         if run.identity.stop_with_lease:
-            stop_by = run.stop_by(self._renewed_at, self.lease_seconds)
+            stop_by = run.stop_by(self._renewed_at, self._lease_seconds)
         order = run.order(stop_by)
-        self._file(run)
+        self._holdings.sort(run)
         if order is None:  # its folder was deleted by other hands
             self._end_without_process(run, _end("lost", "the task's folder is gone", ""))
         else:
@@ -267,44 +296,24 @@ class Board:
             if run.stop_message is not None:
                 self._tell(run.stop_message)
 
+    def _return_waiting(self) -> None:
+        for run in list(self._holdings.waiting.values()):
+            self._return(run)
+        self.look()
+
     def _return(self, run: TaskRun) -> None:
         self._outbox.hand_back(run)
-        self._drop(run)
+        self._forget(run)
 
     def _settle(self, run: TaskRun) -> None:
-        if run.settled and run.identity.lease in self._runs:
-            self._drop(run)
-            self._finished[run.identity.lease] = None
-            if len(self._finished) > _REMEMBERED:
-                self._finished.popitem(last=False)
-            if run.spooled:
-                self._tell({"kind": "forget", "lease": run.identity.lease})
+        if run.settled and run.identity.lease in self._holdings:
+            self._holdings.finish(run)
+            self._forget(run)
 
-    def _drop(self, run: TaskRun) -> None:
-        self._runs.pop(run.identity.lease, None)
-        self._file(run)
-
-    def _file(self, run: TaskRun) -> None:
-        """Puts a run where its phase belongs."""
-        lease = run.identity.lease
-        here = lease in self._runs
-        for phase, runs in ((Phase.WAITING, self._waiting), (Phase.ORDERED, self._ordered)):
-            if here and run.phase is phase:
-                runs[lease] = run
-            else:
-                runs.pop(lease, None)
-        self._look()
-
-    def _look(self) -> None:
-        """Brings the two events up to date."""
-        for event, holds in (
-            (self.quiet, not self._waiting and not self._ordered),
-            (self.empty, not self._runs),
-        ):
-            if holds:
-                event.set()
-            else:
-                event.clear()
+    def _forget(self, run: TaskRun) -> None:
+        self._holdings.drop(run)
+        if run.spooled:
+            self._tell({"kind": "forget", "lease": run.identity.lease})
 
     def _retry_later(self, run: TaskRun, delay: float | None, again: Callable[[], None]) -> None:
         self._outbox.mark(run)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import uuid_utils
 
+from agent.spool import write_pid
+
 _LOCK = "session.lock"
 _ID = "agent_id"
 
@@ -42,8 +44,7 @@ class DataDir:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
             os.close(descriptor)
             raise InUseError(self.path, holder or "unknown") from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        write_pid(descriptor)
         self._lock = descriptor
 
     def release(self) -> None:

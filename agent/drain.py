@@ -6,6 +6,7 @@ from datetime import timedelta
 import structlog
 
 from agent.board import Board
+from agent.heartbeat import Heartbeat
 from agent.session import Session
 
 _STOPPED = "the agent was stopped"
@@ -23,11 +24,14 @@ _log = structlog.get_logger("agent.drain")
 class Drain:
     """What SIGTERM starts, and a second one hurries."""
 
-    def __init__(self, board: Board, session: Session, limit: timedelta) -> None:
+    def __init__(
+        self, board: Board, session: Session, heartbeat: Heartbeat, limit: timedelta
+    ) -> None:
         self.requested = asyncio.Event()
         self._hurried = asyncio.Event()
         self._board = board
         self._session = session
+        self._heartbeat = heartbeat
         self._limit = limit
 
     def request(self) -> None:
@@ -41,7 +45,7 @@ class Drain:
         """Drains and returns the exit code."""
         _log.info("draining", running=self._board.running)
         self._board.drain()
-        self._session.beat_now()
+        self._heartbeat.hurry()
         if not await _within(self._limit.total_seconds(), self._board.quiet):
             self._board.stop_all("stopped", _STOPPED)
             await _within(_STOP_SECONDS, self._board.quiet)

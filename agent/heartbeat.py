@@ -1,8 +1,10 @@
-"""When to beat, and which answered beat renewed the leases."""
+"""When to beat, what a beat says, and which answered beat renewed the leases."""
 
+import asyncio
 import random
 import time
 
+from agent.board import Board
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 
@@ -17,6 +19,7 @@ class Heartbeat:
     def __init__(self) -> None:
         self.interval = 10.0
         self._sent: dict[str, float] = {}
+        self._hurried = asyncio.Event()
 
     @property
     def silence(self) -> float:
@@ -28,9 +31,19 @@ class Heartbeat:
         if seconds > 0:
             self.interval = float(seconds)
 
-    def pause(self) -> float:
-        """Returns the seconds until the next beat, so that agents do not beat in step."""
-        return self.interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+    async def due(self) -> None:
+        """Waits until it is time for a beat, at a jittered pace: agents must not beat in step."""
+        pause = self.interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+        try:
+            async with asyncio.timeout(pause):
+                await self._hurried.wait()
+        except TimeoutError:
+            pass
+        self._hurried.clear()
+
+    def hurry(self) -> None:
+        """Makes the next beat due at once."""
+        self._hurried.set()
 
     def sent(self, request_id: str) -> None:
         """Notes that a renewal leaves now."""
@@ -49,20 +62,18 @@ class Heartbeat:
         self._sent.clear()
 
 
-def beat(
-    held: agent_pb2.Held, running: int, slots: int, draining: bool
-) -> stream_pb2.HeartbeatData:
+def beat(board: Board) -> stream_pb2.HeartbeatData:
     """Returns a heartbeat that tells everything the agent holds."""
     status = agent_pb2.AGENT_STATUS_ONLINE
-    if running == 0:
+    if board.running == 0:
         status = agent_pb2.AGENT_STATUS_IDLE
-    elif running >= slots:
+    elif board.running >= board.slots:
         status = agent_pb2.AGENT_STATUS_BUSY
     return stream_pb2.HeartbeatData(
         timestamp=time.time_ns() // 1_000_000,
         status=status,
-        running_jobs_count=running,
-        max_concurrent_jobs=slots,
-        held=held,
-        draining=draining,
+        running_jobs_count=board.running,
+        max_concurrent_jobs=board.slots,
+        held=board.held(),
+        draining=not board.takes_work,
     )

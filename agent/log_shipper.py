@@ -1,5 +1,6 @@
 """Uploads one attempt's log: which lines to send next, and what the server's answers mean."""
 
+import contextlib
 from collections import deque
 from dataclasses import dataclass
 
@@ -92,6 +93,7 @@ class LogShipper:
             size += len(line.data) + len(chunk.raw)
             data.logs.append(chunk)
         if not data.logs:
+            self._let_go()
             return None
         first, last = data.logs[0].line_number, data.logs[-1].line_number
         self._in_flight.append(_Batch(first, last, place))
@@ -178,6 +180,15 @@ class LogShipper:
         self._base = places[0] if places else self.reader.next_place
         self._free()
 
+    def _let_go(self) -> None:
+        """Moves on to where the reader is, once all before it is acknowledged.
+
+        No answer does that when a segment was closed after its last line: on a full disk.
+        """
+        if not self._in_flight and self.reader.place.lines <= self.acked:
+            self._base = self.reader.next_place
+            self._free()
+
     def _free(self) -> None:
         """Deletes the segments that are done with, once the place to go on from is saved."""
         # While the end is being summed up, a reader of its own still needs what lies ahead.
@@ -191,6 +202,8 @@ class LogShipper:
         for number in self._folder.segments():
             if number < self._saved.segment:
                 self._folder.segment(number).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._folder.reserve(POSITION)
 
     def _rewind(self, acked: int) -> None:
         """Goes back to the line after `acked`; batches in flight do not count any more."""

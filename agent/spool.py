@@ -4,11 +4,15 @@ Standard library only, because the supervisor reads and writes here too. Nothing
 spool survives kill -9 of both processes, not a loss of power.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
+import shutil
 import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,20 @@ STREAMS = {1: "stdout", 2: "stderr"}
 
 TASK, EXIT, POSITION = "task.json", "exit.json", "position.json"
 """Names of the files beside the segments."""
+
+NO_ROOM = "no_room"
+"""Cause of an end that is none: the disk had no room to start the task."""
+
+SPARE_BYTES = 64 * 1024 * 1024
+"""Free disk that is left alone."""
+
+_SPARE_SHARE = 20
+"""On a small disk, the spare is this part of it instead."""
+
+_RESERVED = {TASK: 4096, EXIT: 16384, POSITION: 4096}
+"""Files that must find room also when the disk has become full, and the room they take."""
+
+_TRIAL_BYTES = 64 * 1024
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _SEGMENT_NAME = re.compile(r"out-(\d{8})\.seg")
@@ -54,9 +72,37 @@ class AttemptFolder:
 
     def write(self, name: str, value: dict[str, Any]) -> None:
         """Replaces the named JSON file in one step, so that a reader never sees half of it."""
-        temporary = self.path / f"{name}.tmp"
-        temporary.write_bytes(json.dumps(value).encode())
+        data = json.dumps(value).encode()
+        temporary = self._temporary(name)
+        # Not truncated first: what `reserve` took must not be given away.
+        with _opened(temporary) as file:
+            _write_all(file, data)
+            os.ftruncate(file, len(data))
         temporary.replace(self.path / name)
+
+    def reserve(self, *names: str) -> None:
+        """Takes the disk that the next `write` of each file needs.
+
+        Raises:
+            OSError: There is no room.
+        """
+        for name in names:
+            with _opened(self._temporary(name)) as file:
+                os.posix_fallocate(file, 0, _RESERVED[name])
+
+    def _temporary(self, name: str) -> Path:
+        return self.path / f"{name}.tmp"
+
+    def remove(self) -> None:
+        """Deletes the folder, also where the task took permissions away."""
+
+        def allow_and_retry(function: Callable[[str], object], path: str, _: object) -> None:
+            with contextlib.suppress(OSError):
+                os.chmod(os.path.dirname(path), 0o700)  # noqa: PTH101, PTH120 - rmtree hands strings
+                os.chmod(path, 0o700)  # noqa: PTH101 - rmtree hands strings
+                function(path)
+
+        shutil.rmtree(self.path, onerror=allow_and_retry)
 
     def segment(self, number: int) -> Path:
         """Returns the path of a segment."""
@@ -97,6 +143,56 @@ class Spool:
         """Returns every attempt's folder, in order of name."""
         found = (entry for entry in self.path.iterdir() if not entry.name.startswith("."))
         return [AttemptFolder(entry) for entry in sorted(found) if entry.is_dir()]
+
+    def trash(self) -> list[AttemptFolder]:
+        """Returns folders whose removal had begun."""
+        return [AttemptFolder(path) for path in self.path.glob(".trash-*")]
+
+    def takes_more(self) -> bool:
+        """Tells whether another task finds room here; also a quota may say no."""
+        trial = self.path / ".trial"
+        try:
+            with _opened(trial) as file:
+                os.posix_fallocate(file, 0, _TRIAL_BYTES)
+        except OSError:
+            return False
+        finally:
+            trial.unlink(missing_ok=True)
+        return has_room(self.path)
+
+
+def has_room(path: Path, spare: int = SPARE_BYTES) -> bool:
+    """Tells whether a disk has more free bytes than are to be left alone."""
+    disk = os.statvfs(path)
+    share = disk.f_blocks * disk.f_frsize // _SPARE_SHARE
+    return disk.f_bavail * disk.f_frsize >= min(spare, share)
+
+
+def is_full(error: OSError) -> bool:
+    """Tells whether an error means that the disk, or a share of it, is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_pid(lock: int) -> None:
+    """Says in a lock file who holds it, as far as the disk allows: the lock holds without it."""
+    with contextlib.suppress(OSError):
+        # Always as long, and never truncated: so it finds room on a full disk too.
+        os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    written = 0
+    while written < len(data):
+        written += os.pwrite(file, data[written:], written)
 
 
 def folder_name(lease_id: str) -> str:

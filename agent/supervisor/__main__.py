@@ -7,8 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from agent.supervisor.attempt import Limits
+from agent.spool import write_pid
 from agent.supervisor.frames import LOCK_NAME
+from agent.supervisor.limits import Limits
 from agent.supervisor.reaper import adopt_orphans
 from agent.supervisor.service import Service, handle_signals
 
@@ -49,8 +50,7 @@ def _lock(data_dir: Path) -> bool:
                 return False
             time.sleep(0.02)
             continue
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        write_pid(descriptor)
         return True
 
 

@@ -1,17 +1,18 @@
 """Runs one attempt of a task: starts it, watches it, ends all of it, writes down how it ended."""
 
 import contextlib
+import errno
 import os
-import shutil
 import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from agent.spool import EXIT, TASK, AttemptFolder
+from agent.spool import EXIT, NO_ROOM, POSITION, TASK, AttemptFolder, has_room, is_full
 from agent.supervisor import processes
+from agent.supervisor.family import Family
 from agent.supervisor.frames import Message
+from agent.supervisor.limits import Limits
 from agent.supervisor.masking import Mask
 from agent.supervisor.order import LONGEST_LEASE_GRACE, Order, StartError
 from agent.supervisor.output import OutputWriter, Pump
@@ -22,20 +23,6 @@ _PIPE_PATIENCE = 2.0
 
 _WRITE_AGAIN = 0.5
 """Seconds between tries to write how the task ended, when the disk is full."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an attempt may take on the host."""
-
-    spool_bytes: int = 256 * 1024 * 1024
-    """Output the server does not have yet; beyond it the task's pipe is not read."""
-
-    spare_disk: int = 64 * 1024 * 1024
-    """Free bytes below which a task's pipe is not read."""
-
-    segment_bytes: int = 8 * 1024 * 1024
-    """Size of one segment of output."""
 
 
 class Attempt(threading.Thread):
@@ -57,16 +44,31 @@ class Attempt(threading.Thread):
         self.started_at = 0
         self.end: Message | None = None
         self._reaper = reaper
-        self._others = others
+        self._limits = limits
+        self._family = Family(order.mark, folder.path, others)
         self._emit = emit
         self._changed = threading.Condition()
         self._exit_code: int | None = None
         self._stop: Message | None = None
         self._stop_by = order.stop_by
         self._armed = True
-        self._writer = OutputWriter(
-            folder, limits.spool_bytes, limits.spare_disk, limits.segment_bytes
-        )
+        self._writer = OutputWriter(folder, limits, self._output_grew)
+
+    def prepare(self) -> None:
+        """Makes the folder, says in it whose it is, and takes the disk that its end will need.
+
+        Raises:
+            OSError: It cannot be made; nothing of it is left.
+        """
+        try:
+            self.folder.path.mkdir(mode=0o700)
+            self.folder.write(TASK, self.order.identity())
+            self.folder.reserve(TASK, EXIT, POSITION)
+            if not has_room(self.folder.path, self._limits.spare_disk):
+                raise OSError(errno.ENOSPC, "too little disk is left")
+        except OSError:
+            self.folder.remove()
+            raise
 
     def state(self) -> Message:
         """Returns where the attempt stands, as the session is told."""
@@ -105,7 +107,9 @@ class Attempt(threading.Thread):
         try:
             pump = self._spawn()
         except StartError as error:
-            self._finish("not_started", 0, str(error), error.failure)
+            if error.cause == NO_ROOM:
+                self.folder.remove()
+            self._finish(error.cause, 0, str(error), error.failure)
             return
         cause, message = self._watch()
         self._end_processes(cause)
@@ -123,8 +127,9 @@ class Attempt(threading.Thread):
         except ValueError as error:  # a NUL byte or a name no environment can hold
             raise StartError(f"could not start: {error}", "task") from error
         except OSError as error:
-            raise StartError(f"could not start: {error}", "infrastructure") from error
-        self.main_pid = process.pid
+            cause = NO_ROOM if is_full(error) else "not_started"
+            raise StartError(f"could not start: {error}", "infrastructure", cause) from error
+        self.main_pid = self._family.main_pid = process.pid
         self.started_at = time.time_ns() // 1_000_000
         with contextlib.suppress(OSError):  # a full disk; the mark finds the process without it
             self.folder.write(TASK, self._task_file(process.pid))
@@ -134,7 +139,6 @@ class Attempt(threading.Thread):
             {stream: pipe for stream, pipe in pipes.items() if pipe is not None},
             self._writer,
             Mask(self.order.secrets.values()),
-            self._output_grew,
         )
         pump.start()
         return pump
@@ -202,34 +206,8 @@ class Attempt(threading.Thread):
         def kill_at() -> float:
             return float(self._stop["kill_at"]) if self._stop is not None else leftover_at
 
-        if not processes.end_all(self._find, kill_at):
+        if not processes.end_all(self._family.find, kill_at):
             self._emit({"kind": "unkillable", "lease": self.order.lease, "cause": cause})
-
-    def _find(self) -> set[processes.Process]:
-        """Returns the attempt's processes: all are descendants of this one, a subreaper.
-
-        An orphan that hides its origin (new session, empty environment, another directory) counts
-        as this attempt's when no other attempt runs.
-        """
-        living = processes.everything()
-        others = self._others()
-        found: set[processes.Process] = set()
-        for child in [p for p in living.values() if p.parent == os.getpid()]:
-            if child.pid in others:
-                continue
-            tree = processes.subtree([child], living)
-            if child.pid == self.main_pid or not others:
-                found |= tree
-            else:
-                found |= processes.subtree(filter(self._claims, tree), living)
-        return found
-
-    def _claims(self, process: processes.Process) -> bool:
-        return (
-            self.main_pid in (process.session, process.group)
-            or process.bears(self.order.mark)
-            or process.works_in(self.folder.path)
-        )
 
     def _finish(self, cause: str, code: int, message: str, failure: str) -> None:
         end = {
@@ -248,15 +226,3 @@ class Attempt(threading.Thread):
                 time.sleep(_WRITE_AGAIN)
         self.end = end
         self._emit({"kind": "ended", **self.state()})
-
-
-def remove(folder: AttemptFolder) -> None:
-    """Deletes an attempt's folder, also where the task took permissions away."""
-
-    def allow_and_retry(function: Callable[[str], object], path: str, _: object) -> None:
-        with contextlib.suppress(OSError):
-            os.chmod(os.path.dirname(path), 0o700)  # noqa: PTH101, PTH120 - rmtree hands strings
-            os.chmod(path, 0o700)  # noqa: PTH101 - rmtree hands strings
-            function(path)
-
-    shutil.rmtree(folder.path, onerror=allow_and_retry)

@@ -14,11 +14,13 @@ class StartError(Exception):
 
     Attributes:
         failure: Whose fault it was, `task` or `infrastructure`.
+        cause: What the end is called.
     """
 
-    def __init__(self, message: str, failure: str) -> None:
+    def __init__(self, message: str, failure: str, cause: str = "not_started") -> None:
         super().__init__(message)
         self.failure = failure
+        self.cause = cause
 
 
 @dataclass(frozen=True)

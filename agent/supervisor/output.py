@@ -1,16 +1,15 @@
 """Moves what a task prints from its pipes into its spool folder."""
 
 import contextlib
-import errno
 import os
 import selectors
-import shutil
 import threading
 import time
 from collections.abc import Callable
 from typing import IO
 
-from agent.spool import RECORD, SEGMENT_BYTES, AttemptFolder
+from agent.spool import RECORD, SEGMENT_BYTES, AttemptFolder, has_room, is_full
+from agent.supervisor.limits import Limits
 from agent.supervisor.masking import Mask
 
 _READ_BYTES = 64 * 1024
@@ -27,36 +26,25 @@ class OutputWriter:
     Waiting is the back-pressure: the pipe fills and the task slows down, nothing is dropped.
     """
 
-    def __init__(self, folder: AttemptFolder, limit: int, spare: int, segment_bytes: int) -> None:
+    def __init__(self, folder: AttemptFolder, limits: Limits, grew: Callable[[], None]) -> None:
         self._folder = folder
-        self._limit = limit
-        self._spare = spare
-        self._segment_bytes = min(segment_bytes, SEGMENT_BYTES)
+        self._limits = limits
+        self._grew = grew
         self.segment = 0
         self.offset = 0
         self._file: int | None = None
         self._last_words = False
 
     def take_last_words(self) -> None:
-        """Stops minding the bound: the task has ended, only what its pipes hold is left to come."""
+        """Stops minding the bounds: the task has ended, and what its pipes hold is all there is."""
         self._last_words = True
 
     def append(self, stream: int, data: bytes) -> None:
         """Writes one record; returns when it is whole in the file."""
         record = RECORD.pack(time.time_ns() // 1_000_000, stream, len(data)) + data
-        while True:
-            file = self._open()
-            try:
-                written = os.pwrite(file, record, self.offset)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                written = 0
-            if written == len(record):
-                self.offset += written
-                return
-            # A reader takes half a record for the end of the output; it is written again whole.
+        while not self._write(record):
             time.sleep(_LOOK_AGAIN)
+        self._grew()
 
     def close(self) -> None:
         """Closes the segment that is open."""
@@ -64,26 +52,55 @@ class OutputWriter:
             os.close(self._file)
             self._file = None
 
-    def _open(self) -> int:
-        if self._file is not None and self.offset >= self._segment_bytes:
-            self.close()
-            self.segment += 1
-            self.offset = 0
-        while self._file is None:
-            if self._room():
-                with contextlib.suppress(OSError):
-                    path = self._folder.segment(self.segment)
-                    self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-                    break
-            time.sleep(_LOOK_AGAIN)
-        return self._file
+    def _write(self, record: bytes) -> bool:
+        """Writes a record unless there is no room."""
+        if self.offset >= min(self._limits.segment_bytes, SEGMENT_BYTES):
+            self._begin_next()
+        if self._file is None and (self._over_limit() or not self._open()):
+            return False
+        if self._file is not None and self._spared():
+            try:
+                written = os.pwrite(self._file, record, self.offset)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                written = 0
+            if written == len(record):
+                self.offset += written
+                return True
+            # A reader takes half a record for the end of the output; it is written again whole.
+        self._yield_segment()
+        return False
 
-    def _room(self) -> bool:
+    def _yield_segment(self) -> None:
+        """Goes on in another segment: the session can give the disk back for whole ones only."""
+        if self._file is not None and self.offset > 0:
+            os.ftruncate(self._file, self.offset)
+            self._begin_next()
+            if self._open():
+                self._grew()
+
+    def _begin_next(self) -> None:
+        self.close()
+        self.segment += 1
+        self.offset = 0
+
+    def _open(self) -> bool:
+        path = self._folder.segment(self.segment)
+        with contextlib.suppress(OSError):
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return self._file is not None
+
+    def _spared(self) -> bool:
+        return self._last_words or has_room(self._folder.path, self._limits.spare_disk)
+
+    def _over_limit(self) -> bool:
+        if self._last_words:
+            return False
         # The newest segment does not count: the session lets go of one only when there is a next.
         full = self._folder.segments()[:-1]
         held = sum(_size(self._folder, number) for number in full)
-        bounded = held < self._limit or self._last_words
-        return bounded and shutil.disk_usage(self._folder.path).free >= self._spare
+        return held >= self._limits.spool_bytes
 
 
 class Pump(threading.Thread):
@@ -94,13 +111,11 @@ class Pump(threading.Thread):
         pipes: dict[int, IO[bytes]],
         writer: OutputWriter,
         mask: Mask,
-        grew: Callable[[], None],
     ) -> None:
         super().__init__(name="pump", daemon=True)
         self._pipes = pipes
         self._writer = writer
         self._mask = mask
-        self._grew = grew
         self._closing = threading.Event()
 
     def finish(self, patience: float) -> None:
@@ -146,7 +161,6 @@ class Pump(threading.Thread):
     def _spool(self, stream: int, data: bytes) -> None:
         if data:
             self._writer.append(stream, data)
-            self._grew()
 
 
 def _size(folder: AttemptFolder, segment: int) -> int:

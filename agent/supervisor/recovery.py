@@ -1,6 +1,6 @@
 """Cleans up after a supervisor that died: ends what it had started, marks its attempts lost."""
 
-import shutil
+import contextlib
 import time
 from pathlib import Path
 
@@ -13,21 +13,23 @@ LOST = "the agent's supervisor died while the task ran"
 
 def recover(spool: Spool) -> dict[str, Message]:
     """Ends every survivor and returns the state of each attempt in the spool, by lease."""
-    for trash in spool.path.glob(".trash-*"):
-        shutil.rmtree(trash, ignore_errors=True)
+    for trash in spool.trash():
+        trash.remove()
     tasks = {folder.path: task for folder in spool.folders() if (task := _task(folder))}
     lost = [path for path in tasks if AttemptFolder(path).read(EXIT) is None]
     if lost:
         _end_survivors([tasks[path] for path in lost], lost)
     for path in lost:
-        AttemptFolder(path).write(EXIT, _lost_end(tasks[path]))
+        # On a full disk it stays in memory; a successor would come to the same end.
+        with contextlib.suppress(OSError):
+            AttemptFolder(path).write(EXIT, _lost_end(tasks[path]))
     return {task["lease"]: _state(AttemptFolder(path), task) for path, task in tasks.items()}
 
 
 def _task(folder: AttemptFolder) -> Message | None:
     task = folder.read(TASK)
     if task is None:  # died before it wrote what this was to be, so nothing was started
-        shutil.rmtree(folder.path, ignore_errors=True)
+        folder.remove()
     return task
 
 
@@ -75,5 +77,5 @@ def _state(folder: AttemptFolder, task: Message) -> Message:
         **{name: task[name] for name in keep},
         "started_at": task.get("started_at", 0),
         "running": False,
-        "end": folder.read(EXIT),
+        "end": folder.read(EXIT) or _lost_end(task),
     }

@@ -1,7 +1,7 @@
 """Serves the session over the socket: one connection at a time, orders in, events out."""
 
+import contextlib
 import queue
-import shutil
 import signal
 import socket
 import threading
@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from agent.spool import TASK, AttemptFolder, Spool
+from agent.spool import NO_ROOM, AttemptFolder, Spool, is_full
 from agent.supervisor import frames
-from agent.supervisor.attempt import Attempt, Limits, remove
+from agent.supervisor.attempt import Attempt
 from agent.supervisor.frames import Message
+from agent.supervisor.limits import Limits
 from agent.supervisor.order import Order
 from agent.supervisor.reaper import Reaper
 from agent.supervisor.recovery import recover
@@ -106,7 +107,8 @@ class Service:
         try:
             self._handlers[message["kind"]](message)
         except Exception:
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # the log may lie on a full disk
+                traceback.print_exc()
 
     def _welcome(self) -> "queue.SimpleQueue[Message | None]":
         outbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
@@ -143,13 +145,9 @@ class Service:
 
         attempt = Attempt(order, folder, self._limits, self._reaper, others, self._emit)
         try:
-            folder.path.mkdir(mode=0o700)
-            folder.write(TASK, order.identity())
+            attempt.prepare()
         except OSError as error:
-            shutil.rmtree(folder.path, ignore_errors=True)
-            end = {"cause": "not_started", "exit_code": 0, "failure": "infrastructure"}
-            end |= {"message": f"could not start: {error}", "started_at": 0}
-            attempt.end = end | {"ended_at": time.time_ns() // 1_000_000}
+            attempt.end = _not_started(error)
             self._past[order.lease] = attempt.state()
             self._emit({"kind": "ended", **attempt.state()})
             return
@@ -181,10 +179,21 @@ class Service:
         if folder.exists:
             trash = AttemptFolder(folder.path.with_name(f".trash-{folder.path.name}"))
             folder.path.rename(trash.path)
-            threading.Thread(target=remove, args=(trash,), daemon=True).start()
+            threading.Thread(target=trash.remove, daemon=True).start()
 
     def _shutdown(self, _: Message) -> None:
         self._ending = True
+
+
+def _not_started(error: OSError) -> Message:
+    return {
+        "cause": NO_ROOM if is_full(error) else "not_started",
+        "exit_code": 0,
+        "message": f"could not start: {error}",
+        "failure": "infrastructure",
+        "started_at": 0,
+        "ended_at": time.time_ns() // 1_000_000,
+    }
 
 
 def _write(connection: socket.socket, outbox: "queue.SimpleQueue[Message | None]") -> None:

@@ -1,0 +1,85 @@
+"""The control plane as the agent calls it: one channel, one session, every call with a limit."""
+
+from typing import TypeAlias
+
+import grpc
+import grpc.aio
+
+from agent.config import Settings
+from agent.rpc import CALL_SECONDS, open_channel
+from generated.agent.v1 import agent_pb2, agent_pb2_grpc
+from generated.stream.v1 import stream_pb2, stream_pb2_grpc
+
+Stream: TypeAlias = grpc.aio.StreamStreamCall[
+    stream_pb2.AgentChannelRequest, stream_pb2.AgentChannelResponse
+]
+
+
+class ControlPlane:
+    """Calls of one agent. Each raises `grpc.aio.AioRpcError` when it fails.
+
+    Attributes:
+        session_id: The session that calls belong to; empty until one is registered.
+    """
+
+    def __init__(self, settings: Settings, agent_id: str) -> None:
+        self.agent_id = agent_id
+        self.session_id = ""
+        self._metadata = (("muster-namespace", settings.namespace),)
+        self._channel = open_channel(settings.server)
+        self._agents: agent_pb2_grpc.AgentServiceAsyncStub = agent_pb2_grpc.AgentServiceStub(
+            self._channel
+        )
+        self._streams: stream_pb2_grpc.StreamServiceAsyncStub = stream_pb2_grpc.StreamServiceStub(
+            self._channel
+        )
+
+    async def register(self, request: agent_pb2.RegisterRequest) -> agent_pb2.RegisterResponse:
+        """Opens a session and keeps its id."""
+        answer = await self._agents.Register(request, timeout=CALL_SECONDS, metadata=self._metadata)
+        self.session_id = answer.session_id
+        return answer
+
+    async def heartbeat(self, request: agent_pb2.HeartbeatRequest) -> agent_pb2.HeartbeatResponse:
+        """Says that the session lives."""
+        request.agent_id, request.session_id = self.agent_id, self.session_id
+        return await self._agents.Heartbeat(request, timeout=CALL_SECONDS, metadata=self._metadata)
+
+    async def fetch(self, request: agent_pb2.FetchTaskRequest) -> agent_pb2.FetchTaskResponse:
+        """Asks for tasks; the call lasts as long as the request waits, and a little longer."""
+        request.agent_id, request.session_id = self.agent_id, self.session_id
+        limit = request.wait + CALL_SECONDS
+        return await self._agents.FetchTask(request, timeout=limit, metadata=self._metadata)
+
+    async def report_status(
+        self, request: agent_pb2.ReportTaskStatusRequest
+    ) -> agent_pb2.ReportTaskStatusResponse:
+        """Says how a task goes."""
+        request.agent_id = self.agent_id
+        return await self._agents.ReportTaskStatus(
+            request, timeout=CALL_SECONDS, metadata=self._metadata
+        )
+
+    async def report_log(
+        self, request: agent_pb2.ReportTaskLogRequest
+    ) -> agent_pb2.ReportTaskLogResponse:
+        """Hands in log lines."""
+        request.agent_id = self.agent_id
+        return await self._agents.ReportTaskLog(
+            request, timeout=CALL_SECONDS, metadata=self._metadata
+        )
+
+    async def unregister(self, reason: str) -> None:
+        """Closes the session."""
+        request = agent_pb2.UnregisterRequest(
+            agent_id=self.agent_id, reason=reason, session_id=self.session_id
+        )
+        await self._agents.Unregister(request, timeout=5.0, metadata=self._metadata)
+
+    def open_stream(self) -> Stream:
+        """Opens the agent's stream; the first message is the caller's to send."""
+        return self._streams.AgentChannel(metadata=self._metadata)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._channel.close()
