@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from socket import socket
 
 import grpc
 import structlog
@@ -177,7 +178,7 @@ class App:
         """
         await self._database.open()
         try:
-            bound = bind(self._settings.http_listen)
+            bound = self._bind_http()
             web = WebServer(build(self._readiness), bound, self._settings.shutdown_grace)
             grpc_address = self._listen()
             await self._dispatcher.start(self._reader)
@@ -210,10 +211,20 @@ class App:
         finally:
             await self._database.close()
 
+    def _bind_http(self) -> socket:
+        wanted = self._settings.http_listen
+        try:
+            return bind(wanted)
+        except OSError as error:
+            raise OSError(f"cannot listen on {wanted} for HTTP: {error.strerror}") from error
+
     def _listen(self) -> Address:
         wanted = self._settings.grpc_listen
         bind(wanted).close()  # where it cannot, gRPC would say so in C++ and with a RuntimeError
-        port = self._grpc.add_insecure_port(str(wanted))
+        try:
+            port = self._grpc.add_insecure_port(str(wanted))
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {wanted} for gRPC: is the port taken?") from error
         return Address(wanted.host, port)
 
     async def _readiness(self) -> str | None:

@@ -89,7 +89,9 @@ def _command() -> click.Command:
 
 def _option(name: str, field: FieldInfo) -> click.Option:
     flag = "--" + name.replace("_", "-")
-    help_text = f"{field.description} [env: {PREFIX}{name.upper()}]"
+    default = _default_text(field)
+    env = f"[env: {PREFIX}{name.upper()}]"
+    help_text = f"{field.description} {env}" + (f" [default: {default}]" if default else "")
     if field.annotation is bool:
         spellings, metavar = f"{flag}/--no{flag[1:]}", None
     else:
@@ -99,7 +101,6 @@ def _option(name: str, field: FieldInfo) -> click.Option:
         default=None,
         metavar=metavar,
         help=help_text,
-        show_default=_default_text(field),
     )
 
 
@@ -110,14 +111,14 @@ def _metavar(field: FieldInfo) -> str:
     return kinds.get(field.annotation, "HOST:PORT")
 
 
-def _default_text(field: FieldInfo) -> str | bool:
+def _default_text(field: FieldInfo) -> str:
     if field.annotation is Path:
         return "the user's data folder"
     if field.default_factory is not None:
-        return False  # its description tells the default
+        return ""  # its description tells the default
     if isinstance(field.default, timedelta):
         return f"{field.default.total_seconds():g}"
-    return str(field.default)
+    return "no" if field.default is False else str(field.default)
 
 
 def _settings(

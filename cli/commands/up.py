@@ -18,7 +18,7 @@ from cli.settings import DEFAULT_SERVER
 EXAMPLES = """
 muster up
 muster up --data-dir ./data --slots 4 --label role=build
-muster up --grpc-listen 0.0.0.0:50051
+muster up --grpc-listen 0.0.0.0:50051 --insecure
 """
 
 
@@ -33,6 +33,12 @@ muster up --grpc-listen 0.0.0.0:50051
 @click.option("--grpc-listen", default="127.0.0.1:50051", show_default=True, metavar="HOST:PORT")
 @click.option("--http-listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT")
 @click.option(
+    "--insecure",
+    is_flag=True,
+    help="Allow listening beyond this machine: whoever reaches it can run commands here.",
+)
+@click.option("--name", default="", metavar="ID", help="The agent's id; made once when missing.")
+@click.option(
     "-l", "--label", "--labels", type=LABEL, multiple=True, metavar="K=V", help="Agent's label."
 )
 @click.option(
@@ -45,15 +51,19 @@ def command(
     data_dir: Path,
     grpc_listen: str,
     http_listen: str,
+    insecure: bool,
+    name: str,
     label: Sequence[tuple[str, str]],
     slots: int | None,
 ) -> None:
     """Start a server and an agent on this machine; Ctrl-C stops both."""
     listen = ["--grpc-listen", grpc_listen, "--http-listen", http_listen]
+    listen += ["--insecure"] if insecure else []
     if any("," in value for _, value in label):
         raise click.UsageError("a label's value cannot hold a comma here")
     labels = ",".join(f"{name}={value}" for name, value in label)
     agent = ["--labels", labels] if labels else []
+    agent += ["--name", name] if name else []
     if slots:
         agent += ["--slots", str(slots)]
     asyncio.run(_up(data_dir.absolute(), listen, agent))

@@ -20,7 +20,7 @@ from server.engine.dispatcher import Dispatcher
 from server.engine.parked import Parked
 from server.engine.writer import Writer
 from server.rpc.context import Context
-from server.rpc.convert import lines_of, selector_of
+from server.rpc.convert import counted, lines_of, selector_of
 from server.rpc.convert_agent import (
     agent_detail,
     agent_status,
@@ -133,7 +133,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     def _fetched(self, tasks: list[Assignment], frame: int) -> agent_pb2.FetchTaskResponse:
         return agent_pb2.FetchTaskResponse(
             success=True,
-            message=f"{len(tasks)} tasks." if tasks else "There is no work for this agent now.",
+            message=counted(len(tasks), "task")
+            if tasks
+            else "There is no work for this agent now.",
             tasks=[task_message(task, self._policy) for task in tasks],
             frame_number=frame,
         )
@@ -225,7 +227,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         more = len(fitting) > size
         return agent_pb2.ListAgentsResponse(
             success=True,
-            message=f"{len(fitting)} agents from here on.",
+            message=counted(len(fitting), "agent"),
             agents=fitting[:size],
             next_page_token=fitting[size - 1].agent_id if more else "",
         )
@@ -239,7 +241,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         detail = agent_detail(agent, len(task_ids))
         detail.task_ids.extend(task_ids)
         return agent_pb2.GetAgentResponse(
-            success=True, message=f"It holds {len(task_ids)} tasks.", agent=detail
+            success=True, message=f"It holds {counted(len(task_ids), 'task')}", agent=detail
         )
 
 

@@ -27,6 +27,11 @@ def enum(number: int) -> Any:  # noqa: ANN401 (each message has an enum type of 
     return number
 
 
+def counted(count: int, noun: str) -> str:
+    """Return `1 task.` or `2 tasks.`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}."
+
+
 def seconds(moment: Moment | None) -> int:
     """Return a moment as Unix seconds, 0 for none."""
     return (moment or 0) // SECOND

@@ -68,7 +68,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
         counts = await self._reader.run_counts([pipeline.key])
         return pipeline_pb2.GetPipelineResponse(
             success=True,
-            message=f"{pipeline.runs} runs so far.",
+            message=convert.counted(pipeline.runs, "run"),
             pipeline=pipeline_detail(pipeline, counts.get(pipeline.key, (0, 0))),
         )
 
@@ -90,7 +90,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
         counts = await self._reader.run_counts([p.key for p in found.items])
         return pipeline_pb2.ListPipelinesResponse(
             success=True,
-            message=f"{found.total} pipelines match.",
+            message=convert.counted(found.total, "pipeline"),
             pipelines=[pipeline_detail(p, counts.get(p.key, (0, 0))) for p in found.items],
             total=found.total,
             page=0 if request.page_token else page.number,
@@ -120,7 +120,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
         run_id, *job_ids = await self._writer.submit(command, new_work=True)
         return pipeline_pb2.TriggerPipelineResponse(
             success=True,
-            message=f"The run has {len(job_ids)} jobs.",
+            message=f"The run has {convert.counted(len(job_ids), 'job')}",
             run_id=run_id,
             job_ids=job_ids,
         )
@@ -135,7 +135,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
         )
         count = await self._writer.submit(command)
         return pipeline_pb2.StopPipelineResponse(
-            success=True, message=f"{count} active run{'' if count == 1 else 's'} stopped."
+            success=True, message=f"Stopped: {convert.counted(count, 'active run')}"
         )
 
     async def GetRun(
@@ -164,7 +164,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
         found = await self._reader.runs(namespace, request.pipeline_id, status, page)
         return pipeline_pb2.ListRunsResponse(
             success=True,
-            message=f"{found.total} runs match.",
+            message=convert.counted(found.total, "run"),
             runs=[run_detail(run, name) for run, name in found.items],
             next_page_token="" if found.next_after is None else str(found.next_after),
         )

@@ -99,7 +99,7 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
         found = await self._reader.tasks(wanted, page)
         return task_pb2.ListTasksResponse(
             success=True,
-            message=f"{found.total} tasks match.",
+            message=convert.counted(found.total, "task"),
             tasks=map(convert.task_detail, found.items),
             total=found.total,
             page=0 if request.page_token else page.number,
@@ -156,7 +156,7 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
         )
         return task_pb2.GetTaskLogResponse(
             success=True,
-            message=f"{page.total} lines are stored.",
+            message=convert.counted(page.total, "line"),
             logs=[convert.log_line(line, first + i) for i, line in enumerate(page.lines)],
             total_lines=page.total,
             has_more=request.offset + len(page.lines) < page.total,

@@ -50,7 +50,8 @@ async def test_cancel_ends_every_process_also_the_stubborn_and_the_runaway(api: 
     task = await api.ended(task_id)
     assert (task.status, task.error_message, task.attempt) == (CANCELLED, "enough", 1)
     assert mark.gone()
-    assert await api.text(task_id) == ["started"]
+    # The shell may have had time to say that its child was killed.
+    assert (await api.text(task_id))[0] == "started"
 
 
 async def test_timeout_ends_every_process_too(api: Api, mark):

@@ -1,7 +1,8 @@
 """The tables, named like the records they keep; a test holds the two together.
 
-Every table carries `namespace`. Moments are Unix milliseconds. Indexes that serve a loop hold only
-the rows that loop looks for: the claim's index has ready tasks and nothing else.
+Every table of callers' things carries `namespace`; counters and task classes belong to nobody.
+Moments are Unix milliseconds. Indexes that serve a loop hold only the rows that loop looks for: the
+claim's index has ready tasks and nothing else.
 """
 
 from sqlalchemy import (
