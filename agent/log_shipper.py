@@ -150,8 +150,9 @@ class LogShipper:
         self._position_known = True
         self._backoff.reset()
         if self.acked < batch.last and not batch.stale:
-            # A batch that was taken in part would be a hole; one of an old lease is not taken.
-            self.refused = self.superseded
+            # A batch that was taken in part would be a hole. One of which nothing was taken comes
+            # after the log was closed, or belongs to an old lease: the same again would do nothing.
+            self.refused = self.superseded or self.acked < batch.first
             self._rewind(self.acked)
 
     def _misplaced(self, batch: _Batch, acked_through: int) -> None:

@@ -124,6 +124,23 @@ def test_a_batch_refused_where_the_server_stands_ends_the_upload(folder):
     assert log.next_batch() is None
 
 
+def test_a_batch_of_which_nothing_is_taken_ends_the_upload(folder):
+    spool(folder, [b"line\n"])
+    log = shipper(folder)
+    log.next_batch()
+    log.acknowledge(ack(0))  # the server has closed the log; sent again it would say the same
+    assert log.done
+    assert log.next_batch() is None
+
+
+def test_a_batch_that_is_taken_in_part_is_sent_from_there(folder):
+    spool(folder, [b"line\n" * 3])
+    log = shipper(folder)
+    log.next_batch()
+    log.acknowledge(ack(2))
+    assert numbers(log.next_batch()) == [3]
+
+
 def test_a_log_that_is_refused_gives_its_disk_back_as_it_grows(folder):
     spool(folder, [b"one\n"])
     log = shipper(folder, ended=False)
