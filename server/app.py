@@ -16,7 +16,6 @@ from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from generated.task.v1 import task_pb2, task_pb2_grpc
 from server.address import Address
 from server.config import Settings
-from server.domain.errors import Draining
 from server.domain.moment import millis
 from server.domain.policy import Policy
 from server.engine.attendance import Attendance
@@ -26,6 +25,7 @@ from server.engine.event_feed import EventFeed
 from server.engine.event_tail import EventTail
 from server.engine.lease_keeper import LeaseKeeper
 from server.engine.log_hub import LogHub
+from server.engine.retention import Limits, Retention
 from server.engine.sessions import Sessions
 from server.engine.timers import Timers
 from server.engine.writer import Writer
@@ -99,6 +99,17 @@ class App:
             settings.lease,
             settings.start_grace,
             shared=self._hints.shared,
+        )
+        self._retention = Retention(
+            self._writer,
+            self._reader,
+            clock,
+            Limits(
+                settings.task_retention,
+                settings.task_retention_count,
+                settings.event_retention,
+                settings.event_retention_count,
+            ),
         )
         self._timers = Timers(self._writer, self._reader, clock)
         self._feed = EventFeed(self._reader)
@@ -190,6 +201,7 @@ class App:
                     tasks.create_task(self._dispatcher.run(self._reader, self._writer)),
                     tasks.create_task(self._keeper.run(), name="lease keeper"),
                     tasks.create_task(self._timers.run(), name="timers"),
+                    tasks.create_task(self._retention.run(), name="retention"),
                 ]
                 if self._hints.shared:
                     loops.append(tasks.create_task(self._tail.run(), name="event tail"))
@@ -220,9 +232,11 @@ class App:
 
     def _listen(self) -> Address:
         wanted = self._settings.grpc_listen
-        bind(wanted).close()  # where it cannot, gRPC would say so in C++ and with a RuntimeError
         try:
+            bind(wanted).close()  # gRPC would say in C++ what is wrong
             port = self._grpc.add_insecure_port(str(wanted))
+        except OSError as error:
+            raise OSError(f"cannot listen on {wanted} for gRPC: {error.strerror}") from error
         except RuntimeError as error:
             raise OSError(f"cannot listen on {wanted} for gRPC: is the port taken?") from error
         return Address(wanted.host, port)
@@ -236,8 +250,7 @@ class App:
     async def _close_doors(self) -> None:
         """Say that we go, end what waits, and let the rest finish."""
         await self._set_health(serving=False)
-        for session in list(self._sessions):
-            session.close(Draining())
+        self._sessions.stop()
         self._logs.stop()
         self._feed.stop()
         await self._grpc.stop(self._settings.shutdown_grace.total_seconds())

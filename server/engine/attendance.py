@@ -166,6 +166,7 @@ class Attendance:
         return session
 
     def _use(self, session: Session, mailbox: Mailbox) -> None:
+        self._sessions.check_open()
         session.mailbox = mailbox
         for verdict in session.cancels.values():
             mailbox.put(Stop(verdict))

@@ -191,6 +191,7 @@ class Dispatcher:
 
         An older fetch of the session ends empty.
         """
+        self._sessions.check_open()
         if session.parked is not None:
             session.parked.resolve([], session.frame)
         session.parked = parked

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from server import metrics
 from server.domain.agent import Agent
 from server.domain.claiming import Assignment
-from server.domain.errors import MusterError, SessionSuperseded
+from server.domain.errors import Draining, MusterError, SessionSuperseded
 from server.domain.labels import Selector
 from server.domain.lease import Verdict, VerdictAction
 from server.domain.moment import Moment
@@ -108,6 +108,7 @@ class Sessions:
     def __init__(self) -> None:
         self._by_agent: dict[str, Session] = {}
         self._by_id: dict[str, Session] = {}
+        self._stopping = False
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self._by_agent.values())
@@ -158,6 +159,21 @@ class Sessions:
         self._by_agent[agent.public_id] = session
         self._by_id[agent.session_id] = session
         return session
+
+    def stop(self) -> None:
+        """Tell whoever serves a session that it is over, also those that come from now on."""
+        self._stopping = True
+        for session in list(self):
+            session.close(Draining())
+
+    def check_open(self) -> None:
+        """Refuse what would wait for work that does not come any more.
+
+        Raises:
+            Draining: the server stops.
+        """
+        if self._stopping:
+            raise Draining
 
     def remove(self, session: Session, error: MusterError | None = None) -> None:
         """Forget a session and close what serves it, with what its agent is told."""

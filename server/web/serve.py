@@ -1,7 +1,6 @@
 """Serving HTTP inside our own event loop, on a socket that is bound already."""
 
 import asyncio
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +19,7 @@ def bind(address: Address) -> socket.socket:
         OSError: the address is taken or not of this machine.
     """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    try:
-        return socket.create_server((address.host, address.port), family=family)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise OSError(f"Cannot listen on {address}: {reason}") from error
+    return socket.create_server((address.host, address.port), family=family)
 
 
 def address_of(bound: socket.socket) -> Address:
