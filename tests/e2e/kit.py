@@ -4,6 +4,8 @@ A test takes the `kit` fixture. Everything a kit starts is ended with the test, 
 programs wrote to stderr is shown when the test fails.
 """
 
+import contextlib
+import http.client
 import shutil
 import subprocess
 import sys
@@ -191,6 +193,13 @@ class Kit:
         address = server.grpc if isinstance(server, Server) else server
         command = [*_module("cli"), *arguments]
         return self.launcher.start("cli", command, {"MUSTER_SERVER": address, **(env or {})})
+
+    def get(self, server: Server, path: str) -> tuple[int, str]:
+        """Return status and text of a page of a server."""
+        with contextlib.closing(http.client.HTTPConnection(server.http, timeout=10)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
 
     def grpcurl(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run `grpcurl -plaintext` with these arguments."""
