@@ -19,7 +19,7 @@ from agent.rpc import reason_of
 from generated.stream.v1 import stream_pb2
 
 _OPEN_SECONDS = 8.0
-"""How long the welcome may take: nothing renews the leases meanwhile."""
+"""How long the welcome may take, at most: nothing renews the leases meanwhile."""
 
 _PROVEN_SECONDS = 5.0
 """A stream that lasted so long was not cut because it is a stream."""
@@ -82,7 +82,7 @@ class StreamLine:
     async def _hold(self) -> None:
         call = self._plane.open_stream()
         try:
-            async with asyncio.timeout(_OPEN_SECONDS):
+            async with asyncio.timeout(min(_OPEN_SECONDS, self._heartbeat.silence)):
                 await self._open(call)
             async with asyncio.TaskGroup() as group:
                 lock = asyncio.Lock()

@@ -21,8 +21,8 @@ from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 from generated.task.v1 import task_pb2
 
-_STREAM_AGAIN_SECONDS = 60.0
-"""How long, more or less, until the stream is tried again."""
+_STREAM_AGAIN_BEATS = 6
+"""How many heartbeats' time, more or less, until the stream is tried again: about a minute."""
 
 _FETCH_WAIT_SECONDS = 30
 _CALLS_AT_ONCE = 16
@@ -54,7 +54,8 @@ class UnaryLine:
 
     async def hold(self) -> None:
         """See Line. Returns when it is time to try the stream."""
-        last = time.monotonic() + _STREAM_AGAIN_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311
+        beats = _STREAM_AGAIN_BEATS * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+        last = time.monotonic() + beats * self._heartbeat.interval
         await self.beat()
         self._board.reconnect()
         self._welcomed()

@@ -22,6 +22,8 @@ ENDS = {
     task_pb2.TASK_STATUS_TIMEOUT,
 }
 
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
 
 @dataclass
 class Lease:
@@ -31,8 +33,13 @@ class Lease:
     statuses: list[stream_pb2.TaskStatusUpdate] = field(default_factory=list)
     lines: list[stream_pb2.LogChunk] = field(default_factory=list)
     verdict: int = agent_pb2.VERDICT_ACTION_CONTINUE
-    delivered: bool = False
+    frame: int = 0
     handed_back: bool = False
+    released: bool = False
+
+    @property
+    def delivered(self):
+        return self.frame > 0
 
     @property
     def ends(self):
@@ -87,11 +94,23 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         self.interval = 1
         self.lease_seconds = 30
         self.refuse_stream: tuple[grpc.StatusCode, str] | None = None
+        self.no_streams: grpc.StatusCode | None = None
+        self.swallow_streams = False
+        self.serve_streams = True
         self.status_errors: list[int] = []
         self.log_errors: list[int] = []
         self.swallow_acks = 0
         self.answer_beats = True
+        self.answer_reports = True
         self.repeated_lines = 0
+        self.fetches: list[agent_pb2.FetchTaskRequest] = []
+        self.unary_errors: list[grpc.StatusCode] = []
+        self.lose_fetches = 0
+        self.superseded = False
+        self.streams = 0
+        self._unanswered: list[tuple[str, stream_pb2.Acks]] = []
+        self._fetched: dict[str, list[Lease]] = {}
+        self._news = asyncio.Condition()
         self._frames = 0
         self._outgoing: asyncio.Queue | None = None
         self._server: grpc.aio.Server | None = None
@@ -100,7 +119,8 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
     async def start(self):
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         agent_pb2_grpc.add_AgentServiceServicer_to_server(self, self._server)
-        stream_pb2_grpc.add_StreamServiceServicer_to_server(self, self._server)
+        if self.serve_streams:
+            stream_pb2_grpc.add_StreamServiceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
 
@@ -135,7 +155,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
             )
             self._say(assignments=frame)
             for lease in leases:
-                lease.delivered = True
+                lease.frame = self._frames
 
     def cancel(self, lease):
         command = stream_pb2.TaskCancelCommand(
@@ -159,6 +179,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         self._note(context)
         self.registrations.append(request)
         self.sessions += 1
+        self._hold(request.held, complete=True)
         self._frames = 0
         return agent_pb2.RegisterResponse(
             success=True,
@@ -170,8 +191,88 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         )
 
     async def Heartbeat(self, request, context):  # noqa: N802 - the .proto's name
+        await self._fail(context)
         self.unary_beats.append(request)
-        return agent_pb2.HeartbeatResponse(success=True)
+        if request.HasField("held"):
+            self._hold(request.held)
+        verdicts = self._verdicts(request.held)
+        return agent_pb2.HeartbeatResponse(success=True, verdicts=verdicts)
+
+    async def FetchTask(self, request, context):  # noqa: N802 - the .proto's name
+        await self._fail(context)
+        self.fetches.append(request)
+        leases = self._fetched.get(request.request_id) or await self._next(request)
+        if leases:
+            self._fetched[request.request_id] = leases
+        if leases and self.lose_fetches:
+            self.lose_fetches -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "lost by a test")
+        return agent_pb2.FetchTaskResponse(
+            success=True, tasks=[lease.task for lease in leases], frame_number=self._frames
+        )
+
+    async def _next(self, request):
+        """Waits for leases that nobody has been given yet, and gives them out."""
+
+        def waiting():
+            return [lease for lease in self.leases.values() if not lease.delivered]
+
+        try:
+            async with asyncio.timeout(request.wait), self._news:
+                await self._news.wait_for(waiting)
+        except TimeoutError:
+            return []
+        leases = waiting()[: request.max_jobs]
+        self._frames += 1
+        for lease in leases:
+            lease.frame = self._frames
+        return leases
+
+    async def offer(self, *commands, **fields):
+        """Gives out one task to whoever fetches; returns its lease."""
+        async with self._news:
+            lease = self.assign(*commands, **fields)
+            self._news.notify_all()
+        return lease
+
+    async def ReportTaskStatus(self, request, context):  # noqa: N802 - the .proto's name
+        await self._fail(context)
+        update = stream_pb2.TaskStatusUpdate(
+            task_id=request.task_id,
+            lease_id=request.lease_id,
+            status=request.status,
+            exit_code=request.exit_code,
+            error_message=request.error_message,
+            started_at=request.start_time * 1000,
+            timestamp=request.end_time * 1000,
+            failure=request.failure,
+        )
+        if request.HasField("log"):
+            update.log.CopyFrom(request.log)
+        (ack,) = self._take(stream_pb2.Reports(statuses=[update])).statuses
+        return agent_pb2.ReportTaskStatusResponse(success=True, verdict=ack.verdict)
+
+    async def ReportTaskLog(self, request, context):  # noqa: N802 - the .proto's name
+        await self._fail(context)
+        data = stream_pb2.LogData(job_id=request.task_id, lease_id=request.lease_id)
+        for entry in request.logs:
+            chunk = data.logs.add(stream=entry.stream, raw=entry.raw, continued=entry.continued)
+            chunk.timestamp, chunk.line_number = entry.timestamp, entry.line_number
+            chunk.level, chunk.content = entry.level, entry.content
+        ack = self._take_log(data)
+        if ack.error_code:
+            await context.abort(_CODES[ack.error_code], "refused by a test")
+        return agent_pb2.ReportTaskLogResponse(
+            success=True, acked_through=ack.acked_through, verdict=ack.verdict
+        )
+
+    async def _fail(self, context):
+        self._note(context)
+        if self.superseded:
+            code = grpc.StatusCode.ABORTED
+            await refuse(context, code, "ERROR_REASON_SESSION_SUPERSEDED")
+        if self.unary_errors:
+            await context.abort(self.unary_errors.pop(0), "failed by a test")
 
     async def Unregister(self, request, context):  # noqa: N802 - the .proto's name
         self.unregistered.append(request)
@@ -179,7 +280,12 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
 
     async def AgentChannel(self, requests, context):  # noqa: N802 - the .proto's name
         self._note(context)
+        self.streams += 1
+        if self.no_streams is not None:
+            await context.abort(self.no_streams, "no streams here")
         first = await anext(aiter(requests))
+        if self.swallow_streams:
+            await asyncio.Event().wait()
         if self.refuse_stream is not None:
             code, reason = self.refuse_stream
             self.refuse_stream = None
@@ -187,6 +293,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         if first.hello.session_id != self.session_id:
             await refuse(context, grpc.StatusCode.NOT_FOUND, "ERROR_REASON_UNKNOWN_RESOURCE")
         self.hellos.append(first.hello)
+        self._hold(first.hello.held, complete=True)
         outgoing = self._outgoing = asyncio.Queue()
         welcome = stream_pb2.Welcome(
             verdicts=self._verdicts(first.hello.held),
@@ -212,6 +319,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
             kind = request.WhichOneof("payload")
             if kind == "heartbeat":
                 self.beats.append(request.heartbeat)
+                self._hold(request.heartbeat.held)
                 if self.answer_beats:
                     ack = stream_pb2.HeartbeatAck(
                         success=True, verdicts=self._verdicts(request.heartbeat.held)
@@ -223,7 +331,23 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
                     self.swallow_acks -= 1
                     self.cut()
                     return
-                self._say(request.request_id, acks=acks)
+                self._unanswered.append((request.request_id, acks))
+                if self.answer_reports:
+                    self.answer()
+
+    def answer(self):
+        """Answers all reports that have no answer yet."""
+        unanswered, self._unanswered = self._unanswered, []
+        for request_id, acks in unanswered:
+            self._say(request_id, acks=acks)
+
+    def _hold(self, held, *, complete=False):
+        """Releases what the agent should hold and does not."""
+        named = {one.lease_id for one in held.leases}
+        for lease in self.leases.values():
+            arrived = lease.delivered and (complete or lease.frame <= held.seen_through)
+            if arrived and not lease.ends and lease.task.lease_id not in named:
+                lease.released = True
 
     def _take(self, reports):
         acks = stream_pb2.Acks()
