@@ -9,7 +9,7 @@ import sys
 import structlog
 
 from server.app import App
-from server.config import load, warnings_about
+from server.config import parse, warnings_about
 from server.domain.errors import StoreUnavailable
 from server.logs import configure
 from server.settings import Settings
@@ -21,7 +21,12 @@ log = structlog.get_logger("server")
 
 def main() -> None:
     """Run the server until SIGTERM or SIGINT; the exit code is 0 after a graceful stop."""
-    settings = load(sys.argv[1:])
+    settings, words = parse(sys.argv[1:])
+    if words:
+        # Here, because a server has no use for it.
+        from server import database_commands
+
+        sys.exit(database_commands.run(words[1:], settings))
     configure(settings.log_level, settings.log_format)
     for warning in warnings_about(settings, os.environ):
         log.warning(warning)

@@ -25,6 +25,7 @@ from server.engine.event_feed import EventFeed
 from server.engine.event_tail import EventTail
 from server.engine.lease_keeper import LeaseKeeper
 from server.engine.log_hub import LogHub
+from server.engine.retention import Limits, Retention
 from server.engine.sessions import Sessions
 from server.engine.timers import Timers
 from server.engine.writer import Writer
@@ -98,6 +99,17 @@ class App:
             settings.lease,
             settings.start_grace,
             shared=self._hints.shared,
+        )
+        self._retention = Retention(
+            self._writer,
+            self._reader,
+            clock,
+            Limits(
+                settings.task_retention,
+                settings.task_retention_count,
+                settings.event_retention,
+                settings.event_retention_count,
+            ),
         )
         self._timers = Timers(self._writer, self._reader, clock)
         self._feed = EventFeed(self._reader)
@@ -189,6 +201,7 @@ class App:
                     tasks.create_task(self._dispatcher.run(self._reader, self._writer)),
                     tasks.create_task(self._keeper.run(), name="lease keeper"),
                     tasks.create_task(self._timers.run(), name="timers"),
+                    tasks.create_task(self._retention.run(), name="retention"),
                 ]
                 if self._hints.shared:
                     loops.append(tasks.create_task(self._tail.run(), name="event tail"))

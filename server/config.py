@@ -30,6 +30,11 @@ FOREIGN_PREFIXES = tuple(PREFIX + name for name in ("AGENT_", "PIPELINE_", "RUN_
 
 def load(argv: Sequence[str]) -> Settings:
     """Return the settings, or end the program: 0 after `--help`, 2 where something is wrong."""
+    return parse(argv)[0]
+
+
+def parse(argv: Sequence[str]) -> tuple[Settings, list[str]]:
+    """Return the settings and the words of a subcommand, or end the program as `load` does."""
     try:
         outcome = _command().main(list(argv), prog_name="muster-server", standalone_mode=False)
     except click.ClickException as error:
@@ -37,8 +42,9 @@ def load(argv: Sequence[str]) -> Settings:
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(2)
-    if isinstance(outcome, Settings):
-        return outcome
+    if isinstance(outcome, tuple):
+        settings, words = outcome
+        return settings, list(words)
     sys.exit(outcome or 0)
 
 
@@ -79,9 +85,13 @@ def _command() -> click.Command:
     options = [_option(name, field) for name, field in Settings.model_fields.items()]
     return click.Command(
         "muster-server",
-        params=[config, *options],
+        params=[config, *options, click.Argument(["words"], nargs=-1, metavar="[db COMMAND]")],
         callback=_settings,
-        help="Run the Muster server. Flags beat environment variables, which beat the file.",
+        help=(
+            "Run the Muster server. Flags beat environment variables, which beat the file.\n\n"
+            "db check tells whether the database is sound; db backup FILE copies it. "
+            "Both work while a server runs."
+        ),
         epilog="Durations are seconds (30, 2.5) or ISO 8601 (PT30S).",
         context_settings={"max_content_width": 100},
     )
@@ -123,17 +133,20 @@ def _default_text(field: FieldInfo) -> str:
 
 def _settings(
     config: Path | None,
+    words: Sequence[str],
     **flags: Any,  # noqa: ANN401 (text and booleans, which the model checks)
-) -> Settings:
+) -> tuple[Settings, Sequence[str]]:
     """Merge every source and check the result.
 
     Raises:
         click.UsageError: a value is wrong; one line names each.
     """
+    if words and words[0] != "db":
+        raise click.UsageError(f"there is no command {words[0]!r}; the only one is db")
     given = {name: value for name, value in flags.items() if value is not None}
     in_file = _read(config) if config else {}
     try:
-        return _model_with(in_file)(**given)
+        return _model_with(in_file)(**given), words
     except ValidationError as error:
         lines = [
             _line(detail, given, config, in_file)

@@ -117,6 +117,18 @@ class Settings(BaseSettings):
     log_incomplete_after: Duration = timedelta(seconds=60)
     """How long an ended task's missing lines are waited for before the log is called incomplete."""
 
+    task_retention: Duration = timedelta(days=30)
+    """How long ended tasks are kept, with their attempts and logs."""
+
+    task_retention_count: Count = 1_000_000
+    """How many ended tasks are kept at most."""
+
+    event_retention: Duration = timedelta(days=7)
+    """How long events are kept."""
+
+    event_retention_count: Count = 5_000_000
+    """How many events are kept at most."""
+
     writer_queue: Count = 10_000
     """How many changes may wait to be written before new work is refused."""
 

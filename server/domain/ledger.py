@@ -145,6 +145,21 @@ class Source(Protocol):
     def class_known(self, class_key: str) -> bool:
         """Whether the task class is stored."""
 
+    def prunable_tasks(self, before: Moment, limit: int) -> list[Task]:
+        """Return tasks that ended before a moment, oldest first.
+
+        Left out are those of active runs and those an open task depends on.
+        """
+
+    def prune_events(self, before: Moment, through: int, limit: int) -> int:
+        """Remove the oldest events from before a moment or up to a position; return how many."""
+
+    def prune_runs(self, before: Moment, limit: int) -> int:
+        """Remove runs without tasks that ended before a moment; return how many."""
+
+    def prune_requests(self, before: Moment, limit: int) -> int:
+        """Remove answered request ids that expired before a moment; return how many."""
+
 
 @dataclass(slots=True)
 class Changes:
@@ -323,6 +338,20 @@ class Ledger:
         self.edits += 1
         del self._tasks[task.key], self._tasks_by_id[task.public_id]
         self.changes.deleted_tasks.append(task)
+        self.flush()  # else a later command of the batch would read it again
+
+    def prunable_tasks(self, before: Moment, limit: int) -> list[Task]:
+        """Return ended tasks that nothing needs any more, oldest first."""
+        self.flush()
+        return self._remember_tasks(self.source.prunable_tasks(before, limit))
+
+    def delete_tasks(self, tasks: Sequence[Task]) -> None:
+        """Remove tasks with their attempts, logs and dependencies."""
+        for task in tasks:
+            self.edits += 1
+            del self._tasks[task.key], self._tasks_by_id[task.public_id]
+        self.changes.deleted_tasks.extend(tasks)
+        self.flush()  # else a later command of the batch would read them again
 
     def dependents(self, task: Task) -> list[Task]:
         """Return the tasks that wait for a task, in key order."""

@@ -209,5 +209,8 @@ class Reader(Protocol):
     async def next_due(self) -> Moment | None:
         """Return when the timers must look next, or None."""
 
+    async def ended_tasks_beyond(self, count: int) -> Moment | None:
+        """Return when the newest ended task ended that is beyond the newest `count`, or None."""
+
     async def ping(self) -> None:
         """Return when the database answers."""

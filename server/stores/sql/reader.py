@@ -242,6 +242,14 @@ class SqlReader:
             ]
         return min((moment for moment in moments if moment is not None), default=None)
 
+    async def ended_tasks_beyond(self, count: int) -> Moment | None:
+        """See Reader."""
+        column = tables.tasks.c.finished_at
+        query = select(column).where(column.is_not(None)).order_by(column.desc())
+        async with self._database.reading() as connection:
+            moment: Moment | None = await connection.scalar(query.offset(count).limit(1))
+            return moment
+
     async def ping(self) -> None:
         """See Reader."""
         async with self._database.reading() as connection:

@@ -164,10 +164,14 @@ class SqlSource:
             self._connection.execute(statement, rows)
 
     def _delete(self, tasks: Sequence[Task]) -> None:
-        for task in tasks:
+        keys = [task.key for task in tasks]
+        for start in range(0, len(keys), CHUNK):
+            part = keys[start : start + CHUNK]
             for child in (tables.logs, tables.attempts, tables.dependencies):
-                self._connection.execute(delete(child).where(child.c.task_key == task.key))
-            self._connection.execute(delete(tables.tasks).where(tables.tasks.c.key == task.key))
+                self._connection.execute(delete(child).where(child.c.task_key.in_(part)))
+            edges = tables.dependencies
+            self._connection.execute(delete(edges).where(edges.c.depends_on.in_(part)))
+            self._connection.execute(delete(tables.tasks).where(tables.tasks.c.key.in_(part)))
 
     # ---- reading
 
@@ -307,6 +311,53 @@ class SqlSource:
         """See Source."""
         column = tables.task_classes.c.class_key
         return self._connection.scalar(select(column).where(column == class_key)) is not None
+
+    def prunable_tasks(self, before: Moment, limit: int) -> list[Task]:
+        """See Source."""
+        table, edges, others = tables.tasks, tables.dependencies, tables.tasks.alias()
+        active_run = select(tables.runs.c.key).where(
+            tables.runs.c.key == table.c.run_key, tables.runs.c.finished_at.is_(None)
+        )
+        awaited = (
+            select(edges.c.task_key)
+            .join(others, others.c.key == edges.c.task_key)
+            .where(edges.c.depends_on == table.c.key, others.c.finished_at.is_(None))
+        )
+        query = (
+            select(*TASK.columns)
+            .where(table.c.finished_at < before, ~active_run.exists(), ~awaited.exists())
+            .order_by(table.c.finished_at)
+            .limit(limit)
+        )
+        return self._load(TASK, query.with_for_update(of=table, skip_locked=True))
+
+    def prune_events(self, before: Moment, through: int, limit: int) -> int:
+        """See Source."""
+        table = tables.events
+        old = select(table.c.position).order_by(table.c.position).limit(limit).subquery()
+        # Positions grow with time, so the oldest are the first; only they are looked at.
+        goes = (table.c.at < before) | (table.c.position <= through)
+        query = delete(table).where(table.c.position.in_(select(old.c.position)), goes)
+        return self._connection.execute(query).rowcount
+
+    def prune_runs(self, before: Moment, limit: int) -> int:
+        """See Source."""
+        table = tables.runs
+        has_tasks = select(tables.tasks.c.key).where(tables.tasks.c.run_key == table.c.key)
+        old = (
+            select(table.c.key)
+            .where(table.c.finished_at < before, ~has_tasks.exists())
+            .order_by(table.c.finished_at)
+            .limit(limit)
+        )
+        return self._connection.execute(delete(table).where(table.c.key.in_(old))).rowcount
+
+    def prune_requests(self, before: Moment, limit: int) -> int:
+        """See Source."""
+        table = tables.requests
+        keys = (table.c.namespace, table.c.caller, table.c.request_id)
+        old = select(*keys).where(table.c.expires_at < before).limit(limit)
+        return self._connection.execute(delete(table).where(tuple_(*keys).in_(old))).rowcount
 
     def _first(self, record: Record[R], *where: ColumnElement[bool]) -> R | None:
         query = select(*record.columns).where(*where).with_for_update()

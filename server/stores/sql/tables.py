@@ -164,6 +164,7 @@ tasks = Table(
 _READY = text("status = 2 AND lease_agent IS NULL")
 _LEASED = text("lease_agent IS NOT NULL")
 _DUE = text("due_at IS NOT NULL")
+_ENDED = text("finished_at IS NOT NULL")
 _IN_RUN = text("run_key IS NOT NULL")
 _IN_PIPELINE = text("pipeline_id IS NOT NULL")
 Index(
@@ -176,6 +177,7 @@ Index(
 )
 Index("ix_tasks_leased", tasks.c.lease_agent, sqlite_where=_LEASED, postgresql_where=_LEASED)
 Index("ix_tasks_due", tasks.c.due_at, sqlite_where=_DUE, postgresql_where=_DUE)
+Index("ix_tasks_finished", tasks.c.finished_at, sqlite_where=_ENDED, postgresql_where=_ENDED)
 Index("ix_tasks_run", tasks.c.run_key, sqlite_where=_IN_RUN, postgresql_where=_IN_RUN)
 Index(
     "ix_tasks_pipeline",

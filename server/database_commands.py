@@ -1,0 +1,170 @@
+"""`muster-server db`: look after the database, also while a server works on it."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import click
+from sqlalchemy import Connection, create_engine, make_url, text
+
+from server.settings import SQLITE, Settings
+from server.stores.sql.migrate import current_version
+
+PAGES_AT_ONCE = 1000
+
+# What must hold in every database at rest: a sentence, and a query that finds what breaks it.
+RULES = {
+    "an ended task has no lease": """
+        SELECT public_id FROM tasks WHERE status >= 4 AND lease_agent IS NOT NULL""",
+    "an ended task has a time of its end, and no other has": """
+        SELECT public_id FROM tasks WHERE (status >= 4) <> (finished_at IS NOT NULL)""",
+    "a running task is leased": """
+        SELECT public_id FROM tasks WHERE status = 3 AND lease_agent IS NULL""",
+    "a waiting task waits for something": """
+        SELECT public_id FROM tasks WHERE status = 1 AND unmet = 0 AND not_before IS NULL""",
+    "a task has as many attempts as it says": """
+        SELECT public_id FROM tasks t
+        WHERE attempt <> (SELECT count(*) FROM attempts a WHERE a.task_key = t.key)""",
+    "a task ends at most once": """
+        SELECT resource_id FROM events WHERE kind = 'task.status'
+        AND json_extract(data, '$.status') >= 4 GROUP BY resource_id HAVING count(*) > 1""",
+    "a log has no hole": """
+        SELECT t.public_id FROM attempts a JOIN tasks t ON t.key = a.task_key
+        WHERE a.log_lines <> (SELECT coalesce(sum(l.lines), 0) FROM logs l
+        WHERE l.task_key = a.task_key AND l.attempt = a.number)""",
+    "no agent holds more tasks than it has slots": """
+        SELECT public_id FROM agents g
+        WHERE slots < (SELECT count(*) FROM tasks t WHERE t.lease_agent = g.key)""",
+}
+
+
+class DatabaseCommandError(Exception):
+    """The command cannot be carried out; the message says why."""
+
+
+def check(settings: Settings) -> list[str]:
+    """Return what is wrong with the database, a line each.
+
+    Raises:
+        DatabaseCommandError: it cannot be read.
+    """
+    problems: list[str] = []
+    engine = create_engine(_synchronous(settings))
+    try:
+        with engine.connect() as connection:
+            problems += _broken_file(connection)
+            if current_version(connection) is None:
+                return [*problems, "it has no schema of Muster's"]
+            problems += _broken_rules(connection)
+    except Exception as error:
+        raise DatabaseCommandError(f"cannot read the database: {error}") from error
+    finally:
+        engine.dispose()
+    return problems
+
+
+def _synchronous(settings: Settings) -> str:
+    file = settings.sqlite_file
+    if file is None:
+        raise DatabaseCommandError("checking PostgreSQL is its own tools' work: use pg_amcheck")
+    if not file.exists():
+        raise DatabaseCommandError(f"there is no database at {file}")
+    return f"{SQLITE}file:{file}?mode=ro&uri=true"
+
+
+def _broken_file(connection: Connection) -> Iterator[str]:
+    for (line,) in connection.execute(text("PRAGMA integrity_check(20)")):
+        if line != "ok":
+            yield f"the file is damaged: {line}"
+    for row in connection.execute(text("PRAGMA foreign_key_check")):
+        yield f"a row of {row[0]} refers to a row of {row[2]} that does not exist"
+
+
+def _broken_rules(connection: Connection) -> Iterator[str]:
+    for rule, query in RULES.items():
+        found = [str(row[0]) for row in connection.execute(text(f"{query} LIMIT 5"))]
+        if found:
+            yield f"{rule}: broken by {', '.join(found)}"
+
+
+def backup(settings: Settings, target: Path) -> None:
+    """Write a consistent copy of the database; a server may go on working on it.
+
+    Raises:
+        DatabaseCommandError: the target exists, or the copy cannot be made.
+    """
+    if target.exists():
+        raise DatabaseCommandError(f"{target} exists; name another file")
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        if settings.sqlite_file is not None:
+            _copy_sqlite(settings.sqlite_file, partial)
+        else:
+            _dump_postgres(settings.database_url, partial)
+        partial.replace(target)
+    except (OSError, sqlite3.Error) as error:
+        raise DatabaseCommandError(f"cannot back up to {target}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _copy_sqlite(file: Path, target: Path) -> None:
+    if not file.exists():
+        raise DatabaseCommandError(f"there is no database at {file}")
+    with (
+        closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as source,
+        closing(sqlite3.connect(target)) as copy,
+    ):
+        # One read transaction sees one state, however long the copy takes.
+        source.execute("BEGIN")
+        source.backup(copy, pages=PAGES_AT_ONCE)
+    _sync(target)
+
+
+def _dump_postgres(url: str, target: Path) -> None:
+    program = shutil.which("pg_dump")
+    if program is None:
+        raise DatabaseCommandError("pg_dump is not on PATH; it comes with PostgreSQL's client")
+    parsed = make_url(url).set(drivername="postgresql")
+    environment = {**os.environ, "PGPASSWORD": str(parsed.password or "")}
+    name = parsed.set(password=None).render_as_string()
+    done = subprocess.run(  # noqa: S603 (the program found on PATH, arguments of our own)
+        [program, "--format=custom", f"--file={target}", f"--dbname={name}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise DatabaseCommandError(f"pg_dump failed: {done.stderr.strip()}")
+    _sync(target)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def run(arguments: list[str], settings: Settings) -> int:
+    """Carry out `db check` or `db backup FILE`; return the exit code."""
+    try:
+        match arguments:
+            case ["check"]:
+                problems = check(settings)
+                for problem in problems:
+                    click.echo(problem, err=True)
+                click.echo("The database is sound." if not problems else "The database is damaged.")
+                return 1 if problems else 0
+            case ["backup", target]:
+                backup(settings, Path(target))
+                click.echo(f"Backed up to {target}.")
+                return 0
+    except DatabaseCommandError as error:
+        click.echo(f"Error: {error}", err=True)
+        return 1
+    click.echo("Usage: muster-server [OPTIONS] db check | db backup FILE", err=True)
+    return 2
