@@ -154,7 +154,8 @@ class AppendLog:
         _, _, epoch = self.ref.lease_id.rpartition(".")
         if not epoch.isdecimal() or len(epoch) > 9 or not int(epoch):
             return None
-        return ledger.attempt(task, int(epoch))
+        # Attempts and epochs both grow by one at each claim.
+        return ledger.attempt(task, task.attempt - (task.lease_epoch - int(epoch)))
 
     def _fresh(self, attempt: Attempt) -> Sequence[LogLine]:
         """Return the lines that are not stored yet.

@@ -22,6 +22,7 @@ class Fleet:
 
 def waiting_reason(
     task: Task,
+    image: str,
     needs: Sequence[tuple[str, str, int]],
     selector: Selector,
     fleet: Fleet,
@@ -40,6 +41,8 @@ def waiting_reason(
     if task.not_before is not None:
         seconds = max(0, task.not_before - now) / 1000
         return f"Its next try is in {seconds:.0f} seconds; the last one failed: {task.error}."
+    if image and not fleet.fitting:
+        return f"It needs the image {image}, and no connected agent can run images yet."
     return _for_an_agent(selector, fleet)
 
 

@@ -8,7 +8,7 @@ from server.domain.canceling import CancelTask, check_reason
 from server.domain.errors import Invalid, NotAvailable, Violation
 from server.domain.labels import Selector
 from server.domain.submitting import CreateTask, DeleteTask, RetryTask, UpdateTask
-from server.domain.task import TaskStatus
+from server.domain.task import TaskSpec, TaskStatus
 from server.domain.waiting import waiting_reason
 from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
@@ -75,7 +75,8 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
             return ""
         selector = Selector.from_canonical(view.canonical_class)
         fleet = self._dispatcher.fleet_for(task.class_key, selector)
-        return waiting_reason(task, view.depends_on, selector, fleet, self._clock.now())
+        image = TaskSpec.from_json(task.spec).image
+        return waiting_reason(task, image, view.depends_on, selector, fleet, self._clock.now())
 
     async def ListTasks(
         self, request: task_pb2.ListTasksRequest, context: Context
