@@ -76,8 +76,9 @@ def _close(ledger: Ledger, attempt: Attempt, outcome: Outcome) -> None:
     attempt.cause = outcome.cause
     attempt.reported = outcome.reported
     summary = outcome.log
-    if summary is None and not attempt.log_lines and attempt.started_at is None:
-        summary = LogSummary(0, 0, 0)  # it never ran: there is nothing to wait for
+    never_ran = attempt.started_at is None and outcome.status is AttemptStatus.RELEASED
+    if summary is None and never_ran and not attempt.log_lines:
+        summary = LogSummary(0, 0, 0)  # there is nothing to wait for
     if summary is not None:
         attempt.sum_lines, attempt.sum_bytes = summary.lines, summary.bytes
         attempt.sum_crc = summary.crc32
