@@ -201,6 +201,49 @@ class MemorySource:
     def class_known(self, class_key):
         return class_key in self._tables.classes
 
+    # ---- pruning
+
+    def prunable_tasks(self, before, limit):
+        tables = self._tables
+        open_tasks = {key for key, task in tables.tasks.items() if task.finished_at is None}
+        awaited = {other for task, other in tables.dependencies if task in open_tasks}
+        active = {key for key, run in tables.runs.items() if run.finished_at is None}
+        old = self._where(
+            "tasks",
+            lambda task: (
+                task.finished_at is not None
+                and task.finished_at < before
+                and task.run_key not in active
+                and task.key not in awaited
+            ),
+        )
+        return sorted(old, key=lambda task: task.finished_at)[:limit]
+
+    def prune_events(self, before, through, limit):
+        first = self._tables.events[:limit]
+        gone = [e for e in first if e.at < before or e.position <= through]
+        self._tables.events = [e for e in self._tables.events if e not in gone]
+        return len(gone)
+
+    def prune_runs(self, before, limit):
+        tables = self._tables
+        used = {task.run_key for task in tables.tasks.values()}
+        old = sorted(
+            (run.finished_at, key)
+            for key, run in tables.runs.items()
+            if run.finished_at is not None and run.finished_at < before and key not in used
+        )[:limit]
+        for _, key in old:
+            del tables.runs[key]
+        return len(old)
+
+    def prune_requests(self, before, limit):
+        tables = self._tables
+        old = [key for key, r in tables.requests.items() if r.expires_at < before][:limit]
+        for key in old:
+            del tables.requests[key]
+        return len(old)
+
     def _where(self, name, condition):
         table = getattr(self._tables, name)
         return [_own(table[key]) for key in sorted(table) if condition(table[key])]

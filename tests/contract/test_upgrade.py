@@ -1,0 +1,88 @@
+"""A database written by an earlier schema opens, is brought up to date, and works on."""
+
+import pytest
+from alembic import command
+from sqlalchemy import text
+
+from server.domain.ledger import Ledger
+from server.domain.policy import Policy
+from server.domain.submitting import CreateTask, NewTask, UpdateTask
+from server.domain.task import TaskSpec
+from server.stores.sql.database import PostgresDatabase, SqliteDatabase
+from server.stores.sql.migrate import config, current_version
+from server.stores.sql.reader import SqlReader
+from server.stores.sql.source import SqlSource
+
+NOW = 1_700_000_000_000
+EARLIER = ["0001"]
+
+
+def submit(task_id):
+    def work(source):
+        ledger = Ledger(source, NOW, Policy())
+        new = NewTask("kept", TaskSpec(("true",)))
+        CreateTask("default", task_id, new, "somebody").decide(ledger)
+        ledger.finish()
+
+    return work
+
+
+def write_earlier(connection, keys, revision):
+    """Make a database of an earlier schema, with a task in it."""
+    settings = config()
+    settings.attributes["connection"] = connection
+    command.upgrade(settings, revision)
+    submit("old")(SqlSource(connection, keys))
+
+
+@pytest.fixture
+async def make(request, tmp_path):
+    """Return a function that makes an unopened database holding an earlier schema."""
+    made = []
+
+    async def make_sqlite(revision):
+        database = SqliteDatabase(tmp_path / "muster.db")
+
+        def write():
+            with database._writer.begin() as connection:
+                write_earlier(connection, database._keys, revision)
+
+        await database._in_thread(write)
+        return database
+
+    async def make_postgresql(revision):
+        postgres = request.getfixturevalue("postgres")
+        database = PostgresDatabase(postgres.url(await postgres.create()))
+        async with database._engine.begin() as connection:
+            await connection.run_sync(lambda c: write_earlier(c, database._keys, revision))
+        return database
+
+    async def make(kind, revision):
+        database = await {"sqlite": make_sqlite, "postgresql": make_postgresql}[kind](revision)
+        made.append(database)
+        return database
+
+    yield make
+    for database in made:
+        await database.close()
+
+
+@pytest.mark.parametrize("revision", EARLIER)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_an_earlier_database_is_upgraded_and_works_on(make, kind, revision):
+    database = await make(kind, revision)
+    await database.open()
+    async with database.reading() as connection:
+        version = await connection.run_sync(current_version)
+        names = await connection.scalars(text("SELECT name FROM tasks"))
+        assert (version, list(names)) == ("0002", ["kept"])
+
+    def change(source):
+        ledger = Ledger(source, NOW, Policy())
+        UpdateTask("default", "old", name="changed").decide(ledger)
+        ledger.finish()
+
+    await database.transact(submit("new"))
+    await database.transact(change)
+    view = await SqlReader(database).task("default", "old")
+    assert view.task.name == "changed"
