@@ -140,13 +140,13 @@ async def test_a_stopped_pipeline_ends_what_runs_and_what_waits(api: Api, mark):
     for each in started:
         await api.runs(each.task_id)
     answer = await api.stop(pipeline_id, run_id=run_id, reason="wrong branch")
-    assert answer.startswith("1 active run")
+    assert "1 active run" in answer
     run = await api.run_ended(run_id)
     assert run.status == 5
     assert [each.status for each in run.jobs] == [CANCELLED] * 4
     assert {each.error_message for each in run.jobs} == {"wrong branch"}
     assert mark.gone()
-    assert (await api.stop(pipeline_id)).startswith("0 active runs")
+    assert "0 active runs" in await api.stop(pipeline_id)
 
 
 async def test_a_cancel_reaches_the_agent_at_once(api: Api):

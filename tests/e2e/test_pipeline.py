@@ -214,7 +214,7 @@ async def test_one_run_is_stopped_and_the_other_goes_on(api: Api, gate):
     first, second = await api.trigger(pipeline_id), await api.trigger(pipeline_id)
     for run_id in (first, second):
         await api.runs((await api.run(run_id)).jobs[0].task_id)
-    assert (await api.stop(pipeline_id, run_id=first)).startswith("1 active run")
+    assert "1 active run" in await api.stop(pipeline_id, run_id=first)
     stopped = await api.run_ended(first)
     assert (stopped.status, set(statuses(stopped).values())) == (RUN_CANCELLED, {CANCELLED})
     gate.open()
