@@ -169,8 +169,8 @@ def has_room(path: Path, spare: int = SPARE_BYTES) -> bool:
 
 
 def is_full(error: OSError) -> bool:
-    """Tells whether an error means that the disk, or a share of it, is used up."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    """Tells whether an error means that the disk, a quota or a limit on files is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_pid(lock: int) -> None:
