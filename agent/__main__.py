@@ -12,10 +12,18 @@ from pathlib import Path
 
 import click
 
-from agent.config import Settings, check_server, default_data_dir, default_slots, parse_labels
+from agent.config import (
+    ENVIRONMENT_PREFIX,
+    Settings,
+    check_server,
+    default_data_dir,
+    default_slots,
+    misspelt,
+    parse_labels,
+)
 
 
-@click.command(context_settings={"auto_envvar_prefix": "MUSTER_AGENT", "show_default": True})
+@click.command(context_settings={"auto_envvar_prefix": ENVIRONMENT_PREFIX, "show_default": True})
 @click.option(
     "--server", default="127.0.0.1:50051", callback=check_server, help="Control plane, HOST:PORT."
 )
@@ -54,7 +62,9 @@ from agent.config import Settings, check_server, default_data_dir, default_slots
     default="info",
     help="Least severe level that is logged.",
 )
+@click.pass_context
 def main(
+    context: click.Context,
     server: str,
     labels: str,
     labels_file: Path | None,
@@ -68,6 +78,9 @@ def main(
     """Runs tasks of a Muster control plane on this host."""
     from agent import app  # imports grpc, which `--help` need not wait for
 
+    options = [parameter.name for parameter in context.command.params if parameter.name]
+    for warning in misspelt(os.environ, options):
+        click.echo(f"Warning: {warning}", err=True)
     if len(name) > 128:
         raise click.BadParameter("longer than 128 characters", param_hint="--name")
     settings = Settings(

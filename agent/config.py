@@ -1,12 +1,17 @@
 """Settings: flags over environment over defaults, each with its meaning and unit."""
 
+import difflib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import click
 import platformdirs
+
+ENVIRONMENT_PREFIX = "MUSTER_AGENT"
+"""What the environment variables of all options begin with."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,18 @@ def parse_labels(text: str) -> dict[str, str]:
             raise click.BadParameter(f"{part!r} is not key=value")
         labels[key.strip()] = value.strip()
     return labels
+
+
+def misspelt(environment: Iterable[str], options: Iterable[str]) -> list[str]:
+    """Returns a sentence for each variable that looks like one of an option and is none."""
+    known = [f"{ENVIRONMENT_PREFIX}_{option.upper()}" for option in options]
+    found = []
+    for name in sorted(set(environment) - set(known)):
+        if name.startswith(f"{ENVIRONMENT_PREFIX}_"):
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            found.append(f"there is no setting {name}{hint}")
+    return found
 
 
 def default_slots() -> int:

@@ -50,3 +50,16 @@ def test_a_wrong_flag_is_a_usage_error(given, flags):
     assert result.exit_code == 2
     assert "Error" in result.output
     assert given == []
+
+
+def test_a_misspelt_variable_is_told_and_nothing_more(given):
+    result = invoke(MUSTER_AGENT_SLOT="9", MUSTER_AGENT_NAME="a", MUSTER_AGENTS="x")
+    assert result.exit_code == 0
+    assert "no setting MUSTER_AGENT_SLOT; did you mean MUSTER_AGENT_SLOTS?" in result.output
+    assert result.output.count("Warning") == 1
+    assert given[0].name == "a"
+
+
+def test_a_variable_like_no_other_is_told_without_a_guess(given):
+    result = invoke(MUSTER_AGENT_QQQQQQQQQQQQQQQQQQ="1")
+    assert result.output == "Warning: there is no setting MUSTER_AGENT_QQQQQQQQQQQQQQQQQQ\n"

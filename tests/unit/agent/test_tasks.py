@@ -199,6 +199,8 @@ async def test_a_task_that_must_not_outlive_its_lease_stops_without_a_session(pl
     plane.lease_seconds = 8
     plane.cut()
     await until(lambda: len(plane.hellos) == 2)
+    beats = len(plane.beats)
+    await until(lambda: len(plane.beats) > beats)  # it has the new terms before it beats again
     agent.process.kill()
     await until(lambda: not alive(pid), seconds=8)
     plane.lease_seconds = 30
