@@ -23,7 +23,7 @@ from server.domain.ledger import Command, Effects, Ledger, Source
 from server.domain.policy import Policy
 from server.domain.task import TaskStatus
 from server.engine.clock import Clock
-from server.stores.interfaces import Database, PoisonError
+from server.stores.interfaces import Database
 
 T = TypeVar("T")
 
@@ -160,7 +160,9 @@ class Writer:
         except StoreUnavailable as error:
             log.warning("store_unavailable", error=str(error), commands=len(every))
             return Committed([error] * len(every), [], Effects())
-        except (BrokenRuleError, PoisonError) as error:
+        except Exception as error:
+            # A rejected statement, a broken rule, or a bug nobody foresaw: it may fail its own
+            # caller, never the writer.
             log.error("batch_rejected", error=str(error), commands=len(every), exc_info=error)
             if len(every) == 1:
                 return Committed([error], [], Effects())
