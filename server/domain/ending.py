@@ -60,7 +60,7 @@ def end_attempt(ledger: Ledger, task: Task, outcome: Outcome) -> None:
     drop_lease(ledger, task)
     task.exit_code = outcome.exit_code
     if outcome.status is AttemptStatus.RELEASED:
-        requeue(ledger, task)
+        _after_release(ledger, task)
     elif outcome.status is AttemptStatus.LOST:
         _after_loss(ledger, task, attempt, outcome)
     else:
@@ -107,6 +107,13 @@ def _retry_later(ledger: Ledger, task: Task, cause: str) -> None:
     previous = move(task, TaskStatus.PENDING)
     ledger.touch(task)
     tell_status(ledger, task, previous)
+
+
+def _after_release(ledger: Ledger, task: Task) -> None:
+    if task.cancel_requested_at is not None:
+        end_task(ledger, task, TaskStatus.CANCELLED, task.cancel_reason or "cancelled")
+    else:
+        requeue(ledger, task)
 
 
 def _after_loss(ledger: Ledger, task: Task, attempt: Attempt, outcome: Outcome) -> None:

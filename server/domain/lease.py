@@ -61,9 +61,10 @@ def standing(ledger: Ledger, task: Task, agent: Agent, lease_id: str) -> Standin
     if task.lease_agent == agent.key:
         return Standing.CURRENT
     attempt = ledger.last_attempt(task)
-    if attempt.status is AttemptStatus.LOST and task.status is TaskStatus.QUEUED:
-        return Standing.ADOPTABLE
-    return Standing.ENDED if attempt.reported else Standing.STALE
+    if attempt.reported:
+        return Standing.ENDED
+    lost = attempt.status is AttemptStatus.LOST and task.status is TaskStatus.QUEUED
+    return Standing.ADOPTABLE if lost else Standing.STALE
 
 
 def verdict_for(task: Task, lease_id: str) -> Verdict:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from server.domain.agent import Agent, SessionState
-from server.domain.attempt import AttemptStatus
+from server.domain.attempt import AttemptStatus, LogState
 from server.domain.checks import AGENT_ID, Checks
 from server.domain.ending import Outcome, end_attempt, tell_status
 from server.domain.errors import SessionSuperseded
@@ -356,9 +356,11 @@ def adopt(ledger: Ledger, task: Task, agent: Agent) -> None:
     attempt.ended_at = None
     attempt.cause = ""
     attempt.sum_lines = attempt.sum_bytes = attempt.sum_crc = None
+    attempt.log_state = LogState.OPEN
     ledger.touch_attempt(attempt)
     task.lease_agent = agent.key
     task.lease_session = agent.session_id
+    task.lease_frame = 0  # the agent has seen it: it speaks of it
     task.claimed_at = attempt.claimed_at if started else ledger.now
     task.infra_retries -= 1
     task.error = ""

@@ -137,12 +137,12 @@ class AppendLog:
         if not self.ref.lease_id and standing(ledger, task, agent, "") is Standing.STALE:
             raise NotLeaseHolder(self.agent_id, task.public_id)
         fresh = self._fresh(attempt)
-        if fresh and attempt.log_state is LogState.OPEN:
-            self._store(ledger, task, attempt, fresh)
         how = standing(ledger, task, agent, self.ref.lease_id)
         if not self.ref.lease_id and how is Standing.ADOPTABLE:
             adopt(ledger, task, agent)  # a v1 agent has no other way to say that it still runs
             how = Standing.CURRENT
+        if fresh and attempt.log_state is LogState.OPEN:
+            self._store(ledger, task, attempt, fresh)
         if how is Standing.CURRENT and task.confirm_by is not None:
             task.confirm_by = None
             ledger.touch(task)

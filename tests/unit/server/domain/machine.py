@@ -1,0 +1,697 @@
+"""A random world around the pure core: agents, their messages in flight, users, and time.
+
+The world keeps its own book of what really happened (which execution reported what); the core is
+judged by it after every step. At the end the world becomes kind: everything must come to an end.
+"""
+
+from collections import Counter
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from server.domain.agent import SessionState
+from server.domain.attempt import AttemptStatus, next_log_due
+from server.domain.canceling import CancelTask, StopPipeline
+from server.domain.claiming import Claim, HandBack
+from server.domain.errors import MusterError, NotLeaseHolder, SessionSuperseded
+from server.domain.event import EventKind
+from server.domain.labels import Selector
+from server.domain.lease import LeaseRef, VerdictAction
+from server.domain.log import LogLine
+from server.domain.placement import Offer
+from server.domain.pruning import PruneTasks
+from server.domain.registering import Attach, Held, LoseSession, Profile, Register, Unregister
+from server.domain.reporting import AppendLog, Report
+from server.domain.run import RunStatus, status_of
+from server.domain.submitting import DeleteTask, RetryTask, UpdateTask
+from server.domain.task import TaskStatus, next_due
+from tests.fakes.core import NAMESPACE, Core, job, needs, parallel, serial
+
+HOUR = 3_600_000
+PICK = st.integers(0, 10_000)
+LEAPS = st.sampled_from([1, 700, 2_000, 2_000, 10_000, 31_000, 61_000, 200_000])
+ENDS = st.sampled_from(
+    [TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.TIMEOUT, TaskStatus.CANCELLED]
+)
+WISHES = ["cancel", "cancel", "retry", "delete", "update", "stop", "prune"]
+FATES = WAITING, STARTED, ENDING, ENDED = range(4)
+OWN = ("own-0", "own-1", "own-2")
+V1 = ("v1-0", "v1-1")
+
+
+@dataclass(eq=False)
+class Execution:
+    """One copy of a task running on some host."""
+
+    lease: LeaseRef
+    """The real one; v1 agents do not know its id."""
+    expires: int
+    """When its agent has certainly killed it."""
+    code: int | None = None
+    """Its exit code, unlike any other, once it has ended."""
+
+
+@dataclass(eq=False)
+class Process:
+    """An agent's process: what it believes."""
+
+    agent_id: str
+    session: str
+    v1: bool
+    slots: int
+    runs: dict = field(default_factory=dict)
+    inbox: list = field(default_factory=list)
+    frame: int = 0
+    seen_through: int = 0
+
+    def named(self, execution):
+        lease = execution.lease
+        return LeaseRef(lease.task_id, "") if self.v1 else lease
+
+    def held(self):
+        return Held(tuple(run.lease for run in self.runs.values()), self.seen_through)
+
+
+@dataclass(eq=False)
+class Message:
+    """A call on its way to the server."""
+
+    command: object
+    process: Process
+    execution: Execution | None = None
+
+
+class World(RuleBasedStateMachine):
+    """See the module."""
+
+    def __init__(self):
+        super().__init__()
+        self.core = Core()
+        self.processes = {}
+        self.gone = []
+        """Processes that were replaced and do not know it yet."""
+        self.post = []
+        self.codes = {}
+        """Lease id → exit codes that its execution has really reported."""
+        self.known = set()
+        """Tasks whose submission was acknowledged, minus those whose deletion was."""
+        self.deleted = set()
+        self.ended = {}
+        """Rows of ended tasks as they were when they ended."""
+        self.statuses = {}
+        self.run_statuses = {}
+        self.read = 0
+        self.position = 0
+        self.numbers = 0
+        self.pipelines = [
+            self.core.pipeline(
+                serial("one", job("a"), job("b", retry=1)),
+                parallel("two", job("c"), job("d", "c", allow_failure=True), job("e")),
+                name="staged",
+            ),
+            self.core.pipeline(
+                parallel("all", *(job(f"j{n}", retry=n % 2) for n in range(3))), name="wide"
+            ),
+        ]
+
+        for agent_id in ("own-0", "own-1", "v1-0"):
+            self._join(agent_id, 2, survives=False, ssd=True, v1=agent_id in V1)
+        for retry in range(3):
+            self._submit((), retry_count=retry)
+        self.trigger_run(0)
+
+    # ---- help
+
+    def number(self):
+        self.numbers += 1
+        return self.numbers
+
+    def attempt_to(self, command):
+        """Do what may be refused; return the answer or the refusal."""
+        (answer,) = self.core.batch(command)
+        return answer
+
+    def one_of(self, things, pick):
+        things = list(things)
+        return things[pick % len(things)]
+
+    def task_ids(self):
+        return sorted(self.known)
+
+    def executions(self):
+        return [(p, run) for p in self.processes.values() for run in p.runs.values()]
+
+    def send(self, command, process, execution=None, *, late=True, again=False):
+        """Put a call on its way; it arrives now or some time, and perhaps again."""
+        message = Message(command, process, execution)
+        if late or again:
+            self.post.append(message)
+        if not late:
+            self._arrive(message)
+
+    # ---- users
+
+    @precondition(lambda self: len(self.known) < 40)
+    @rule(
+        needed=st.lists(PICK, max_size=3),
+        retry=st.integers(0, 2),
+        allow_failure=st.booleans(),
+        fragile=st.integers(0, 9),
+        special=st.booleans(),
+    )
+    def submit(self, needed, retry, allow_failure, fragile, special):
+        ids = self.task_ids()
+        self._submit(
+            tuple(self.one_of(ids, n) for n in needed if ids),
+            retry_count=retry,
+            allow_failure=allow_failure,
+            retry_on_lost=fragile != 0,
+            selector=needs(disk="ssd") if special else needs(),
+        )
+
+    def _submit(self, depends_on, **chosen):
+        self.known.add(self.core.create(depends_on=depends_on, timeout=60, **chosen))
+
+    @precondition(lambda self: len(self.known) < 30)
+    @rule(pick=PICK)
+    def trigger(self, pick):
+        self.trigger_run(pick)
+
+    def trigger_run(self, pick):
+        _, tasks = self.core.trigger(self.one_of(self.pipelines, pick))
+        self.known.update(tasks)
+
+    @precondition(lambda self: self.known)
+    @rule(
+        wish=st.sampled_from(["cancel", "cancel", "retry", "delete", "update", "stop"]), pick=PICK
+    )
+    def wish(self, wish, pick):
+        task_id = self.one_of(self.task_ids(), pick)
+        getattr(self, f"_{wish}")(task_id)
+
+    def _cancel(self, task_id):
+        self.attempt_to(CancelTask(NAMESPACE, task_id, "stop"))
+
+    def _stop(self, task_id):
+        pipeline_id = self.core.task(task_id).pipeline_id
+        if pipeline_id is not None:
+            self.core.do(StopPipeline(NAMESPACE, pipeline_id))
+
+    def _delete(self, task_id):
+        if self.attempt_to(DeleteTask(NAMESPACE, task_id)) is None:
+            self.known.discard(task_id)
+            self.deleted.add(task_id)
+
+    def _retry(self, task_id):
+        new_id = f"again-{self.number()}"
+        if self.attempt_to(RetryTask(NAMESPACE, task_id, new_id, "tester")) == new_id:
+            self.known.add(new_id)
+
+    def _prune(self, _):
+        """The past goes: ended tasks that nobody needs, without a word about each."""
+        before = self.core.clock.now() - 60_000
+        self.core.do(PruneTasks(before))
+        left = {task.public_id: task for task in self.core.tables.tasks.values()}
+        for task_id in self.known - left.keys():
+            assert self.ended[task_id].finished_at < before
+            del self.statuses[task_id]
+            self.known.discard(task_id)
+            self.deleted.add(task_id)
+
+    def _update(self, task_id):
+        before = self.core.task(task_id)
+        done = self.attempt_to(UpdateTask(NAMESPACE, task_id, name="renamed"))
+        assert (done is None) is not (before.status.ended or before.leased)
+
+    # ---- agents come and go
+
+    @rule(
+        agent_id=st.sampled_from(OWN),
+        slots=st.integers(1, 3),
+        survives=st.booleans(),
+        ssd=st.booleans(),
+    )
+    def join(self, agent_id, slots, survives, ssd):
+        """An agent of ours starts, or its session restarts over what its supervisor kept."""
+        self._join(agent_id, slots, survives, ssd, v1=False)
+
+    @rule(agent_id=st.sampled_from(V1), slots=st.integers(1, 2), survives=st.booleans())
+    def join_v1(self, agent_id, slots, survives):
+        self._join(agent_id, slots, survives, ssd=True, v1=True)
+
+    def _join(self, agent_id, slots, survives, ssd, *, v1):
+        older = self.processes.get(agent_id)
+        process = Process(agent_id, f"s{self.number()}", v1, slots)
+        if older is not None:
+            if survives:
+                process.runs = dict(older.runs)
+            if not v1:
+                self.gone.append(older)
+        profile = Profile(slots=slots, labels={"disk": "ssd"} if ssd else {})
+        held = None if v1 else process.held()
+        command = Register(NAMESPACE, agent_id, process.session, profile, held)
+        attached = self.core.do(command)
+        self.processes[agent_id] = process
+        self._heed(process, attached)
+
+    def _heed(self, process, attached):
+        """Take in an answer to Register, stream open or heartbeat."""
+        key = attached.agent.key
+        tasks = self.core.tables.tasks.values()
+        assert attached.leases == {t.lease_id: t.lease_frame for t in tasks if t.lease_agent == key}
+        for verdict in attached.verdicts:
+            if verdict.action is VerdictAction.SUPERSEDED:
+                assert verdict.lease_id not in attached.leases
+                process.runs.pop(verdict.lease_id, None)
+
+    @precondition(lambda self: self.processes)
+    @rule(pick=PICK)
+    def lose_session(self, pick):
+        process = self.one_of(self.processes.values(), pick)
+        agent = self.core.agent(process.agent_id)
+        self.core.do(LoseSession(agent.public_id, process.session, agent.last_seen))
+
+    @precondition(lambda self: self.processes)
+    @rule(pick=PICK)
+    def leave(self, pick):
+        process = self.one_of(self.processes.values(), pick)
+        self.core.do(Unregister(process.agent_id, process.session, "done"))
+        del self.processes[process.agent_id]
+        self.gone.append(process)
+
+    # ---- work goes out
+
+    @rule(
+        chosen=st.lists(PICK, min_size=1, max_size=4),
+        more=st.integers(0, 1),
+        arrives=st.integers(0, 4),
+    )
+    def dispatch(self, chosen, more, arrives):
+        self._dispatch(chosen, more, arrives)
+
+    @rule(
+        chosen=st.lists(PICK, min_size=1, max_size=4),
+        fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=4),
+        end=ENDS,
+        infrastructure=st.integers(0, 3),
+        again=st.booleans(),
+    )
+    def work(self, chosen, fates, end, infrastructure, again):
+        """Work goes out, and each task of it comes as far as its fate will have it."""
+        known = {id(run) for _, run in self.executions()}
+        self._dispatch(chosen, 0, arrives=True)
+        fresh = [pair for pair in self.executions() if id(pair[1]) not in known]
+        for place, (process, run) in enumerate(fresh):
+            fate = fates[place % len(fates)]
+            if fate >= STARTED:
+                self._start(process, run, late=False, again=again)
+            if fate >= ENDING:
+                self._finish(process, run, end, infrastructure, late=fate == ENDING, again=again)
+
+    def _dispatch(self, chosen, more, arrives):
+        """Offers come from memory: of sessions long gone, and of more slots than there are."""
+        everybody = [*self.processes.values(), *self.gone[-1:]]
+        if not everybody:
+            return
+        offering = {p.session: p for p in (self.one_of(everybody, n) for n in chosen)}
+        claimed = self.core.do(Claim(tuple(self._offer(p, more) for p in offering.values())))
+        for session, assignments in claimed.assignments.items():
+            process = offering[session]
+            agent = self.core.agent(process.agent_id)
+            assert agent.session_id == session
+            assert agent.session_state is SessionState.LIVE
+            assert self._leases(agent) <= agent.slots, "an agent over its slots"
+            process.inbox.append((process.frame, assignments))
+            if arrives and process in self.processes.values():
+                self._receive(process)
+
+    def _offer(self, process, more):
+        process.frame += 1
+        agent = self.core.agent(process.agent_id)
+        labels = agent.effective_labels
+        fitting = [key for key, text in self.core.tables.classes.items() if _fits(text, labels)]
+        slots = process.slots + more
+        classes = frozenset(fitting)
+        return Offer(
+            agent.key, process.agent_id, process.session, slots, classes, frame=process.frame
+        )
+
+    def _leases(self, agent):
+        return sum(task.lease_agent == agent.key for task in self.core.tables.tasks.values())
+
+    def _with_mail(self):
+        return [p for p in self.processes.values() if p.inbox]
+
+    @precondition(lambda self: self._with_mail())
+    @rule(pick=PICK)
+    def receive(self, pick):
+        self._receive(self.one_of(self._with_mail(), pick))
+
+    def _receive(self, process):
+        frame, assignments = process.inbox.pop(0)
+        process.seen_through = frame
+        for given in assignments:
+            lease = LeaseRef(given.task_id, given.lease_id)
+            process.runs[given.lease_id] = Execution(lease, self.core.clock.now() + given.timeout)
+
+    @precondition(lambda self: self._with_mail())
+    @rule(pick=PICK, noticed=st.booleans())
+    def lose_frame(self, pick, noticed):
+        """An assignment never arrives; the server notices when the call that asked is gone."""
+        process = self.one_of(self._with_mail(), pick)
+        lost = [given for _, assignments in process.inbox for given in assignments]
+        process.inbox.clear()
+        if noticed:
+            leases = tuple(LeaseRef(given.task_id, given.lease_id) for given in lost)
+            self.core.do(HandBack(process.agent_id, leases))
+
+    # ---- executions, and what is said about them
+
+    @precondition(lambda self: self.executions())
+    @rule(pick=PICK, late=st.booleans(), again=st.booleans())
+    def start(self, pick, late, again):
+        self._start(*self.one_of(self.executions(), pick), late=late, again=again)
+
+    def _start(self, process, run, *, late, again):
+        command = Report(process.agent_id, process.named(run), TaskStatus.RUNNING)
+        self.send(command, process, run, late=late, again=again)
+
+    @precondition(lambda self: self.executions())
+    @rule(
+        pick=PICK,
+        end=ENDS,
+        infrastructure=st.integers(0, 3),
+        late=st.booleans(),
+        again=st.booleans(),
+    )
+    def finish(self, pick, end, infrastructure, late, again):
+        process, run = self.one_of(self.executions(), pick)
+        self._finish(process, run, end, infrastructure, late=late, again=again)
+
+    def _finish(self, process, run, end, infrastructure, *, late, again):
+        if run.code is not None:
+            return
+        run.code = self.number()
+        self.codes.setdefault(run.lease.lease_id, set()).add(run.code)
+        lost = infrastructure == 0 and end is TaskStatus.FAILED and not process.v1
+        command = Report(process.agent_id, process.named(run), end, run.code, infrastructure=lost)
+        self.send(command, process, run, late=late, again=again)
+
+    @precondition(lambda self: self.executions())
+    @rule(pick=PICK, first=st.integers(0, 4), count=st.integers(1, 3))
+    def print_lines(self, pick, first, count):
+        process, run = self.one_of(self.executions(), pick)
+        lines = tuple(LogLine(1, "stdout", "info", f"line {n}") for n in range(count))
+        first = 0 if process.v1 else first
+        self.send(AppendLog(process.agent_id, process.named(run), first, lines), process, run)
+
+    @precondition(lambda self: self.processes)
+    @rule(pick=PICK, opens=st.booleans())
+    def beat(self, pick, opens):
+        """A heartbeat leaves now and arrives some time; a stream is opened at once."""
+        process = self.one_of([*self.processes.values(), *self.gone[-1:]], pick)
+        held = None if process.v1 else process.held()
+        command = Attach(process.agent_id, process.session, held, complete=opens)
+        if not opens:
+            self.send(command, process)
+            return
+        if not process.v1:
+            process.inbox.clear()  # the older stream is dropped first
+        self._attach(command, process)
+
+    def _attach(self, command, process):
+        answer = self.attempt_to(command)
+        agent = self.core.agent(process.agent_id)
+        superseded = agent.session_id != process.session
+        if superseded or agent.session_state is SessionState.CLOSED:
+            assert isinstance(answer, SessionSuperseded)
+            self.gone = [p for p in self.gone if p is not process]
+        else:
+            self._heed(process, answer)
+
+    @precondition(lambda self: self.post)
+    @rule(pick=PICK, again=st.booleans())
+    def deliver(self, pick, again):
+        """Any message arrives, in any order, perhaps again later."""
+        message = self.post.pop(pick % len(self.post))
+        if again:
+            self.post.append(message)
+        self._arrive(message)
+
+    def _arrive(self, message):
+        if message.execution is None:
+            self._attach(message.command, message.process)
+        elif isinstance(message.command, Report):
+            self._deliver_report(message)
+        elif self._can_arrive(message):
+            self.attempt_to(message.command)
+
+    def _can_arrive(self, message):
+        """A v1 agent takes a task up again only when its calls about it are over."""
+        task_id = message.execution.lease.task_id
+        if not message.process.v1 or task_id not in self.known:
+            return True
+        task = self.core.task(task_id)
+        mine = task.last_agent_id == message.process.agent_id
+        return not mine or task.lease_id == message.execution.lease.lease_id
+
+    def _deliver_report(self, message):
+        process, run = message.process, message.execution
+        if not self._can_arrive(message):
+            return
+        before = self._about(run)
+        accepted = self._should_count(process, run)
+        answer = self.attempt_to(message.command)
+        ends = message.command.status.ended
+        if not accepted:
+            assert self._about(run) == before, "a report without standing changed something"
+        elif isinstance(answer, MusterError):
+            raise AssertionError(f"the holder was refused: {answer}")
+        else:
+            assert answer.action is not VerdictAction.SUPERSEDED, "the holder was superseded"
+        stop = isinstance(answer, MusterError) or answer.action is VerdictAction.SUPERSEDED
+        if stop or ends:
+            process.runs.pop(run.lease.lease_id, None)
+        if isinstance(answer, MusterError):
+            assert process.v1 or run.lease.task_id in self.deleted
+            assert isinstance(answer, NotLeaseHolder) or run.lease.task_id in self.deleted
+
+    def _about(self, run):
+        """Everything the core knows about a task, events included."""
+        task_id = run.lease.task_id
+        tables = self.core.tables
+        tasks = [t for t in tables.tasks.values() if t.public_id == task_id]
+        attempts = [a for t in tasks for k, a in tables.attempts.items() if k[0] == t.key]
+        return deepcopy((tasks, attempts, tables.position))
+
+    def _should_count(self, process, run):
+        """Whether a report of this execution must be accepted: its lease stands, or was lost."""
+        if run.lease.task_id not in self.known:
+            return False
+        task = self.core.task(run.lease.task_id)
+        if task.lease_id != run.lease.lease_id:
+            return False
+        if task.leased:
+            return True
+        attempt = self.core.attempt(task.public_id)
+        lost = attempt.status is AttemptStatus.LOST and not attempt.reported
+        return lost and task.status is TaskStatus.QUEUED
+
+    @precondition(lambda self: len(self.post) > 1)
+    @rule(picks=st.lists(PICK, min_size=2, max_size=4), cancel=st.booleans(), delete=st.booleans())
+    def deliver_together(self, picks, cancel, delete):
+        """Several messages share a transaction, with a user's wish between them."""
+        messages = [self.one_of(self.post, pick) for pick in picks]
+        messages = [m for m in messages if m.execution is None or self._can_arrive(m)]
+        seen = set()
+        for message in messages:
+            # Two reports of one v1 agent about one task would have to be of one execution.
+            seen.add(message.execution and message.execution.lease.task_id)
+        commands = [message.command for message in messages]
+        target = self.one_of(self.task_ids(), picks[0]) if self.known else None
+        if cancel and target:
+            commands.insert(1, CancelTask(NAMESPACE, target, "stop"))
+        if delete and target:
+            commands.insert(1, DeleteTask(NAMESPACE, target))
+        answers = self.core.batch(*commands)
+        for command, answer in zip(commands, answers, strict=True):
+            if isinstance(command, DeleteTask) and answer is None:
+                self.known.discard(command.task_id)
+                self.deleted.add(command.task_id)
+
+    @precondition(lambda self: self.post)
+    @rule(pick=PICK)
+    def lose_message(self, pick):
+        self.post.pop(pick % len(self.post))
+
+    # ---- time
+
+    @rule(leap=LEAPS, timers=st.booleans(), set_by=st.sampled_from([0, 0, 0, -1, 1]))
+    def pass_time(self, leap, timers, set_by):
+        """Time passes, with or without a look at what is due; or somebody sets the clock."""
+        if set_by:
+            self.core.clock.jump(set_by * HOUR)
+        elif timers:
+            self.core.pass_time(leap)
+        else:
+            self.core.clock.advance(leap)
+        self._forget_late()
+
+    def _forget_late(self):
+        """A v1 agent kills its task when the time is up and is not heard of it later."""
+        now = self.core.clock.now()
+        for process in self.processes.values():
+            if process.v1:
+                process.runs = {k: run for k, run in process.runs.items() if run.expires > now}
+        self.post = [
+            m
+            for m in self.post
+            if m.execution is None or not m.process.v1 or m.execution.expires > now
+        ]
+
+    # ---- what must always hold
+
+    @invariant()
+    def every_invariant_holds(self):
+        self.nothing_acknowledged_is_lost()
+        self.every_task_is_exactly_one_of_waiting_ready_leased_ended()
+        self.there_is_one_current_lease_and_its_attempt_is_the_latest()
+        self.an_accepted_end_is_one_that_its_execution_reported()
+        self.an_ended_task_never_changes()
+        self.unmet_counters_are_right_and_failures_are_passed_on()
+        self.run_counters_are_right()
+        self.events_tell_the_story_of_the_rows()
+
+    def nothing_acknowledged_is_lost(self):
+        assert {task.public_id for task in self.core.tables.tasks.values()} == self.known
+
+    def every_task_is_exactly_one_of_waiting_ready_leased_ended(self):
+        for task in self.core.tables.tasks.values():
+            waiting = task.status is TaskStatus.PENDING and (
+                (task.unmet > 0) is not (task.not_before is not None)
+            )
+            claimed = task.status in (TaskStatus.QUEUED, TaskStatus.RUNNING)
+            leased = claimed and task.lease_agent is not None and task.lease_session is not None
+            kinds = [waiting, task.ready, leased, task.status.ended]
+            assert kinds.count(True) == 1, task
+            assert leased or task.lease_agent is task.lease_session is None, task
+            assert leased or task.status.ended or task.cancel_requested_at is None, task
+            assert task.status is TaskStatus.PENDING or task.not_before is None, task
+            assert task.due_at == next_due(task, self.core.policy), task
+
+    def there_is_one_current_lease_and_its_attempt_is_the_latest(self):
+        tables = self.core.tables
+        for (key, number), attempt in tables.attempts.items():
+            task = tables.tasks[key]
+            current = task.leased and number == task.attempt
+            assert current is not attempt.status.ended, attempt
+            assert attempt.log_due == next_log_due(attempt, self.core.policy)
+            if current:
+                assert (attempt.agent_key, attempt.epoch) == (task.lease_agent, task.lease_epoch)
+                started = attempt.status is AttemptStatus.RUNNING
+                assert started is (task.status is TaskStatus.RUNNING)
+        for task in tables.tasks.values():
+            assert task.lease_epoch == task.attempt
+            tries = [number for key, number in tables.attempts if key == task.key]
+            assert sorted(tries) == list(range(1, task.attempt + 1))
+
+    def an_accepted_end_is_one_that_its_execution_reported(self):
+        tables = self.core.tables
+        for (key, _), attempt in tables.attempts.items():
+            if attempt.reported:
+                lease_id = f"{tables.tasks[key].public_id}.{attempt.epoch}"
+                assert attempt.exit_code in self.codes.get(lease_id, ()), attempt
+
+    def an_ended_task_never_changes(self):
+        for task in self.core.tables.tasks.values():
+            if task.status.ended:
+                assert self.ended.setdefault(task.public_id, task) == task
+
+    def unmet_counters_are_right_and_failures_are_passed_on(self):
+        tables = self.core.tables
+        unmet = Counter()
+        for task_key, other in tables.dependencies:
+            task, needed = tables.tasks[task_key], tables.tasks[other]
+            unmet[task_key] += not needed.status.ended
+            well = needed.status is TaskStatus.SUCCESS or needed.allow_failure
+            assert well or not needed.status.ended or task.status.ended, task
+        for task in tables.tasks.values():
+            if not task.status.ended:
+                assert task.unmet == unmet[task.key], task
+
+    def run_counters_are_right(self):
+        tables = self.core.tables
+        for run in tables.runs.values():
+            assert run.status is status_of(run)
+            tasks = [t for t in tables.tasks.values() if t.run_key == run.key]
+            if len(tasks) < run.total:
+                assert run.status.ended  # only then may its tasks be deleted
+                continue
+            ends = Counter(t.status for t in tasks if t.status.ended)
+            bad = [t for t in tasks if t.status in (TaskStatus.FAILED, TaskStatus.TIMEOUT)]
+            assert run.ended == ends.total()
+            assert run.skipped == ends[TaskStatus.SKIPPED]
+            assert run.cancelled == ends[TaskStatus.CANCELLED]
+            assert run.excused == sum(t.allow_failure for t in bad)
+            assert run.failed == sum(not t.allow_failure for t in bad)
+        for pipeline in tables.pipelines.values():
+            for run in tables.runs.values():
+                if (run.pipeline_key, run.number) == (pipeline.key, pipeline.runs):
+                    assert pipeline.last_status == run.status
+
+    def events_tell_the_story_of_the_rows(self):
+        events = self.core.tables.events
+        for event in events[self.read :]:
+            assert event.position == self.position + 1
+            self.position = event.position
+            if event.kind is EventKind.TASK_STATUS:
+                self._told(self.statuses, TaskStatus, event)
+            elif event.kind is EventKind.RUN_STATUS:
+                self._told(self.run_statuses, RunStatus, event)
+            elif event.kind is EventKind.TASK_DELETED:
+                del self.statuses[event.resource_id]
+        self.read = len(events)
+        tables = self.core.tables
+        assert self.statuses == {t.public_id: t.status for t in tables.tasks.values()}
+        assert self.run_statuses == {r.public_id: r.status for r in tables.runs.values()}
+
+    def _told(self, statuses, kind, event):
+        previous = statuses.get(event.resource_id, 0)
+        assert event.data["previous"] == previous, event
+        assert not previous or not kind(previous).ended, "something followed an end"
+        statuses[event.resource_id] = kind(event.data["status"])
+
+    # ---- and at last
+
+    def teardown(self):
+        """Nothing is stranded: with one good agent and patience everything ends."""
+        if not self.known:
+            return
+        for process in self.processes.values():
+            self.core.do(Unregister(process.agent_id, process.session, "over"))
+        self.core.join("good", slots=1000, labels={"disk": "ssd"})
+        for _ in range(200):
+            self.core.pass_time(2 * HOUR)
+            for given in self.core.claim("good", slots=1000):
+                lease = LeaseRef(given.task_id, given.lease_id)
+                self.codes[given.lease_id] = {0}
+                self.core.report(lease, TaskStatus.SUCCESS, agent_id="good")
+            if all(task.status.ended for task in self.core.tables.tasks.values()):
+                break
+        else:
+            raise AssertionError("some task is stranded")
+        assert all(run.status.ended for run in self.core.tables.runs.values())
+        self.core.pass_time(2 * HOUR)
+        assert all(a.log_due is None for a in self.core.tables.attempts.values())
+        self.every_invariant_holds()
+
+
+_SELECTORS = {}
+
+
+def _fits(canonical, labels):
+    if canonical not in _SELECTORS:
+        _SELECTORS[canonical] = Selector.from_canonical(canonical)
+    return _SELECTORS[canonical].matches(labels)
