@@ -68,3 +68,20 @@ def test_waiting_has_an_end():
     assert eventually(lambda: "answer") == "answer"
     with pytest.raises(TimeoutError):
         eventually(lambda: None, within=0.05)
+
+
+def test_a_program_can_be_spoken_to_and_listened_to(launcher):
+    code = """
+    import signal, sys
+    def stop(*_):
+        print("stopped", file=sys.stderr, flush=True)
+        sys.exit(7)
+    signal.signal(signal.SIGUSR1, stop)
+    print("listening", flush=True)
+    signal.pause()
+    """
+    program = launcher.start("listener", python(code))
+    eventually(lambda: program.said() == "listening\n")
+    assert program.exit_code is None
+    program.signal(signal.SIGUSR1)
+    assert (program.wait(), program.complained()) == (7, "stopped\n")
