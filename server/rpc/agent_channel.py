@@ -6,7 +6,7 @@ frame is read, so an agent's words keep their order.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from generated.agent.v1 import agent_pb2
@@ -60,7 +60,7 @@ class AgentChannel:
         self._mailbox = Mailbox(pushes=False)
         self._session: Session | None = None
 
-    async def responses(self, requests: AsyncIterator[Request]) -> AsyncIterator[Response]:
+    async def responses(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Response, None]:
         """Yield what the agent is told until it hangs up.
 
         Raises:
@@ -73,6 +73,8 @@ class AgentChannel:
                     if isinstance(item, Exception):
                         raise item
                     yield item
+            except GeneratorExit:
+                pass  # the agent hung up; a task group would make an error of it
             finally:
                 reading.cancel()
                 if self._session is not None:

@@ -1,6 +1,7 @@
 """stream.v1.StreamService."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from server.auth import current_caller
@@ -157,8 +158,9 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
         channel = AgentChannel(
             self._writer, self._attendance, self._dispatcher, self._clock, self._policy
         )
-        async for response in channel.responses(request_iterator):
-            yield response
+        async with aclosing(channel.responses(request_iterator)) as responses:
+            async for response in responses:
+                yield response
 
     async def StreamPipelineStatus(
         self, request: stream_pb2.StreamPipelineStatusRequest, context: Context
