@@ -16,7 +16,13 @@ from typing import IO, Any, TypeVar
 
 import structlog
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from tenacity import (
     AsyncRetrying,
@@ -255,7 +261,7 @@ def translated() -> Iterator[None]:
 def _is_outage(error: DBAPIError) -> bool:
     """Whether PostgreSQL itself is in trouble: no resources, no locks, going away (53, 55, 57)."""
     state = str(getattr(error.orig, "sqlstate", None) or "")
-    return state.startswith(("08", "40", "53", "55P03", "57", "58"))
+    return _is_lost_track(error) or state.startswith(("08", "40", "53", "55P03", "57", "58"))
 
 
 def _may_succeed_again(error: BaseException) -> bool:
@@ -265,7 +271,12 @@ def _may_succeed_again(error: BaseException) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     state = str(getattr(error.orig, "sqlstate", None) or "")
-    return error.connection_invalidated or state.startswith(PASSING_STATES)
+    return error.connection_invalidated or _is_lost_track(error) or state.startswith(PASSING_STATES)
+
+
+def _is_lost_track(error: DBAPIError) -> bool:
+    """Whether asyncpg itself is confused: a connection broke while it was between two steps."""
+    return isinstance(error, InternalError) and not getattr(error.orig, "sqlstate", None)
 
 
 def _first_line(error: SQLAlchemyError) -> str:

@@ -19,6 +19,9 @@ RETRY_SECONDS = 1.0
 # A payload may have 8000 bytes; the ids of this many tasks fit with room to spare.
 LOG_TASKS = 100
 
+# The last one is what asyncpg says when a connection breaks while it is between two steps.
+PASSING = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 log = structlog.get_logger(__name__)
 
 
@@ -43,7 +46,7 @@ class PostgresHints:
         while True:
             try:
                 await self._talk(heard)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except PASSING as error:
                 log.warning("hints_wait", reason=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
