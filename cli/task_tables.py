@@ -12,6 +12,7 @@ from cli.times import age, between, human, moment
 from generated.task.v1 import task_pb2
 
 HEADINGS = ("TASK", "NAME", "STATUS", "AGENT", "EXIT", "AGE", "DURATION")
+WAITING = (task_pb2.TASK_STATUS_PENDING, task_pb2.TASK_STATUS_QUEUED)
 ATTEMPT_HEADINGS = ("ATTEMPT", "STATUS", "AGENT", "EXIT", "DURATION", "LOG LINES", "CAUSE")
 
 
@@ -21,7 +22,7 @@ def task_row(task: task_pb2.TaskDetail) -> tuple[str, ...]:
         task.task_id,
         task.name,
         task_status(task.status),
-        task.agent_id,
+        "" if task.status in WAITING else task.agent_id,
         str(task.exit_code) if task.finished_at and task.attempt else "",
         age(task.created_at),
         task_duration(task),
@@ -29,7 +30,9 @@ def task_row(task: task_pb2.TaskDetail) -> tuple[str, ...]:
 
 
 def task_duration(task: task_pb2.TaskDetail) -> str:
-    """Return how long the last attempt ran or runs."""
+    """Return how long the last attempt ran or runs; nothing while the task waits."""
+    if task.status in WAITING:
+        return ""
     if task.duration:
         return human(timedelta(milliseconds=task.duration))
     return between(task.started_at * 1000, task.finished_at * 1000)

@@ -118,6 +118,7 @@ def _lease(ledger: Ledger, task: Task, agent: Agent, offer: Offer) -> None:
     task.claimed_at = ledger.now
     task.started_at = None
     task.exit_code = 0
+    task.error = ""
     ledger.touch(task)
     ledger.add_attempt(
         Attempt(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from server.domain.attempt import Attempt, AttemptStatus, LogSummary
 from server.domain.event import Event, EventKind
 from server.domain.ledger import Ledger
-from server.domain.moment import Moment
+from server.domain.moment import Millis, Moment
 from server.domain.retry import backoff
 from server.domain.run import Run, RunStatus, count_end, status_of
 from server.domain.task import Task, TaskStatus, move
@@ -263,7 +263,15 @@ def tell_status(ledger: Ledger, task: Task, previous: TaskStatus | None) -> None
                 "agent": task.last_agent_id or "",
                 "exit_code": task.exit_code,
                 "error": task.error,
-                "started_at": task.started_at,
+                "duration": _duration(ledger, task),
             },
         )
     )
+
+
+def _duration(ledger: Ledger, task: Task) -> Millis:
+    """Return how long the last attempt ran, 0 while it runs and when there was none."""
+    attempt = ledger.attempt(task, task.attempt) if task.status.ended else None
+    if attempt is None or attempt.started_at is None or attempt.ended_at is None:
+        return 0
+    return max(0, attempt.ended_at - attempt.started_at)

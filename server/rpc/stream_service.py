@@ -268,7 +268,6 @@ def _standing(task: Task, position: int) -> stream_pb2.StreamTaskStatusResponse:
 
 def _change(event: Event) -> stream_pb2.StreamTaskStatusResponse:
     data = event.data
-    ended = TaskStatus(data["status"]).ended
     return stream_pb2.StreamTaskStatusResponse(
         task_id=event.resource_id,
         task_name=data["name"],
@@ -278,7 +277,7 @@ def _change(event: Event) -> stream_pb2.StreamTaskStatusResponse:
         agent_id=data["agent"],
         exit_code=data["exit_code"],
         error_message=data["error"],
-        duration=_duration(data["started_at"], event.at if ended else None),
+        duration=data["duration"],
         cursor=str(event.position),
         attempt=data["attempt"],
     )
