@@ -109,7 +109,9 @@ def end_all(find: Callable[[], set[Process]], kill_at: Callable[[], float]) -> b
         now = time.monotonic()
         if now > kill_at() + _UNKILLABLE_AFTER:
             return False
-        for process in living:
+        # Parents first: a shell whose child ends before it may stop for that, and never comes to
+        # its own trap.
+        for process in sorted(living, key=lambda each: (each.start, each.pid)):
             if now >= kill_at():
                 send(process, signal.SIGKILL)
             elif process not in asked:
