@@ -43,7 +43,9 @@ class Api:
     """One caller of one server."""
 
     def __init__(self, address: str) -> None:
-        self.channel = grpc.aio.insecure_channel(address)
+        # A channel of one's own: a shared one would still wait to reach a server that was killed.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self.channel = grpc.aio.insecure_channel(address, options=options)
         self.agents = agent_pb2_grpc.AgentServiceStub(self.channel)
         self.pipelines = pipeline_pb2_grpc.PipelineServiceStub(self.channel)
         self.streams = stream_pb2_grpc.StreamServiceStub(self.channel)

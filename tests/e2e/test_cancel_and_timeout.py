@@ -65,14 +65,17 @@ async def test_timeout_ends_every_process_too(api: Api, mark):
     assert mark.gone()
 
 
-async def test_a_task_that_listens_may_tidy_up_within_the_grace(api: Api):
-    task_id = await api.create("trap 'echo tidied; exit 0' TERM", "echo up", LOOP)
-    async for answer in api.follow(task_id):
-        if answer.log_chunk.content == "up":
-            break
-    await api.cancel(task_id)
-    assert (await api.ended(task_id)).status == CANCELLED
-    assert "tidied" in await api.text(task_id)
+async def test_a_task_that_listens_may_tidy_up_within_the_grace(kit):
+    patient = kit.start_server()
+    kit.start_agent(patient)
+    async with Api(patient.grpc) as api:
+        task_id = await api.create("trap 'echo tidied; exit 0' TERM", "echo up", LOOP)
+        async for answer in api.follow(task_id):
+            if answer.log_chunk.content == "up":
+                break
+        await api.cancel(task_id)
+        assert (await api.ended(task_id)).status == CANCELLED
+        assert "tidied" in await api.text(task_id)
 
 
 async def test_what_a_task_leaves_behind_is_ended_with_it(api: Api, mark):
