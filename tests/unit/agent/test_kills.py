@@ -36,12 +36,11 @@ class Story:
     def folder(self):
         return AttemptFolder(self.agent.data_dir / "spool" / self.lease.task.lease_id)
 
-    def assign(self):
+    def assign(self, padding=""):
         first, second = f"$(seq 1 {HALF})", f"$(seq {HALF + 1} {2 * HALF})"
         show = "for i in {}; do echo line $i; done"
-        # A long script takes its time to be written, between task.json and the spawn.
         self.lease = self.plane.assign(
-            show.format(first), self.waits, show.format(second), "#" * 2_000_000
+            show.format(first), self.waits, show.format(second), f"#{padding}"
         )
 
     async def at_once(self, condition):
@@ -67,9 +66,17 @@ async def received(story):
     assert not story.folder.exists
 
 
+async def ordered(story):
+    """The session has told the supervisor to start it, and that has not listened yet."""
+    story.stop(story.agent.supervisor_pid())
+    story.assign()
+    await until(lambda: story.plane.beats and story.plane.beats[-1].running_jobs_count)
+    assert not story.folder.exists
+
+
 async def written(story):
     """task.json is there, and names no process yet."""
-    story.assign()
+    story.assign("x" * 2_000_000)  # takes its time to be written, between task.json and the spawn
     await story.at_once(lambda: story.folder.read(TASK))
 
 
@@ -117,8 +124,21 @@ async def acknowledged(story):
     assert story.folder.exists
 
 
-STEPS = [received, written, spawned, running, printing, ended, reported, acknowledged]
-WRITTEN_DOWN = [ended, reported, acknowledged]
+STEPS = [received, ordered, written, spawned, running, printing, ended, reported, acknowledged]
+NOT_BEGUN = [received, ordered]
+BEGUN = [written, spawned, running, printing]
+
+
+def fate(step, victims):
+    """Returns what a task comes to: what has begun dies with its supervisor, by all accounts.
+
+    What has not begun is in the session's memory, or on its way to the supervisor.
+    """
+    if victims != "session" and step in BEGUN:
+        return "lost"
+    if (victims == "both" and step in NOT_BEGUN) or (victims == "session" and step is received):
+        return "given out again"
+    return "done"
 
 
 async def kill(agent, victims):
@@ -148,20 +168,22 @@ async def test_a_task_ends_once_whoever_dies(plane, start_agent, tmp_path, step,
     if victims != "supervisor":
         start_agent("--slots", "1")
     await until(lambda: len(plane.registrations) == (1 if victims == "supervisor" else 2))
+    lease, expected = story.lease, fate(step, victims)
+    if expected == "lost":  # before what is left of it could end by itself
+        await until(lambda: lease.whole)
+        assert marked_processes(agent.data_dir) == []
     story.gate.touch()
-    lease = story.lease
     await until(lambda: lease.released or lease.whole)
     if story.blocker is not None:
         await until(lambda: story.blocker.whole)
         assert len(story.blocker.ends) == 1
     await until(lambda: list((agent.data_dir / "spool").iterdir()) == [])
     assert marked_processes(agent.data_dir) == []
-    # Only a session remembers what has not started: without it the task is given out again.
-    assert lease.released == (step is received and victims != "supervisor")
+    assert lease.released == (expected == "given out again")
     assert len(lease.ends) == (0 if lease.released else 1)
-    if lease.released:
+    if expected == "given out again":
         assert lease.statuses == []
-    elif victims == "session" or step in WRITTEN_DOWN or step is received:
+    elif expected == "done":
         assert lease.end.status == task_pb2.TASK_STATUS_SUCCESS
         assert lease.text == LINES
     else:

@@ -214,3 +214,15 @@ def test_any_breaks_leave_neither_holes_nor_repeats(tmp_path_factory, segments, 
 def test_a_missing_folder_is_an_empty_log(folder):
     folder.path.rmdir()
     assert shipper(folder).done
+
+
+def test_a_segment_goes_also_when_the_next_one_is_still_empty(folder):
+    spool(folder, [b"one\n", b"two\n"])
+    log = shipper(folder, ended=False)
+    log.acknowledge(ack(len(log.next_batch().logs)))
+    folder.segment(1).touch()  # as the supervisor does on a full disk
+    assert log.next_batch() is None
+    assert folder.segments() == [1]
+    again = shipper(folder, ended=False)
+    spool(folder, [], [b"three\n"])
+    assert numbers(again.next_batch()) == [3]
