@@ -6,7 +6,7 @@ missed: what came before it, what another server wrote, what overflowed while it
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 
 from server.domain.errors import Draining
@@ -63,7 +63,9 @@ class EventFeed:
             if follower.wants(event):
                 follower.push(event)
 
-    async def follow(self, after: int, wants: Callable[[Event], bool]) -> AsyncIterator[Event]:
+    async def follow(
+        self, after: int, wants: Callable[[Event], bool]
+    ) -> AsyncGenerator[Event, None]:
         """Yield wanted events after a position, for ever.
 
         Raises:
@@ -91,7 +93,7 @@ class EventFeed:
 
     async def replay(
         self, after: int, through: int, wants: Callable[[Event], bool]
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Yield wanted events after one position and up to another, which is stored already."""
         async for event in self._stored(after):
             if event.position > through:
@@ -108,7 +110,7 @@ class EventFeed:
         finally:
             self._followers.discard(follower)
 
-    async def _stored(self, after: int) -> AsyncIterator[Event]:
+    async def _stored(self, after: int) -> AsyncGenerator[Event, None]:
         while True:
             page = await self._reader.events(after, PAGE)
             for event in page:

@@ -135,15 +135,18 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
         endless = bool(request.pipeline_id)
         wants = _StatusFilter(wanted)
         if not endless and not open_tasks:
-            async for event in self._feed.replay(start, position, wants):
-                yield _change(event)
-            return
-        async for event in self._feed.follow(start, wants):
-            yield _change(event)
-            if TaskStatus(event.data["status"]).ended:
-                open_tasks.discard(event.resource_id)
-            if not endless and not open_tasks:
-                return
+            events = self._feed.replay(start, position, wants)
+        else:
+            events = self._feed.follow(start, wants)
+        async with aclosing(events):
+            async for event in events:
+                gone = event.kind is EventKind.TASK_DELETED
+                if not gone:
+                    yield _change(event)
+                if gone or TaskStatus(event.data["status"]).ended:
+                    open_tasks.discard(event.resource_id)
+                    if not endless and not open_tasks and event.position > position:
+                        return
 
     async def _check_exist(self, wanted: TaskFilter) -> None:
         if wanted.pipeline_id:
@@ -242,7 +245,7 @@ class _StatusFilter:
     def __call__(self, event: Event) -> bool:
         wanted = self._wanted
         return (
-            event.kind is EventKind.TASK_STATUS
+            event.kind in (EventKind.TASK_STATUS, EventKind.TASK_DELETED)
             and event.namespace == wanted.namespace
             and (not wanted.run_id or event.run_id == wanted.run_id)
             and (not wanted.pipeline_id or event.pipeline_id == wanted.pipeline_id)
