@@ -37,7 +37,7 @@ SPARE_BYTES = 64 * 1024 * 1024
 _SPARE_SHARE = 20
 """On a small disk, the spare is this part of it instead."""
 
-_RESERVED = {TASK: 4096, EXIT: 16384, POSITION: 4096}
+_RESERVED = {EXIT: 16384, POSITION: 4096}
 """Files that must find room also when the disk has become full, and the room they take."""
 
 _TRIAL_BYTES = 64 * 1024

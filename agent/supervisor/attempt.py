@@ -55,7 +55,7 @@ class Attempt(threading.Thread):
         self._writer = OutputWriter(folder, limits, self._output_grew)
 
     def prepare(self) -> None:
-        """Makes the folder, says in it whose it is, and takes the disk that its end will need.
+        """Makes the folder and says in it whose it is, before anything of it can run.
 
         Raises:
             OSError: It cannot be made; nothing of it is left.
@@ -63,9 +63,6 @@ class Attempt(threading.Thread):
         try:
             self.folder.path.mkdir(mode=0o700)
             self.folder.write(TASK, self.order.identity())
-            self.folder.reserve(TASK, EXIT, POSITION)
-            if not has_room(self.folder.path, self._limits.spare_disk):
-                raise OSError(errno.ENOSPC, "too little disk is left")
         except OSError:
             self.folder.remove()
             raise
@@ -121,6 +118,7 @@ class Attempt(threading.Thread):
 
     def _spawn(self) -> Pump:
         try:
+            self._take_room()
             process = self._reaper.spawn(self._popen, self._exited)
         except StartError:
             raise
@@ -142,6 +140,12 @@ class Attempt(threading.Thread):
         )
         pump.start()
         return pump
+
+    def _take_room(self) -> None:
+        """Takes the disk that its end will need, while there is some."""
+        self.folder.reserve(EXIT, POSITION)
+        if not has_room(self.folder.path, self._limits.spare_disk):
+            raise OSError(errno.ENOSPC, "too little disk is left")
 
     def _popen(self) -> "subprocess.Popen[bytes]":
         workspace, temporary = self.folder.workspace, self.folder.path / "tmp"

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import subprocess
 
 DISK_BYTES = 4 * 1024 * 1024
@@ -70,6 +71,11 @@ class LimitedDisk:
 
 def kinds():
     """Returns the kinds of disk that can be had here."""
+    return [LimitedDisk, SmallDisk] if _may_mount() else [LimitedDisk]
+
+
+def _may_mount():
+    if os.getuid() != 0 or shutil.which("unshare") is None:
+        return False
     attempt = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    allowed = os.getuid() == 0 and subprocess.run(attempt, capture_output=True).returncode == 0  # noqa: S603
-    return [LimitedDisk, SmallDisk] if allowed else [LimitedDisk]
+    return subprocess.run(attempt, capture_output=True).returncode == 0  # noqa: S603 - our own words

@@ -6,7 +6,7 @@ import signal
 import grpc
 import pytest
 
-from agent.spool import EXIT, POSITION, TASK, AttemptFolder, Spool, has_room
+from agent.spool import EXIT, POSITION, AttemptFolder, Spool, has_room
 from generated.agent.v1 import agent_pb2
 from generated.task.v1 import task_pb2
 from tests.unit.agent import disks
@@ -180,12 +180,12 @@ async def test_an_agent_that_starts_on_a_full_disk_reports_what_it_finds(
 
 def test_what_was_reserved_is_written_on_a_full_disk(disk):
     folder = AttemptFolder(disk.path)
-    folder.reserve(TASK, EXIT, POSITION)
+    folder.reserve(EXIT, POSITION)
     if disk.reserves:
         disk.fill(None)
         assert not Spool(disk.path).takes_more()
         assert not has_room(disk.path)
-    for name in (TASK, EXIT, POSITION):
+    for name in (EXIT, POSITION):
         folder.write(name, {"text": "x" * 3000})
         assert folder.read(name) == {"text": "x" * 3000}
     assert not list(disk.path.glob("*.tmp"))
