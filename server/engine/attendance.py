@@ -94,6 +94,9 @@ class Attendance:
         self.hear(session)
         if labels or (slots and slots != session.slots):
             await self._change(session, labels or None, slots or None)
+        if held is not None:
+            # A session new to this server goes on counting where its agent stands.
+            session.frame = max(session.frame, held.seen_through)
         if held is None or self._as_expected(session, held):
             return list(session.cancels.values())
         command = Attach(session.agent_id, session.session_id, held)

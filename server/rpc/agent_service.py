@@ -118,6 +118,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         """See the proto."""
         _check_fetch(request)
         session = await self._attendance.session(request.agent_id, request.session_id)
+        session.draining = False  # who asks for work takes some
         if request.labels:
             await self._attendance.heartbeat(session, None, labels=dict(request.labels))
         if request.request_id:
