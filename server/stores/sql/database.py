@@ -51,7 +51,8 @@ STATEMENT_SECONDS = 10.0
 TRIES = 4
 
 # Serialization failure, deadlock; connection exceptions; the server is starting or shutting down.
-PASSING_STATES = ("40001", "40P01", "08", "57P")
+# Unique and foreign keys: another server wrote or deleted the row since it was looked for.
+PASSING_STATES = ("40001", "40P01", "08", "57P", "23505", "23503")
 
 log = structlog.get_logger(__name__)
 

@@ -5,11 +5,12 @@ import asyncio
 import asyncpg
 import pytest
 from sqlalchemy import make_url
-from sqlalchemy.exc import InternalError
+from sqlalchemy.exc import IntegrityError, InternalError
 
 from server.domain.errors import StoreUnavailable
+from server.stores.interfaces import PoisonError
 from server.stores.sql import hints
-from server.stores.sql.database import translated
+from server.stores.sql.database import _may_succeed_again, translated
 
 CONFUSED = asyncpg.InternalClientError("cannot switch to state 12; another operation is running")
 
@@ -37,3 +38,14 @@ async def test_hints_are_said_again_over_a_new_connection(monkeypatch):
 def test_a_command_is_told_that_the_database_does_not_answer():
     with pytest.raises(StoreUnavailable), translated():
         raise InternalError("SELECT 1", {}, CONFUSED)
+
+
+class UniqueViolation(Exception):
+    sqlstate = "23505"
+
+
+def test_a_row_that_another_server_wrote_meanwhile_is_looked_for_again():
+    error = IntegrityError("INSERT", {}, UniqueViolation())
+    assert _may_succeed_again(error)
+    with pytest.raises(PoisonError), translated():
+        raise error  # again and again: then it is the command's own fault
