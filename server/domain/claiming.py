@@ -40,6 +40,8 @@ class Claimed:
     """Classes of which no ready task is left."""
     refused: set[str] = field(default_factory=set)
     """Sessions that are not current any more."""
+    lost: set[str] = field(default_factory=set)
+    """Sessions that were given up, perhaps by another server; their agent's next word revives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,9 @@ class Claim:
             if agent is None or not _is_current(agent, offer):
                 claimed.refused.add(offer.session_id)
                 continue
+            if agent.session_state is SessionState.LOST:
+                claimed.lost.add(offer.session_id)
+                continue
             slots = min(offer.slots, agent.slots - held.get(agent.key, 0))
             if slots > 0:
                 good.append(replace(offer, slots=slots))
@@ -104,7 +109,8 @@ class Claim:
 
 
 def _is_current(agent: Agent, offer: Offer) -> bool:
-    return agent.session_id == offer.session_id and agent.session_state is SessionState.LIVE
+    closed = agent.session_state is SessionState.CLOSED
+    return agent.session_id == offer.session_id and not closed
 
 
 def _lease(ledger: Ledger, task: Task, agent: Agent, offer: Offer) -> None:

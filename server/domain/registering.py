@@ -157,10 +157,11 @@ class Attach:
             raise SessionSuperseded(self.agent_id)
         if agent.session_state is SessionState.CLOSED:
             raise SessionSuperseded(self.agent_id)
+        # Written down at once: another server that has not heard it may be about to give it up.
+        agent.last_seen = ledger.now
+        ledger.touch_agent(agent)
         if agent.session_state is not SessionState.LIVE:
             agent.session_state = SessionState.LIVE
-            agent.last_seen = ledger.now
-            ledger.touch_agent(agent)
             tell_agent(ledger, agent, EventKind.AGENT_REGISTERED)
         verdicts: tuple[Verdict, ...] = ()
         if self.held is not None:

@@ -81,6 +81,10 @@ class Dispatcher:
             session = self._sessions.get(session_id)
             if session is not None:
                 self._sessions.remove(session, SessionSuperseded(session.agent_id))
+        for session_id in answer.lost:
+            session = self._sessions.get(session_id)
+            if session is not None:
+                session.lost = True
         for class_key in answer.exhausted:
             self._ready.pop(class_key, None)
         if assigned and self._ready:
