@@ -40,12 +40,12 @@ def test_a_command_is_told_that_the_database_does_not_answer():
         raise InternalError("SELECT 1", {}, CONFUSED)
 
 
-class UniqueViolation(Exception):
+class UniqueViolationError(Exception):
     sqlstate = "23505"
 
 
 def test_a_row_that_another_server_wrote_meanwhile_is_looked_for_again():
-    error = IntegrityError("INSERT", {}, UniqueViolation())
+    error = IntegrityError("INSERT", {}, UniqueViolationError())
     assert _may_succeed_again(error)
     with pytest.raises(PoisonError), translated():
         raise error  # again and again: then it is the command's own fault
