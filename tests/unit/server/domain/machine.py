@@ -32,8 +32,10 @@ from tests.fakes.core import NAMESPACE, Core, job, needs, parallel, serial
 HOUR = 3_600_000
 PICK = st.integers(0, 10_000)
 LEAPS = st.sampled_from([1, 700, 2_000, 2_000, 10_000, 31_000, 61_000, 200_000])
+LOST = "lost"
+"""An end whose cause is the agent's own: it reports that its process died under the task."""
 ENDS = st.sampled_from(
-    [TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.TIMEOUT, TaskStatus.CANCELLED]
+    [TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.TIMEOUT, TaskStatus.CANCELLED, LOST]
 )
 WISHES = ["cancel", "cancel", "retry", "delete", "update", "stop", "prune"]
 FATES = WAITING, STARTED, ENDING, ENDED = range(4)
@@ -86,6 +88,9 @@ class Message:
 class World(RuleBasedStateMachine):
     """See the module."""
 
+    STAFF = ("own-0", "own-1", "v1-0")
+    """Agents that are there from the start."""
+
     def __init__(self):
         super().__init__()
         self.core = Core()
@@ -116,10 +121,10 @@ class World(RuleBasedStateMachine):
             ),
         ]
 
-        for agent_id in ("own-0", "own-1", "v1-0"):
+        for agent_id in self.STAFF:
             self._join(agent_id, 2, survives=False, ssd=True, v1=agent_id in V1)
         for retry in range(3):
-            self._submit((), retry_count=retry)
+            self._submit((), retry_count=retry + 1)
         self.trigger_run(0)
 
     # ---- help
@@ -267,11 +272,18 @@ class World(RuleBasedStateMachine):
                 process.runs.pop(verdict.lease_id, None)
 
     @precondition(lambda self: self.processes)
-    @rule(pick=PICK)
-    def lose_session(self, pick):
+    @rule(pick=PICK, comes_back=st.booleans(), passes=st.sampled_from([0, 1_000, 100_000]))
+    def blink(self, pick, comes_back, passes):
+        """An agent is given up, and perhaps heard again: as if nothing had been, or too late."""
         process = self.one_of(self.processes.values(), pick)
         agent = self.core.agent(process.agent_id)
         self.core.do(LoseSession(agent.public_id, process.session, agent.last_seen))
+        if passes:
+            self.core.pass_time(passes)
+            self._forget_late()
+        if comes_back:
+            held = None if process.v1 else process.held()
+            self._attach(Attach(process.agent_id, process.session, held), process)
 
     @precondition(lambda self: self.processes)
     @rule(pick=PICK)
@@ -295,10 +307,9 @@ class World(RuleBasedStateMachine):
         chosen=st.lists(PICK, min_size=1, max_size=4),
         fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=4),
         end=ENDS,
-        infrastructure=st.integers(0, 3),
         again=st.booleans(),
     )
-    def work(self, chosen, fates, end, infrastructure, again):
+    def work(self, chosen, fates, end, again):
         """Work goes out, and each task of it comes as far as its fate will have it."""
         known = {id(run) for _, run in self.executions()}
         self._dispatch(chosen, 0, arrives=True)
@@ -308,7 +319,7 @@ class World(RuleBasedStateMachine):
             if fate >= STARTED:
                 self._start(process, run, late=False, again=again)
             if fate >= ENDING:
-                self._finish(process, run, end, infrastructure, late=fate == ENDING, again=again)
+                self._finish(process, run, end, late=fate == ENDING, again=again)
 
     def _dispatch(self, chosen, more, arrives):
         """Offers come from memory: of sessions long gone, and of more slots than there are."""
@@ -323,7 +334,7 @@ class World(RuleBasedStateMachine):
             assert agent.session_id == session
             assert agent.session_state is SessionState.LIVE
             assert self._leases(agent) <= agent.slots, "an agent over its slots"
-            process.inbox.append((process.frame, assignments))
+            process.inbox.append((process.frame, assignments, self.core.clock.now()))
             if arrives and process in self.processes.values():
                 self._receive(process)
 
@@ -350,18 +361,18 @@ class World(RuleBasedStateMachine):
         self._receive(self.one_of(self._with_mail(), pick))
 
     def _receive(self, process):
-        frame, assignments = process.inbox.pop(0)
+        frame, assignments, claimed_at = process.inbox.pop(0)
         process.seen_through = frame
         for given in assignments:
             lease = LeaseRef(given.task_id, given.lease_id)
-            process.runs[given.lease_id] = Execution(lease, self.core.clock.now() + given.timeout)
+            process.runs[given.lease_id] = Execution(lease, claimed_at + given.timeout)
 
     @precondition(lambda self: self._with_mail())
     @rule(pick=PICK, noticed=st.booleans())
     def lose_frame(self, pick, noticed):
         """An assignment never arrives; the server notices when the call that asked is gone."""
         process = self.one_of(self._with_mail(), pick)
-        lost = [given for _, assignments in process.inbox for given in assignments]
+        lost = [given for _, assignments, _ in process.inbox for given in assignments]
         process.inbox.clear()
         if noticed:
             leases = tuple(LeaseRef(given.task_id, given.lease_id) for given in lost)
@@ -382,21 +393,22 @@ class World(RuleBasedStateMachine):
     @rule(
         pick=PICK,
         end=ENDS,
-        infrastructure=st.integers(0, 3),
         late=st.booleans(),
         again=st.booleans(),
     )
-    def finish(self, pick, end, infrastructure, late, again):
+    def finish(self, pick, end, late, again):
         process, run = self.one_of(self.executions(), pick)
-        self._finish(process, run, end, infrastructure, late=late, again=again)
+        self._finish(process, run, end, late=late, again=again)
 
-    def _finish(self, process, run, end, infrastructure, *, late, again):
+    def _finish(self, process, run, end, *, late, again):
         if run.code is not None:
             return
         run.code = self.number()
         self.codes.setdefault(run.lease.lease_id, set()).add(run.code)
-        lost = infrastructure == 0 and end is TaskStatus.FAILED and not process.v1
-        command = Report(process.agent_id, process.named(run), end, run.code, infrastructure=lost)
+        lost = end is LOST and not process.v1
+        status = TaskStatus.FAILED if end is LOST else end
+        named = process.named(run)
+        command = Report(process.agent_id, named, status, run.code, infrastructure=lost)
         self.send(command, process, run, late=late, again=again)
 
     @precondition(lambda self: self.executions())
@@ -432,13 +444,14 @@ class World(RuleBasedStateMachine):
             self._heed(process, answer)
 
     @precondition(lambda self: self.post)
-    @rule(pick=PICK, again=st.booleans())
-    def deliver(self, pick, again):
-        """Any message arrives, in any order, perhaps again later."""
-        message = self.post.pop(pick % len(self.post))
-        if again:
-            self.post.append(message)
-        self._arrive(message)
+    @rule(picks=st.lists(PICK, min_size=1, max_size=4), again=st.booleans())
+    def deliver(self, picks, again):
+        """Any messages arrive, in any order, perhaps again later."""
+        for pick in picks[: len(self.post)]:
+            message = self.post.pop(pick % len(self.post))
+            if again:
+                self.post.append(message)
+            self._arrive(message)
 
     def _arrive(self, message):
         if message.execution is None:
@@ -449,13 +462,18 @@ class World(RuleBasedStateMachine):
             self.attempt_to(message.command)
 
     def _can_arrive(self, message):
-        """A v1 agent takes a task up again only when its calls about it are over."""
-        task_id = message.execution.lease.task_id
-        if not message.process.v1 or task_id not in self.known:
+        """A v1 agent takes a task up again only when its calls about it are over.
+
+        That is known of ends it reported itself. Of attempts that were lost it is not.
+        """
+        lease = message.execution.lease
+        if not message.process.v1 or lease.task_id not in self.known:
             return True
-        task = self.core.task(task_id)
-        mine = task.last_agent_id == message.process.agent_id
-        return not mine or task.lease_id == message.execution.lease.lease_id
+        task = self.core.task(lease.task_id)
+        if task.last_agent_id != message.process.agent_id or task.lease_id == lease.lease_id:
+            return True
+        attempt = self.core.attempt(lease.task_id, int(lease.lease_id.rpartition(".")[2]))
+        return attempt.status is AttemptStatus.LOST
 
     def _deliver_report(self, message):
         process, run = message.process, message.execution
@@ -505,10 +523,6 @@ class World(RuleBasedStateMachine):
         """Several messages share a transaction, with a user's wish between them."""
         messages = [self.one_of(self.post, pick) for pick in picks]
         messages = [m for m in messages if m.execution is None or self._can_arrive(m)]
-        seen = set()
-        for message in messages:
-            # Two reports of one v1 agent about one task would have to be of one execution.
-            seen.add(message.execution and message.execution.lease.task_id)
         commands = [message.command for message in messages]
         target = self.one_of(self.task_ids(), picks[0]) if self.known else None
         if cancel and target:

@@ -1,19 +1,145 @@
 """The six invariants of the core, under random interleavings (see machine.py).
 
-HYPOTHESIS_PROFILE=long walks farther and longer than every test run can afford.
+HYPOTHESIS_PROFILE=long walks farther and longer than every test run can afford. The known-bad
+cores at the end are broken the way other engines were; the same walk must find each out.
 """
 
 import os
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import RULE_MARKER, run_state_machine_as_test
 
+from server.domain import claiming, ending, registering, reporting
+from server.domain.claiming import Claim
+from server.domain.lease import Standing, standing
+from server.domain.task import TaskStatus
+from server.engine.writer import BrokenRuleError
+from server.stores.interfaces import PoisonError
 from tests.unit.server.domain.machine import World
 
-CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+CHECKS = list(HealthCheck)
 PROFILES = {
-    "ci": settings(max_examples=60, stateful_step_count=60, suppress_health_check=CHECKS),
-    "long": settings(max_examples=2000, stateful_step_count=250, suppress_health_check=CHECKS),
+    "ci": settings(max_examples=100, stateful_step_count=60, suppress_health_check=CHECKS),
+    "long": settings(max_examples=3000, stateful_step_count=300, suppress_health_check=CHECKS),
 }
+PROFILE = PROFILES[os.environ.get("HYPOTHESIS_PROFILE", "ci")]
 
 TestInvariants = World.TestCase
-TestInvariants.settings = PROFILES[os.environ.get("HYPOTHESIS_PROFILE", "ci")]
+TestInvariants.settings = PROFILE
+
+
+# ---- known-bad cores
+
+
+def _patch_standing(monkeypatch, bad):
+    for room in (registering, reporting):
+        monkeypatch.setattr(room, "standing", bad)
+
+
+def fence_by_agent_only(monkeypatch):
+    """Any report of the agent counts, whichever of its leases it is about."""
+    _patch_standing(monkeypatch, lambda ledger, task, agent, _: standing(ledger, task, agent, ""))
+
+
+def requeue_without_adoption(monkeypatch):
+    """What a lost agent still brings is thrown away."""
+
+    def bad(*question):
+        found = standing(*question)
+        return Standing.STALE if found is Standing.ADOPTABLE else found
+
+    _patch_standing(monkeypatch, bad)
+
+
+def a_told_loss_is_told_again(monkeypatch):
+    """The loss that an agent reports itself may be adopted, and reported again."""
+
+    def bad(ledger, task, *rest):
+        found = standing(ledger, task, *rest)
+        return Standing.ADOPTABLE if found is Standing.ENDED and task.ready else found
+
+    _patch_standing(monkeypatch, bad)
+
+
+def slots_by_memory(monkeypatch):
+    """The claim believes the offers instead of counting leases."""
+    monkeypatch.setattr(Claim, "_good_offers", lambda self, *_: list(self.offers))
+
+
+def no_avoidance(monkeypatch):
+    """A v1 agent is given a task again that it has just lost."""
+    place = claiming.place
+    monkeypatch.setattr(
+        claiming, "place", lambda ready, offers, _now: place(ready, offers, float("inf"))
+    )
+
+
+def the_epoch_is_taken_back(monkeypatch):
+    """A release undoes the claim's epoch, so that the next claim uses it again."""
+    after_release = ending._after_release
+
+    def bad(ledger, task):
+        task.lease_epoch -= 1
+        task.attempt -= 1
+        after_release(ledger, task)
+
+    monkeypatch.setattr(ending, "_after_release", bad)
+
+
+def a_cancel_is_forgotten(monkeypatch):
+    """A release queues the task again although its cancel was asked for."""
+    monkeypatch.setattr(ending, "_after_release", ending.requeue)
+
+
+def a_skip_is_not_passed_on(monkeypatch):
+    """What depends on a skipped task waits for ever."""
+    release = ending._release_dependents
+
+    def bad(ledger, task):
+        return [] if task.status is TaskStatus.SKIPPED else release(ledger, task)
+
+    monkeypatch.setattr(ending, "_release_dependents", bad)
+
+
+KNOWN_BAD = {
+    fence_by_agent_only: ("own-0", "work deliver blink dispatch"),
+    requeue_without_adoption: ("own-0", "work deliver blink"),
+    a_told_loss_is_told_again: ("own-0", "work deliver"),
+    slots_by_memory: ("own-0", "submit dispatch"),
+    no_avoidance: ("v1-0", "work deliver blink"),
+    the_epoch_is_taken_back: ("own-0", "work deliver join dispatch"),
+    a_cancel_is_forgotten: ("own-0", "dispatch wish join"),
+    a_skip_is_not_passed_on: ("own-0", "work wish"),
+}
+"""Bad cores, with the agent and the moves among which their fault is found soon."""
+
+
+def small_world(agent_id, moves):
+    """Return the world with this agent and these moves alone."""
+    every = {name for name, each in vars(World).items() if hasattr(each, RULE_MARKER)}
+    left_out = dict.fromkeys(every - set(moves.split()))
+    return type("World", (World,), {**left_out, "STAFF": (agent_id,)})
+
+
+@pytest.mark.parametrize("break_it", KNOWN_BAD)
+def test_the_walk_finds_out_a_core_that_breaks_its_promise(monkeypatch, break_it):
+    world = small_world(*KNOWN_BAD[break_it])
+    break_it(monkeypatch)
+    until_found = settings(
+        max_examples=1000,
+        stateful_step_count=50,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        report_multiple_bugs=False,
+        suppress_health_check=CHECKS,
+    )
+    with pytest.raises((AssertionError, BrokenRuleError, PoisonError)):
+        run_state_machine_as_test(world, settings=until_found)
+
+
+@pytest.mark.parametrize(("agent_id", "moves"), KNOWN_BAD.values())
+def test_the_core_keeps_its_promises_in_the_same_small_worlds(agent_id, moves):
+    few = settings(PROFILE, max_examples=PROFILE.max_examples // 5)
+    run_state_machine_as_test(small_world(agent_id, moves), settings=few)
