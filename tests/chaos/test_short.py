@@ -5,6 +5,7 @@ import pytest
 from tests.chaos.run import Options, run
 
 
+@pytest.mark.xdist_group("chaos")  # one at a time
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 async def test_every_promise_holds_while_things_break(database):
