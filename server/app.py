@@ -16,6 +16,7 @@ from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from generated.task.v1 import task_pb2, task_pb2_grpc
 from server.address import Address
 from server.config import Settings
+from server.domain.errors import StoreUnavailable
 from server.domain.moment import millis
 from server.domain.policy import Policy
 from server.engine.attendance import Attendance
@@ -98,7 +99,6 @@ class App:
             clock,
             settings.lease,
             settings.start_grace,
-            shared=self._hints.shared,
         )
         self._retention = Retention(
             self._writer,
@@ -198,7 +198,9 @@ class App:
             async with asyncio.TaskGroup() as tasks:
                 writing = tasks.create_task(self._writer.run(), name="writer")
                 loops = [
-                    tasks.create_task(self._dispatcher.run(self._reader, self._writer)),
+                    tasks.create_task(
+                        self._dispatcher.run(self._reader, self._writer, shared=self._hints.shared)
+                    ),
                     tasks.create_task(self._keeper.run(), name="lease keeper"),
                     tasks.create_task(self._timers.run(), name="timers"),
                     tasks.create_task(self._retention.run(), name="retention"),
@@ -244,7 +246,10 @@ class App:
     async def _readiness(self) -> str | None:
         if self._stop.is_set():
             return "shutting down"
-        await self._reader.ping()
+        try:
+            await self._reader.ping()
+        except StoreUnavailable as error:
+            return str(error)
         return None
 
     async def _close_doors(self) -> None:

@@ -75,7 +75,11 @@ def _formatter(*, in_json: bool, colors: bool) -> logging.Formatter:
             structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
         ]
     else:
-        last.append(structlog.dev.ConsoleRenderer(colors=colors))
+        last.append(
+            structlog.dev.ConsoleRenderer(
+                colors=colors, exception_formatter=structlog.dev.plain_traceback
+            )
+        )
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder()], processors=last
     )

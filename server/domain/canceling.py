@@ -116,7 +116,6 @@ def stop_run(ledger: Ledger, run: Run, reason: str) -> None:
     run.stop_requested_at = run.stop_requested_at or ledger.now
     ledger.touch_run(run)
     tasks = ledger.tasks_of_run(run)
-    # Waiting jobs first: else the end of one would skip the next instead of cancelling it.
-    for task in sorted(tasks, key=lambda task: (task.leased, -task.position)):
+    for task in tasks:
         if not task.status.ended:
             cancel(ledger, task, reason or "the run was stopped")

@@ -11,6 +11,7 @@ ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # A task sees these as the truth about itself; a caller may not forge them.
 RESERVED_ENV = "MUSTER_"
 ENV_VALUE_LIMIT = 128 * 1024  # one argument or variable of execve(2): MAX_ARG_STRLEN
+LOAD_LIMIT = 512 * 1024
 AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -84,6 +85,13 @@ class Checks:
                 self.fail(path, "must not contain NUL")
             elif len(value.encode(errors="replace")) >= ENV_VALUE_LIMIT:
                 self.fail(path, f"must be shorter than {ENV_VALUE_LIMIT} bytes")
+
+    def load(self, field: str, commands: Iterable[str], env: Mapping[str, str]) -> None:
+        """Script and environment together: an agent gets them in one message, with others'."""
+        size = sum(map(len, commands)) + sum(map(len, env)) + sum(map(len, env.values()))
+        if size > LOAD_LIMIT:
+            text = f"must have at most {LOAD_LIMIT} characters together with env, has {size}"
+            self.fail(field, text)
 
     def relative_path(self, field: str, path: str) -> None:
         """A path that stays inside the workspace."""

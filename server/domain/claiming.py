@@ -61,7 +61,7 @@ class Claim:
         if ledger.source.replayed:
             self._find_again(ledger, agents, claimed)
         offers = self._good_offers(ledger, agents, claimed)
-        ready = self._ready(ledger, offers, claimed)
+        ready = self._ready(ledger, offers, agents, claimed)
         placed = place(ready, offers, ledger.now)
         left = {task.key for task in ready} - {task.key for task, _ in placed}
         claimed.exhausted -= {task.class_key for task in ready if task.key in left}
@@ -97,12 +97,18 @@ class Claim:
                 good.append(replace(offer, slots=slots))
         return good
 
-    def _ready(self, ledger: Ledger, offers: list[Offer], claimed: Claimed) -> list[Task]:
+    def _ready(
+        self, ledger: Ledger, offers: list[Offer], agents: dict[int, Agent], claimed: Claimed
+    ) -> list[Task]:
         ready: list[Task] = []
         for class_key in sorted({key for offer in offers for key in offer.class_keys}):
-            wanted = sum(offer.slots for offer in offers if class_key in offer.class_keys)
-            tasks = ledger.ready_tasks(class_key, wanted)
-            if len(tasks) < wanted:
+            takers = [offer for offer in offers if class_key in offer.class_keys]
+            wanted = sum(offer.slots for offer in takers)
+            # Only v1 agents are avoided by tasks; where others take too, nothing is in the way.
+            lone_v1 = len(takers) == 1 and agents[takers[0].agent_key].v1
+            only = takers[0].agent_key if lone_v1 else None
+            tasks = ledger.ready_tasks(class_key, wanted, only)
+            if len(tasks) < wanted and only is None:
                 claimed.exhausted.add(class_key)
             ready.extend(tasks)
         return sorted(ready, key=lambda task: (task.sort_key, task.key))

@@ -193,13 +193,22 @@ def _release_dependents(ledger: Ledger, task: Task) -> list[tuple[Task, TaskStat
             continue
         if not well:
             cause = f"{task.name} ended in {task.status.name}"
-            skipped.append((dependent, TaskStatus.SKIPPED, cause))
+            stopped = _is_stopped(ledger, dependent)
+            end = TaskStatus.CANCELLED if stopped else TaskStatus.SKIPPED
+            skipped.append((dependent, end, task.error if stopped else cause))
             continue
         dependent.unmet -= 1
         ledger.touch(dependent)
         if dependent.unmet == 0 and dependent.status is TaskStatus.PENDING:
             requeue(ledger, dependent)
     return skipped
+
+
+def _is_stopped(ledger: Ledger, task: Task) -> bool:
+    """Whether a task's run was stopped: then what will not run is cancelled, not skipped."""
+    if task.run_key is None:
+        return False
+    return ledger.run_by_key(task.run_key).stop_requested_at is not None
 
 
 def _start_run(ledger: Ledger, task: Task) -> None:

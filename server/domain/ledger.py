@@ -103,8 +103,14 @@ class Source(Protocol):
     def tasks_due(self, now: Moment, limit: int) -> list[Task]:
         """Return tasks whose `due_at` has come, earliest first."""
 
-    def ready_tasks(self, class_key: str, limit: int) -> list[Task]:
-        """Return ready tasks of a class in (sort_key, key) order, skipping rows others lock."""
+    def ready_tasks(
+        self, class_key: str, limit: int, *, only_agent: int | None = None, now: Moment = 0
+    ) -> list[Task]:
+        """Return ready tasks of a class in (sort_key, key) order, skipping rows others lock.
+
+        With `only_agent` those that avoid this agent now are left out, so that they do not stand
+        in the way of the others.
+        """
 
     def leases_of(self, agent_keys: Sequence[int]) -> dict[int, int]:
         """Return how many leases each agent holds; absent means none."""
@@ -315,10 +321,11 @@ class Ledger:
         self.flush()
         return self._remember_tasks(self.source.tasks_due(self.now, limit))
 
-    def ready_tasks(self, class_key: str, limit: int) -> list[Task]:
-        """Return the first ready tasks of a class."""
+    def ready_tasks(self, class_key: str, limit: int, only_agent: int | None = None) -> list[Task]:
+        """Return the first ready tasks of a class, for one agent or for several."""
         self.flush()
-        return self._remember_tasks(self.source.ready_tasks(class_key, limit))
+        tasks = self.source.ready_tasks(class_key, limit, only_agent=only_agent, now=self.now)
+        return self._remember_tasks(tasks)
 
     def add_task(self, task: Task, depends_on: Iterable[int] = ()) -> None:
         """Add a new task and what it waits for."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from server.domain.moment import Moment
 
-LINE_LIMIT = 256 * 1024
-"""Longest line in bytes; senders cut longer ones into pieces."""
+LINE_LIMIT = 1024 * 1024
+"""Longest line taken, in characters. Our agents cut lines into pieces of 256 KiB long before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ def check_definition(checks: Checks, definition: Definition) -> None:
         if not stage.jobs:
             checks.fail(f"stages[{index}].jobs", "must have at least one job")
         for number, job in enumerate(stage.jobs):
-            _check_job(checks, f"stages[{index}].jobs[{number}]", job)
+            _check_job(checks, f"stages[{index}].jobs[{number}]", job, definition.env)
     if not checks.violations:
         _check_needs(checks, definition)
 
@@ -141,10 +141,11 @@ def _check_unique(checks: Checks, definition: Definition) -> None:
             jobs.add(job.name)
 
 
-def _check_job(checks: Checks, path: str, job: Job) -> None:
+def _check_job(checks: Checks, path: str, job: Job, env: dict[str, str]) -> None:
     checks.name(f"{path}.name", job.name)
     checks.script(f"{path}.commands", job.commands)
     checks.environment(f"{path}.env", job.env)
+    checks.load(f"{path}.commands", job.commands, env | job.env)
     checks.text(f"{path}.image", job.image, 1024)
     checks.number(f"{path}.timeout", job.timeout, 0, TIMEOUT_LIMIT)
     checks.number(f"{path}.retry", job.retry, 0, RETRY_LIMIT)

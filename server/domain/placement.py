@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from server.domain.moment import Moment
 from server.domain.task import Task
 
+FRAME_SIZE = 1024 * 1024
+"""Characters of task specs after which an agent gets no more in one frame; the next follows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -33,11 +36,14 @@ def place(ready: Sequence[Task], offers: Sequence[Offer], now: Moment) -> list[t
     longest for work.
     """
     free: dict[str, int] = {offer.session_id: offer.slots for offer in offers}
+    room: dict[str, int] = dict.fromkeys(free, FRAME_SIZE)
     placed = []
     for task in ready:
         offer = _best(task, offers, free, now)
         if offer is not None:
-            free[offer.session_id] -= 1
+            room[offer.session_id] -= len(task.spec)
+            full = room[offer.session_id] <= 0
+            free[offer.session_id] = 0 if full else free[offer.session_id] - 1
             placed.append((task, offer))
     return placed
 

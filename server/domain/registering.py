@@ -7,7 +7,7 @@ from server.domain.agent import Agent, SessionState
 from server.domain.attempt import AttemptStatus, LogState
 from server.domain.checks import AGENT_ID, Checks
 from server.domain.ending import Outcome, end_attempt, tell_status
-from server.domain.errors import SessionSuperseded
+from server.domain.errors import NotFound, SessionSuperseded
 from server.domain.event import Event, EventKind
 from server.domain.labels import check_labels
 from server.domain.lease import (
@@ -25,6 +25,7 @@ from server.domain.task import Task, TaskStatus, move
 
 SLOT_LIMIT = 10_000
 HELD_LIMIT = 20_000
+PLUGIN_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class Profile:
             checks.name(name, getattr(self, name), required=False)
         checks.number("max_concurrent_jobs", self.slots, 0, SLOT_LIMIT)
         checks.extend(check_labels(self.labels, "labels"))
-        for index, plugin in enumerate(self.plugins):
+        checks.number("installed_plugins", len(self.plugins), 0, PLUGIN_LIMIT)
+        for index, plugin in enumerate(self.plugins[:PLUGIN_LIMIT]):
             checks.name(f"installed_plugins[{index}]", plugin)
         checks.done()
 
@@ -72,6 +74,10 @@ class Attached:
 
     agent: Agent
     verdicts: tuple[Verdict, ...]
+    complete: bool
+    """Whether the agent has said what it holds."""
+    cancels: tuple[Verdict, ...]
+    """Cancels of leases held now that its agent has not confirmed."""
     leases: dict[str, int]
     """Leases held now, with the number of the frame that carried each."""
 
@@ -103,7 +109,7 @@ class Register:
             verdicts = reconcile(ledger, agent, self.held, complete=True)
         if news:
             tell_agent(ledger, agent, EventKind.AGENT_REGISTERED)
-        return _attached(ledger, agent, verdicts)
+        return _attached(ledger, agent, verdicts, complete=self.held is not None)
 
     def _add(self, ledger: Ledger) -> Agent:
         agent = Agent(
@@ -166,7 +172,7 @@ class Attach:
         verdicts: tuple[Verdict, ...] = ()
         if self.held is not None:
             verdicts = reconcile(ledger, agent, self.held, complete=self.complete)
-        return _attached(ledger, agent, verdicts)
+        return _attached(ledger, agent, verdicts, complete=self.held is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +307,8 @@ class UpdateLabels:
     def decide(self, ledger: Ledger) -> Agent:
         """See Command."""
         agent = ledger.agent(self.agent_id)
+        if agent.namespace != self.namespace:
+            raise NotFound("agent", self.agent_id)
         overlay = {**agent.overlay, **self.labels} if self.merge else dict(self.labels)
         if overlay != agent.overlay:
             agent.overlay = overlay
@@ -382,7 +390,8 @@ def _keep_unconfirmed(ledger: Ledger, agent: Agent) -> None:
     """Keep the leases of a v1 agent that restarted, for three intervals (dispatch.md)."""
     for task in ledger.tasks_leased_to(agent):
         task.lease_session = agent.session_id
-        task.confirm_by = ledger.now + ledger.policy.lease
+        # A later restart does not put it off: an agent that keeps crashing must not keep tasks.
+        task.confirm_by = task.confirm_by or ledger.now + ledger.policy.lease
         ledger.touch(task)
 
 
@@ -392,13 +401,13 @@ def lose_leases(ledger: Ledger, agent: Agent, cause: str) -> None:
         end_attempt(ledger, task, Outcome(AttemptStatus.LOST, cause=cause))
 
 
-def _attached(ledger: Ledger, agent: Agent, verdicts: tuple[Verdict, ...]) -> Attached:
-    leases = {
-        task.lease_id: task.lease_frame
-        for task in ledger.tasks_leased_to(agent)
-        if task.lease_agent == agent.key
-    }
-    return Attached(agent, verdicts, leases)
+def _attached(
+    ledger: Ledger, agent: Agent, verdicts: tuple[Verdict, ...], *, complete: bool
+) -> Attached:
+    tasks = [t for t in ledger.tasks_leased_to(agent) if t.lease_agent == agent.key]
+    cancels = [verdict_for(t, t.lease_id) for t in tasks if t.cancel_requested_at is not None]
+    leases = {task.lease_id: task.lease_frame for task in tasks}
+    return Attached(agent, verdicts, complete, tuple(cancels), leases)
 
 
 def tell_agent(ledger: Ledger, agent: Agent, kind: EventKind, **data: str) -> None:

@@ -151,8 +151,8 @@ class AppendLog:
     def _attempt(self, ledger: Ledger, task: Task) -> Attempt | None:
         if not self.ref.lease_id:
             return ledger.attempt(task, task.attempt)
-        _, _, epoch = self.ref.lease_id.rpartition(".")
-        if not epoch.isdecimal() or len(epoch) > 9 or not int(epoch):
+        task_id, _, epoch = self.ref.lease_id.rpartition(".")
+        if task_id != task.public_id or not epoch.isdecimal() or len(epoch) > 9 or not int(epoch):
             return None
         # Attempts and epochs both grow by one at each claim.
         return ledger.attempt(task, task.attempt - (task.lease_epoch - int(epoch)))

@@ -17,6 +17,8 @@ from server.domain.task import ArtifactSpec, Task, TaskSpec, TaskStatus
 
 EXECUTORS = ("", "noop")
 DEPENDENCY_LIMIT = 1000
+ARTIFACT_LIMIT = 1000
+PATH_LIMIT = 4096
 STAGE_LIMIT = 1_000_000
 CONTAINER_LABEL = "runs/container"
 
@@ -60,13 +62,16 @@ def check_spec(checks: Checks, spec: TaskSpec) -> None:
     """Note every malformed field of a spec."""
     checks.script("commands", spec.commands)
     checks.environment("env", spec.env)
+    checks.load("commands", spec.commands, spec.env)
+    checks.text("workspace", spec.workspace, PATH_LIMIT)
     checks.relative_path("workspace", spec.workspace)
     checks.text("image", spec.image, 1024)
     checks.extend(check_labels(spec.labels, "labels"))
     if spec.executor not in EXECUTORS:
         known = ", ".join(repr(name) for name in EXECUTORS)
         checks.fail("executor", f"must be one of {known}")
-    for index, artifact in enumerate(spec.artifacts):
+    checks.number("artifacts", len(spec.artifacts), 0, ARTIFACT_LIMIT)
+    for index, artifact in enumerate(spec.artifacts[:ARTIFACT_LIMIT]):
         _check_artifact(checks, f"artifacts[{index}]", artifact)
 
 
@@ -74,6 +79,8 @@ def _check_artifact(checks: Checks, path: str, artifact: ArtifactSpec) -> None:
     checks.name(f"{path}.name", artifact.name)
     if not artifact.path:
         checks.fail(f"{path}.path", "must not be empty")
+    checks.text(f"{path}.path", artifact.path, PATH_LIMIT)
+    checks.text(f"{path}.destination", artifact.destination, PATH_LIMIT)
     checks.relative_path(f"{path}.path", artifact.path)
     checks.relative_path(f"{path}.destination", artifact.destination)
     checks.number(f"{path}.expire_days", artifact.expire_days, 0, 36_500)
@@ -168,6 +175,12 @@ class CreateTask:
         return self.task_id
 
 
+def default_name(commands: Sequence[str]) -> str:
+    """Return the first line of a script as a name for people."""
+    first_line = commands[0].strip().splitlines()[0]
+    return "".join(c for c in first_line if c.isprintable())[:80] or "unnamed"
+
+
 def _check_pipeline(ledger: Ledger, namespace: str, pipeline_id: str) -> None:
     try:
         ledger.pipeline(namespace, pipeline_id)
@@ -195,7 +208,7 @@ def build_task(ledger: Ledger, namespace: str, task_id: str, new: NewTask, creat
         key=ledger.source.new_key(),
         namespace=namespace,
         public_id=task_id,
-        name=new.name or new.spec.commands[0].strip().splitlines()[0][:80],
+        name=new.name or default_name(new.spec.commands),
         spec=new.spec.to_json(),
         class_key=needs.key,
         sort_key=ledger.now,
@@ -258,6 +271,7 @@ class UpdateTask:
             checks.environment("env", self.env)
         if self.timeout is not None:
             checks.number("timeout", self.timeout, 0, TIMEOUT_LIMIT)
+        checks.load("commands", self.commands or (), self.env or {})
         checks.done()
 
     def task_ids(self) -> Iterable[str]:
@@ -275,8 +289,11 @@ class UpdateTask:
             spec = replace(spec, commands=self.commands)
         if self.env is not None:
             spec = replace(spec, env=self.env)
+        checks = Checks()
+        checks.load("commands", spec.commands, spec.env)
+        checks.done()
         if self.name is not None:
-            task.name = self.name or spec.commands[0].strip().splitlines()[0][:80]
+            task.name = self.name or default_name(spec.commands)
         if self.timeout is not None:
             task.timeout = (self.timeout or TIMEOUT_DEFAULT) * SECOND
         task.spec = spec.to_json()

@@ -112,6 +112,7 @@ class Trigger:
         checks.name("commit_sha", self.commit_sha, required=False)
         checks.name("triggered_by", self.triggered_by, required=False)
         checks.environment("env", self.env)
+        checks.load("env", (), self.env)
         checks.done()
 
 

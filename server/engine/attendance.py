@@ -101,6 +101,7 @@ class Attendance:
             return list(session.cancels.values())
         command = Attach(session.agent_id, session.session_id, held)
         attached = await self._writer.submit(command)
+        session.awaits_held = False
         # Only what the agent must have seen: a claim of the same commit may have added more.
         for lease_id, frame in list(session.leases.items()):
             if lease_id not in attached.leases and frame <= held.seen_through:
@@ -159,6 +160,8 @@ class Attendance:
             session.mailbox.put(Stop(verdict))
 
     def _as_expected(self, session: Session, held: Held) -> bool:
+        if session.awaits_held:
+            return False
         named = {ref.lease_id for ref in held.leases}
         seen = {lease for lease, frame in session.leases.items() if frame <= held.seen_through}
         return seen <= named and named <= session.leases.keys()

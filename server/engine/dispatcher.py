@@ -7,6 +7,7 @@ is asked only when something has changed.
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import structlog
 
 from server import metrics
 from server.domain.claiming import Assignment, Claim, Claimed, HandBack
-from server.domain.errors import SessionSuperseded, StoreUnavailable
+from server.domain.errors import SessionSuperseded
 from server.domain.event import Event
 from server.domain.labels import Selector
 from server.domain.lease import LeaseRef
@@ -26,10 +27,12 @@ from server.engine.clock import Clock
 from server.engine.mailbox import Work
 from server.engine.parked import Parked
 from server.engine.sessions import Session, Sessions
+from server.engine.surviving import survives
 from server.engine.writer import Committed, Writer
 from server.stores.interfaces import Reader
 
 RETRY_SECONDS = 1.0
+LOOK_AGAIN = 15.0
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +45,8 @@ class Dispatcher:
         self._clock = clock
         self._ready: dict[str, Selector] = {}
         """Classes that may have ready tasks."""
+        self._told: set[str] = set()
+        """Classes others told of while a claim is being written, which cannot know of it."""
         self._unknown: set[str] = set()
         """Ready classes whose needs are not in memory."""
         self._selectors: dict[str, Selector] = {}
@@ -58,6 +63,7 @@ class Dispatcher:
         if not self._ready:
             self._answer_hopeless()
             return None
+        self._told.clear()
         offers = [offer for session in self._sessions if (offer := self._offer_of(session))]
         self._answer_hopeless()
         return Claim(tuple(offers)) if offers else None
@@ -75,6 +81,7 @@ class Dispatcher:
             session.reserved -= offer.slots
             self._deliver(session, offer, tasks)
         if answer is None:
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self.kick)
             return
         metrics.dispatch_claims.inc(assigned)
         for session_id in answer.refused:
@@ -85,9 +92,9 @@ class Dispatcher:
             session = self._sessions.get(session_id)
             if session is not None:
                 session.lost = True
-        for class_key in answer.exhausted:
+        for class_key in answer.exhausted - self._told:
             self._ready.pop(class_key, None)
-        if assigned and self._ready:
+        if self._ready and (assigned or self._told):
             self.kick()
 
     def _foresee(self, batch: Sequence[Command[Any]]) -> None:
@@ -138,8 +145,8 @@ class Dispatcher:
             session.parked = None
             if not parked.resolve(tasks, offer.frame):
                 self._hand_back(offer.agent_id, tasks)
-        elif tasks and session.mailbox is not None and not session.mailbox.closed:
-            session.mailbox.put(Work(tasks, offer.frame))
+        elif tasks and (mailbox := session.mailbox) and mailbox.pushes and not mailbox.closed:
+            mailbox.put(Work(tasks, offer.frame))
         elif tasks:
             self._hand_back(offer.agent_id, tasks)
 
@@ -171,6 +178,7 @@ class Dispatcher:
         """Take in an event of another server: it may have made work ready."""
         class_key = event.data.get("class")
         if class_key:
+            self._told.add(class_key)
             self._expect([class_key])
             self.kick()
 
@@ -229,20 +237,36 @@ class Dispatcher:
 
     # ---- the loop
 
-    async def run(self, reader: Reader, writer: Writer) -> None:
-        """Learn the needs of classes met for the first time; hand back what found nobody."""
+    async def run(self, reader: Reader, writer: Writer, *, shared: bool) -> None:
+        """Learn the needs of classes met for the first time; hand back what found nobody.
+
+        Where servers share a database, look now and then for ready work that no event told of:
+        another server may have made it ready, or have held its rows when we looked.
+        """
+
+        async def work() -> None:
+            await self._learn(reader)
+            while self._undelivered:
+                await writer.submit(self._undelivered[0])
+                self._undelivered.pop(0)
+
         while True:
-            await self._news.wait()
-            self._news.clear()
-            try:
-                await self._learn(reader)
-                while self._undelivered:
-                    await writer.submit(self._undelivered[0])
-                    self._undelivered.pop(0)
-            except StoreUnavailable as error:
-                log.warning("dispatcher_waits", error=str(error))
-                self._news.set()
-                await asyncio.sleep(RETRY_SECONDS)
+            if await self._news_within(LOOK_AGAIN if shared else None):
+                self._news.clear()
+                if not await survives("dispatch", work):
+                    self._news.set()
+                    await asyncio.sleep(RETRY_SECONDS)
+            elif await survives("dispatch", lambda: self.start(reader)):
+                self.kick()
+
+    async def _news_within(self, seconds: float | None) -> bool:
+        jitter = random.uniform(0.7, 1.3)  # noqa: S311 (spreads load, hides nothing)
+        try:
+            async with asyncio.timeout(None if seconds is None else seconds * jitter):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def start(self, reader: Reader) -> None:
         """Learn which classes have ready tasks."""
@@ -257,4 +281,5 @@ class Dispatcher:
         self._unknown.difference_update(unknown)
         for key, canonical in texts.items():
             self._ready[key] = self._selectors[key] = Selector.from_canonical(canonical)
+            self._told.add(key)
         self.kick()

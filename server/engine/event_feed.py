@@ -74,11 +74,12 @@ class EventFeed:
         with self._following(wants) as follower:
             cursor = after
             while True:
+                # Before reading: what overflows meanwhile must be read again.
+                follower.overflowed = False
                 async for event in self._stored(cursor):
                     cursor = event.position
                     if wants(event):
                         yield event
-                follower.overflowed = False
                 while not follower.overflowed:
                     while follower.queue:
                         event = follower.queue.popleft()

@@ -9,17 +9,13 @@ import asyncio
 import random
 from collections.abc import Callable
 
-import structlog
-
-from server.domain.errors import MusterError
 from server.domain.event import Event
+from server.engine.surviving import survives
 from server.engine.writer import Committed
 from server.stores.interfaces import Reader
 
 PAGE = 1000
 LOOK_EVERY = 1.0
-
-log = structlog.get_logger(__name__)
 
 
 class EventTail:
@@ -44,7 +40,9 @@ class EventTail:
     def committed(self, committed: Committed) -> None:
         """Take in a commit of this server."""
         if committed.events:
-            self._own.update(event.position for event in committed.events)
+            positions = (event.position for event in committed.events)
+            # The loop may have read them already.
+            self._own.update(p for p in positions if p > self._position)
             self._hinted.set()
 
     def hint(self) -> None:
@@ -64,10 +62,7 @@ class EventTail:
             except TimeoutError:
                 pass
             self._hinted.clear()
-            try:
-                await self._read()
-            except MusterError as error:
-                log.warning("events_wait", reason=str(error))
+            if not await survives("events", self._read):
                 await asyncio.sleep(LOOK_EVERY)
 
     async def _read(self) -> None:

@@ -11,11 +11,11 @@ from datetime import timedelta
 
 import structlog
 
-from server.domain.errors import MusterError
 from server.domain.moment import Moment
 from server.domain.registering import LoseSession, RenewSessions
 from server.engine.clock import Clock
 from server.engine.sessions import Session, Sessions
+from server.engine.surviving import survives
 from server.engine.writer import Writer
 from server.stores.interfaces import LiveSession, Reader
 
@@ -46,8 +46,6 @@ class LeaseKeeper:
         clock: Clock,
         lease: timedelta,
         start_grace: timedelta,
-        *,
-        shared: bool,
     ) -> None:
         self._writer = writer
         self._reader = reader
@@ -55,8 +53,6 @@ class LeaseKeeper:
         self._clock = clock
         self._lease = lease.total_seconds()
         self._start_grace = max(start_grace, lease).total_seconds()
-        self._shared = shared
-        """Whether other servers work on the same database."""
         self._watched: dict[str, Watched] = {}
         self._written = 0.0
         self._looked = 0.0
@@ -70,13 +66,13 @@ class LeaseKeeper:
         """Keep leases until cancelled."""
         while True:
             await asyncio.sleep(min(LOOK_EVERY, self._lease / 6))
-            try:
-                await self._renew()
-                await self._give_up_silent()
-                await self._give_up_watched()
-                await self._look()
-            except MusterError as error:
-                log.warning("leases_wait", reason=str(error))
+            await survives("leases", self._round)
+
+    async def _round(self) -> None:
+        await self._renew()
+        await self._give_up_silent()
+        await self._give_up_watched()
+        await self._look()
 
     async def _renew(self) -> None:
         now = self._clock.monotonic()
@@ -115,14 +111,14 @@ class LeaseKeeper:
             if self._sessions.get(session_id) is not None:
                 del self._watched[session_id]
             elif now >= watched.give_up_at:
-                del self._watched[session_id]
                 live = watched.live
                 await self._give_up(live.agent_id, live.session_id, live.last_seen)
+                self._watched.pop(session_id, None)
 
     async def _look(self) -> None:
-        """Look how the sessions of other servers fare."""
+        """Look how the sessions fare that do not speak to this server."""
         now = self._clock.monotonic()
-        if not self._shared or now - self._looked < self._lease / 3:
+        if now - self._looked < self._lease / 3:
             return
         self._looked = now
         # Its server may write up to one write interval late.

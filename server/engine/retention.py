@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import structlog
 
-from server.domain.errors import MusterError
 from server.domain.moment import millis
 from server.domain.pruning import EVENT_STEP, STEP, PruneRest, PruneTasks
 from server.engine.clock import Clock
+from server.engine.surviving import survives
 from server.engine.writer import Writer
 from server.stores.interfaces import Reader
 
@@ -42,12 +42,7 @@ class Retention:
     async def run(self) -> None:
         """Prune until cancelled."""
         while True:
-            try:
-                removed = await self.prune()
-                if removed:
-                    log.info("pruned", rows=removed)
-            except MusterError as error:
-                log.warning("pruning_waits", reason=str(error))
+            await survives("retention", self.prune)
             await asyncio.sleep(ROUND_SECONDS)
 
     async def prune(self) -> int:
@@ -72,4 +67,6 @@ class Retention:
             await asyncio.sleep(STEP_PAUSE)
             if count < min(STEP, EVENT_STEP):
                 break
+        if removed:
+            log.info("pruned", rows=removed)
         return removed

@@ -8,7 +8,7 @@ from server.domain.agent import Agent
 from server.domain.claiming import Assignment
 from server.domain.errors import Draining, MusterError, SessionSuperseded
 from server.domain.labels import Selector
-from server.domain.lease import Verdict, VerdictAction
+from server.domain.lease import Verdict
 from server.domain.moment import Moment
 from server.domain.registering import Attached
 from server.engine.mailbox import Mailbox
@@ -40,6 +40,8 @@ class Session:
     assigned_at: Moment = 0
     draining: bool = False
     lost: bool = False
+    awaits_held: bool = False
+    """Whether its agent must say what it holds before it is offered more."""
     mailbox: Mailbox | None = None
     """Where frames for its stream go, while one is open."""
     parked: Parked | None = None
@@ -57,11 +59,12 @@ class Session:
     @property
     def wants(self) -> int:
         """How many tasks it would take now."""
-        if self.draining or self.lost:
+        if self.draining or self.lost or self.awaits_held:
             return 0
         if self.parked is not None:
             return min(self.free, self.parked.want)
-        return self.free if self.mailbox is not None and self.mailbox.pushes else 0
+        mailbox = self.mailbox
+        return self.free if mailbox is not None and mailbox.pushes and not mailbox.closed else 0
 
     def next_frame(self) -> int:
         """Return the number of the next assignment frame."""
@@ -136,12 +139,11 @@ class Sessions:
             if known is not None:
                 self.remove(known, SessionSuperseded(known.agent_id))
             session = self._new(agent)
-        # Held leases win over memory: both came out of the same transaction.
+        # No claim of the same commit is missing here: a session being taken up wants nothing.
         session.leases = dict(attached.leases)
+        session.awaits_held = not (agent.v1 or attached.complete)
         session.frame = max([session.frame, *session.leases.values()])
-        session.cancels = {
-            v.lease_id: v for v in attached.verdicts if v.action is VerdictAction.CANCEL
-        }
+        session.cancels = {verdict.lease_id: verdict for verdict in attached.cancels}
         session.heard = heard
         session.last_seen = agent.last_seen
         metrics.agents_connected.set(len(self))

@@ -3,12 +3,10 @@
 import asyncio
 import random
 
-import structlog
-
-from server.domain.errors import MusterError
 from server.domain.moment import Moment
 from server.domain.timing import RunTimers
 from server.engine.clock import Clock
+from server.engine.surviving import survives
 from server.engine.writer import Committed, Writer
 from server.stores.interfaces import Reader
 
@@ -16,8 +14,6 @@ from server.stores.interfaces import Reader
 LOOK_AGAIN = 15.0
 RETRY_SECONDS = 1.0
 CLOCKS_APART = 0.01
-
-log = structlog.get_logger(__name__)
 
 
 class Timers:
@@ -40,15 +36,15 @@ class Timers:
     async def run(self) -> None:
         """Run timers until cancelled."""
         while True:
-            try:
-                await self._round()
-            except MusterError as error:
-                log.warning("timers_wait", error=str(error))
+            if not await survives("timers", self._round):
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _round(self) -> None:
+        # A commit may say of something sooner while the database is asked.
+        self._next = None
         self._sooner.clear()
-        self._next = await self._reader.next_due()
+        found = await self._reader.next_due()
+        self._next = min((m for m in (found, self._next) if m is not None), default=None)
         if self._next is not None and self._next <= self._clock.now():
             while await self._writer.submit(RunTimers()):
                 pass
@@ -60,10 +56,10 @@ class Timers:
     async def _sleep(self) -> None:
         """Sleep until the next due moment, or until something is due sooner."""
         while True:
-            self._sooner.clear()
             try:
                 async with asyncio.timeout(self._seconds()):
                     await self._sooner.wait()
+                    self._sooner.clear()
             except TimeoutError:
                 return
 

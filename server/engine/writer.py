@@ -183,11 +183,12 @@ class Writer:
 
     def _answer(self, batch: Sequence[_Waiting], claim: Claim | None, committed: Committed) -> None:
         answers = committed.answers
+        for listener in self._listeners:
+            listener(committed)
+        # After the listeners: the claim came last, so what it says of ready classes is the latest.
         if claim is not None:
             answer = answers[-1]
             self._claimer.claimed(claim, answer if isinstance(answer, Claimed) else None)
-        for listener in self._listeners:
-            listener(committed)
         for waiting, answer in zip(batch, answers, strict=False):
             if waiting.answer.done():
                 continue

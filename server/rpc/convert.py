@@ -9,7 +9,7 @@ from generated.task.v1 import task_pb2
 from server.domain.attempt import Attempt
 from server.domain.errors import Invalid, SecretsRefused, Violation
 from server.domain.labels import Operator, Requirement, Selector
-from server.domain.log import LogLine
+from server.domain.log import LINE_LIMIT, LogLine
 from server.domain.moment import SECOND, Moment
 from server.domain.submitting import NewTask
 from server.domain.task import ArtifactSpec, Task, TaskSpec
@@ -274,6 +274,9 @@ def lines_of(messages: Iterable[LogMessage], field: str) -> tuple[int, tuple[Log
         if message.line_number != expected or message.line_number < 0:
             text = f"must be {expected}, is {message.line_number}: no holes, no repeats"
             raise Invalid([Violation(f"{field}[{index}].line_number", text)])
+        if max(len(message.content), len(message.raw)) > LINE_LIMIT:
+            text = f"must have at most {LINE_LIMIT} characters; send the rest as further lines"
+            raise Invalid([Violation(f"{field}[{index}].content", text)])
         if message.stream not in ("", "stdout", "stderr"):
             raise Invalid([Violation(f"{field}[{index}].stream", "must be stdout or stderr")])
         lines.append(_line(message))

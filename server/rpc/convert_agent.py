@@ -15,6 +15,8 @@ from server.domain.task import TaskSpec, TaskStatus
 from server.rpc.convert import enum, moment_of_seconds, seconds
 
 ERROR_LIMIT = 4096
+# Frames of a session are counted from 1; a million a second would take centuries to get here.
+FRAME_LIMIT = 2**53
 
 
 def profile_of(request: agent_pb2.RegisterRequest) -> Profile:
@@ -45,8 +47,11 @@ def held_of(message: agent_pb2.Held, field: str) -> Held:
     """
     if len(message.leases) > HELD_LIMIT:
         raise Invalid([Violation(f"{field}.leases", f"must have at most {HELD_LIMIT} leases")])
+    if not 0 <= message.seen_through <= FRAME_LIMIT:
+        text = f"must be from 0 to {FRAME_LIMIT}, is {message.seen_through}"
+        raise Invalid([Violation(f"{field}.seen_through", text)])
     leases = tuple(LeaseRef(lease.task_id, lease.lease_id) for lease in message.leases)
-    return Held(leases, max(0, message.seen_through))
+    return Held(leases, message.seen_through)
 
 
 def verdict_message(verdict: Verdict, policy: Policy) -> agent_pb2.LeaseVerdict:

@@ -84,13 +84,14 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
     ) -> stream_pb2.UploadTaskLogResponse:
         """See the proto."""
         response = stream_pb2.UploadTaskLogResponse(success=True)
-        task_id = None
+        task_id, agent_id = None, ""
         async for request in request_iterator:
             if task_id is None:
                 task_id = request.task_id
                 await self._attendance.session(request.agent_id, "")
-            elif request.task_id != task_id:
-                text = f"every message of a call names one task, here {task_id}"
+                agent_id = request.agent_id
+            elif (request.task_id, request.agent_id) != (task_id, agent_id):
+                text = f"every message of a call names one task and agent, here {task_id}"
                 raise Invalid([Violation("task_id", text)])
             first, lines = lines_of(request.logs, "logs")
             await self._append(request, first, lines, response)
@@ -132,6 +133,8 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
             for task in tasks:
                 yield _standing(task, position)
         start = position if after is None else after
+        if start > position:
+            raise Invalid([Violation("after", f"is beyond the last event, {position}")])
         endless = bool(request.pipeline_id)
         wants = _StatusFilter(wanted)
         if not endless and not open_tasks:

@@ -64,7 +64,7 @@ class AgentServiceStub:
     ListAvailablePlugins: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListAvailablePluginsRequest, _agent_pb2.ListAvailablePluginsResponse]
     """Lists plugins that the agent could run."""
     ListAgents: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListAgentsRequest, _agent_pb2.ListAgentsResponse]
-    """Lists agents, by name."""
+    """Lists agents, by id."""
     GetAgent: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetAgentRequest, _agent_pb2.GetAgentResponse]
     """Shows one agent. NOT_FOUND for an unknown id."""
 
@@ -104,7 +104,7 @@ class AgentServiceAsyncStub(AgentServiceStub):
     ListAvailablePlugins: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListAvailablePluginsRequest, _agent_pb2.ListAvailablePluginsResponse]  # type: ignore[assignment]
     """Lists plugins that the agent could run."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListAgentsRequest, _agent_pb2.ListAgentsResponse]  # type: ignore[assignment]
-    """Lists agents, by name."""
+    """Lists agents, by id."""
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetAgentRequest, _agent_pb2.GetAgentResponse]  # type: ignore[assignment]
     """Shows one agent. NOT_FOUND for an unknown id."""
 
@@ -207,7 +207,7 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_pb2.ListAgentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.ListAgentsResponse, _abc.Awaitable[_agent_pb2.ListAgentsResponse]]:
-        """Lists agents, by name."""
+        """Lists agents, by id."""
 
     @_abc_1.abstractmethod
     def GetAgent(

@@ -31,6 +31,10 @@ R = TypeVar("R")
 
 HELD_LIMIT = 1000
 
+# Text in a page of a log: with what messages add it stays below the 4 MiB that gRPC clients take
+# unless told otherwise. A page that is cut short is followed by another.
+PAGE_BYTES = 1024 * 1024
+
 
 class SqlReader:
     """See interfaces.Reader."""
@@ -65,8 +69,8 @@ class SqlReader:
         async with self._database.reading() as connection:
             position = await _last_position(connection)
             query = select(*TASK.columns).where(*_task_conditions(wanted))
-            rows = await connection.execute(query.order_by(tables.tasks.c.key).limit(limit))
-            return [TASK.load(row) for row in rows], position
+            rows = await connection.execute(query.order_by(tables.tasks.c.key.desc()).limit(limit))
+            return [TASK.load(row) for row in reversed(rows.all())], position
 
     async def log(
         self, namespace: str, task_id: str, attempt: int, first_line: int, limit: int
@@ -253,12 +257,14 @@ class SqlReader:
     async def ping(self) -> None:
         """See Reader."""
         async with self._database.reading() as connection:
-            await connection.execute(select(1))
+            await _last_position(connection)  # a constant would not touch the file
 
 
 async def _one(
     connection: AsyncConnection, record: Record[R], kind: str, namespace: str, public_id: str
 ) -> R:
+    if "\0" in public_id:  # PostgreSQL would not even compare it
+        raise NotFound(kind, public_id)
     table = record.table
     conditions = (table.c.public_id == public_id, table.c.namespace == namespace)
     row = (await connection.execute(select(*record.columns).where(*conditions))).first()
@@ -308,12 +314,18 @@ async def _lines(
         .order_by(table.c.first_line)
     )
     lines: list[LogLine] = []
-    for start, data in await connection.execute(query):
-        batch = list(unpack(data))
-        lines += batch[max(0, first_line - start) :]
-        if len(lines) >= limit:
-            break
-    return lines[:limit]
+    size = 0
+    batches = await connection.stream(query)
+    try:
+        async for start, data in batches:
+            for line in list(unpack(data))[max(0, first_line - start) :]:
+                size += len(line.text) + len(line.raw)
+                if lines and (len(lines) == limit or size > PAGE_BYTES):
+                    return lines
+                lines.append(line)
+        return lines
+    finally:
+        await batches.close()
 
 
 def _task_conditions(wanted: TaskFilter) -> list[ColumnElement[bool]]:

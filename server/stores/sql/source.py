@@ -13,6 +13,7 @@ from sqlalchemy import (
     Update,
     bindparam,
     delete,
+    false,
     func,
     insert,
     literal,
@@ -182,6 +183,7 @@ class SqlSource:
         self, record: Record[R], column: Column[Any], keys: Sequence[int | str]
     ) -> list[R]:
         found: list[R] = []
+        keys = [key for key in keys if not _unknowable(key)]
         for start in range(0, len(keys), CHUNK):
             part = keys[start : start + CHUNK]
             query = select(*record.columns).where(column.in_(part))
@@ -210,16 +212,22 @@ class SqlSource:
         query = select(*TASK.columns).where(due <= now).order_by(due).limit(limit)
         return self._load(TASK, query.with_for_update(skip_locked=True))
 
-    def ready_tasks(self, class_key: str, limit: int) -> list[Task]:
+    def ready_tasks(
+        self, class_key: str, limit: int, *, only_agent: int | None = None, now: Moment = 0
+    ) -> list[Task]:
         """See Source."""
         table = tables.tasks
+        conditions = [
+            table.c.class_key == class_key,
+            table.c.status == int(TaskStatus.QUEUED),
+            table.c.lease_agent.is_(None),
+        ]
+        if only_agent is not None:
+            avoids = (table.c.avoid_agent == only_agent) & (table.c.avoid_until > now)
+            conditions.append(~func.coalesce(avoids, false()))
         query = (
             select(*TASK.columns)
-            .where(
-                table.c.class_key == class_key,
-                table.c.status == int(TaskStatus.QUEUED),
-                table.c.lease_agent.is_(None),
-            )
+            .where(*conditions)
             .order_by(table.c.sort_key, table.c.key)
             .limit(limit)
         )
@@ -259,6 +267,8 @@ class SqlSource:
 
     def agent(self, public_id: str) -> Agent | None:
         """See Source."""
+        if _unknowable(public_id):
+            return None
         return self._first(AGENT, tables.agents.c.public_id == public_id)
 
     def agents_by_key(self, keys: Sequence[int]) -> list[Agent]:
@@ -271,6 +281,8 @@ class SqlSource:
 
     def run(self, public_id: str) -> Run | None:
         """See Source."""
+        if _unknowable(public_id):
+            return None
         return self._first(RUN, tables.runs.c.public_id == public_id)
 
     def active_runs(self, pipeline_key: int) -> list[Run]:
@@ -282,6 +294,8 @@ class SqlSource:
 
     def pipeline(self, public_id: str) -> Pipeline | None:
         """See Source."""
+        if _unknowable(public_id):
+            return None
         return self._first(PIPELINE, tables.pipelines.c.public_id == public_id)
 
     def pipeline_named(self, namespace: str, name: str) -> Pipeline | None:
@@ -363,6 +377,11 @@ class SqlSource:
         query = select(*record.columns).where(*where).with_for_update()
         row = self._connection.execute(query).first()
         return record.load(row) if row is not None else None
+
+
+def _unknowable(key: int | str) -> bool:
+    """Whether nothing can have this id: PostgreSQL refuses even to compare a NUL."""
+    return isinstance(key, str) and "\0" in key
 
 
 def _tasks_where(condition: ColumnElement[bool]) -> Select[Any]:
