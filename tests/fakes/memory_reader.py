@@ -1,0 +1,74 @@
+"""The reads that loops make, over the memory database; see stores.interfaces.Reader."""
+
+import asyncio
+
+from server.domain.agent import SessionState
+from server.domain.attempt import AttemptStatus, LogState
+from server.domain.errors import NotFound
+from server.domain.log import unpack
+from server.stores.interfaces import LiveSession, LogPage
+
+
+class MemoryReader:
+    """Each read sees the state at its beginning and takes `seconds`."""
+
+    def __init__(self, database, seconds=0.0):
+        self._database = database
+        self.seconds = seconds
+
+    async def _tables(self):
+        tables = self._database.tables
+        await asyncio.sleep(self.seconds)
+        return tables
+
+    async def log(self, namespace, task_id, attempt, first_line, limit):
+        tables = await self._tables()
+        task = next((t for t in tables.tasks.values() if t.public_id == task_id), None)
+        if task is None or task.namespace != namespace:
+            raise NotFound("task", task_id)
+        number = attempt or task.attempt
+        if number > task.attempt:
+            raise NotFound("attempt", f"{task_id}/{number}")
+        if not number:
+            state = LogState.COMPLETE if task.status.ended else LogState.OPEN
+            return LogPage(0, 1, [], 0, state, task.status.ended, 0, given_up=False)
+        row = tables.attempts[task.key, number]
+        batches = [b for k, b in sorted(tables.logs.items()) if k[:2] == (task.key, number)]
+        lines = [line for batch in batches for line in unpack(batch.data)]
+        return LogPage(
+            number,
+            first_line,
+            lines[first_line - 1 : first_line - 1 + limit],
+            row.log_lines,
+            row.log_state,
+            task.status.ended,
+            task.attempt,
+            given_up=row.status in (AttemptStatus.LOST, AttemptStatus.RELEASED),
+        )
+
+    async def events(self, after, limit):
+        tables = await self._tables()
+        return [event for event in tables.events if event.position > after][:limit]
+
+    async def last_position(self):
+        return (await self._tables()).position
+
+    async def live_sessions(self):
+        tables = await self._tables()
+        live = [a for a in tables.agents.values() if a.session_state is SessionState.LIVE]
+        return [LiveSession(a.public_id, a.session_id, a.last_seen) for a in live]
+
+    async def ready_classes(self):
+        tables = await self._tables()
+        ready = {task.class_key for task in tables.tasks.values() if task.ready}
+        return {key: tables.classes[key] for key in ready}
+
+    async def class_text(self, class_keys):
+        tables = await self._tables()
+        return {key: tables.classes[key] for key in class_keys if key in tables.classes}
+
+    async def next_due(self):
+        tables = await self._tables()
+        dues = [task.due_at for task in tables.tasks.values()]
+        dues += [attempt.log_due for attempt in tables.attempts.values()]
+        return min((due for due in dues if due is not None), default=None)

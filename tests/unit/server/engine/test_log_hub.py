@@ -1,0 +1,215 @@
+import asyncio
+
+import pytest
+
+from server.domain.attempt import LogState, LogSummary
+from server.domain.errors import Draining, NotFound
+from server.domain.ledger import Effects
+from server.domain.log import LogLine, measure
+from server.domain.task import TaskStatus
+from server.engine import log_hub
+from server.engine.log_hub import LOOK_AGAIN, LogHub
+from server.engine.writer import Committed
+from tests.fakes.core import NAMESPACE, Core
+from tests.fakes.memory_reader import MemoryReader
+from tests.fakes.virtual_time import in_virtual_time, settle
+
+
+class Library(Core):
+    """A core whose logs are followed. `heard` is whether this server made the change."""
+
+    def __init__(self):
+        super().__init__()
+        self.hub = LogHub(MemoryReader(self.database))
+        self.heard = True
+        self.read = []
+        self.join("a")
+
+    def batch(self, *commands):
+        answers = super().batch(*commands)
+        if self.heard:
+            self.hub.committed(Committed([], [], self.effects))
+        return answers
+
+    async def follow(self, task_id, attempt=0, first_line=1, *, follow=True):
+        """Follow a log to its end; note (attempt, number, text) and the final state."""
+        async for part in self.hub.follow(NAMESPACE, task_id, attempt, first_line, follow=follow):
+            self.read += [
+                (part.attempt, number, line.text)
+                for number, line in enumerate(part.lines, part.first_line)
+            ]
+            if part.complete:
+                return part.state
+        return None
+
+    def print(self, lease, first, *texts):
+        self.append(lease, first, texts)
+
+    def end(self, lease, status=TaskStatus.SUCCESS, texts=()):
+        size, crc = measure([LogLine(0, "", "", text) for text in texts], 0)
+        self.report(lease, status, log=LogSummary(len(texts), size, crc))
+
+
+@in_virtual_time
+async def test_what_is_stored_comes_first_and_then_what_is_printed():
+    library = Library()
+    task_id, lease = library.running()
+    library.print(lease, 1, "one", "two")
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(library.follow(task_id))
+        await settle()
+        assert library.read == [(1, 1, "one"), (1, 2, "two")]
+        library.print(lease, 3, "three")
+        await settle()
+        assert library.read[2:] == [(1, 3, "three")]
+        library.end(lease, texts=("one", "two", "three"))
+        assert await following is LogState.COMPLETE
+
+
+@in_virtual_time
+async def test_the_end_is_told_only_when_every_line_has_been_sent():
+    library = Library()
+    task_id, lease = library.running()
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(library.follow(task_id))
+        library.end(lease, texts=("late",))
+        await settle()
+        assert not following.done()
+        library.print(lease, 1, "late")
+        assert await following is LogState.COMPLETE
+    assert library.read == [(1, 1, "late")]
+
+
+@in_virtual_time
+async def test_a_log_that_stays_short_ends_incomplete():
+    library = Library()
+    task_id, lease = library.running()
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(library.follow(task_id))
+        library.end(lease, texts=("lost",))
+        await settle()
+        library.pass_time(library.policy.log_incomplete_after)
+        assert await following is LogState.INCOMPLETE
+
+
+@in_virtual_time
+async def test_a_reader_may_begin_anywhere():
+    library = Library()
+    task_id, lease = library.running()
+    library.print(lease, 1, "one", "two", "three")
+    library.end(lease, texts=("one", "two", "three"))
+    assert await library.follow(task_id, first_line=3) is LogState.COMPLETE
+    assert library.read == [(1, 3, "three")]
+
+
+@in_virtual_time
+async def test_long_logs_come_in_pages(monkeypatch):
+    monkeypatch.setattr(log_hub, "PAGE", 2)
+    library = Library()
+    task_id, lease = library.running()
+    texts = tuple(map(str, range(7)))
+    library.print(lease, 1, *texts)
+    library.end(lease, texts=texts)
+    assert await library.follow(task_id) is LogState.COMPLETE
+    assert [text for _, _, text in library.read] == list(texts)
+
+
+@in_virtual_time
+async def test_without_following_it_ends_with_what_is_there():
+    library = Library()
+    task_id, lease = library.running()
+    library.print(lease, 1, "one")
+    assert await library.follow(task_id, follow=False) is None
+    assert library.read == [(1, 1, "one")]
+
+
+@in_virtual_time
+async def test_the_current_attempt_goes_on_into_the_next():
+    library = Library()
+    task_id, lease = library.running(retry_count=1)
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(library.follow(task_id))
+        library.print(lease, 1, "first")
+        await settle()
+        library.end(lease, TaskStatus.FAILED, texts=("first",))
+        await settle()
+        assert not following.done()
+        library.pass_time(library.policy.retry_backoff)
+        (given,) = library.claim()
+        again = type(lease)(task_id, given.lease_id)
+        library.print(again, 1, "second")
+        library.end(again, texts=("second",))
+        assert await following is LogState.COMPLETE
+    assert library.read == [(1, 1, "first"), (2, 1, "second")]
+
+
+@in_virtual_time
+async def test_an_attempt_that_is_asked_for_ends_with_its_own_log():
+    library = Library()
+    task_id, lease = library.running(retry_count=1)
+    library.print(lease, 1, "first")
+    library.end(lease, TaskStatus.FAILED, texts=("first",))
+    assert await library.follow(task_id, attempt=1) is LogState.COMPLETE
+    assert library.read == [(1, 1, "first")]
+
+
+@in_virtual_time
+async def test_a_task_that_never_ran_has_a_complete_log_at_its_end():
+    library = Library()
+    task_id = library.create()
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(library.follow(task_id))
+        await settle()
+        library.cancel(task_id)
+        assert await following is LogState.COMPLETE
+    assert library.read == []
+
+
+@in_virtual_time
+async def test_what_another_server_writes_is_found_within_one_look():
+    library = Library()
+    task_id, lease = library.running()
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(library.follow(task_id))
+        await settle()
+        library.heard = False
+        library.print(lease, 1, "elsewhere")
+        await asyncio.sleep(LOOK_AGAIN + 1)
+        assert library.read == [(1, 1, "elsewhere")]
+        library.print(lease, 2, "hinted")
+        library.hub.hint([task_id])
+        await settle()
+        assert library.read[1:] == [(1, 2, "hinted")]
+        following.cancel()
+
+
+@in_virtual_time
+async def test_an_unknown_task_or_attempt_is_not_found():
+    library = Library()
+    task_id = library.create()
+    for wanted in (("nobody", 0), (task_id, 1)):
+        with pytest.raises(NotFound):
+            await library.follow(*wanted)
+
+
+@in_virtual_time
+async def test_stopping_ends_followers_with_word_of_it():
+    library = Library()
+    task_id, _ = library.running()
+    following = asyncio.ensure_future(library.follow(task_id))
+    await settle()
+    library.hub.stop()
+    with pytest.raises(Draining):
+        await following
+
+
+@in_virtual_time
+async def test_nothing_is_kept_of_readers_who_left():
+    library = Library()
+    task_id, _ = library.running()
+    following = asyncio.ensure_future(library.follow(task_id))
+    await settle()
+    following.cancel()
+    await settle()
+    library.hub.committed(Committed([], [], Effects(log_tasks={task_id})))
+    assert not library.hub._watches
