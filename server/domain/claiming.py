@@ -92,7 +92,8 @@ class Claim:
             if agent.session_state is SessionState.LOST:
                 claimed.lost.add(offer.session_id)
                 continue
-            slots = min(offer.slots, agent.slots - held.get(agent.key, 0))
+            found = len(claimed.assignments.get(offer.session_id, ()))
+            slots = min(offer.slots - found, agent.slots - held.get(agent.key, 0))
             if slots > 0:
                 good.append(replace(offer, slots=slots))
         return good
