@@ -95,7 +95,7 @@ async def test_nobody_sees_into_another_namespace(reader, save, ask):
             await ask(reader, namespace, number)
 
 
-@pytest.mark.parametrize("shape", ["", "x" * 5000, "1 OR 1=1", "ü"])
+@pytest.mark.parametrize("shape", ["", "x" * 5000, "1 OR 1=1", "ü", "a\0b"])
 async def test_an_id_of_any_shape_is_not_found(reader, shape):
     with pytest.raises(NotFound):
         await reader.task("default", shape)
@@ -111,6 +111,7 @@ FILTERS = {
     "status": (TaskFilter("default", status=TaskStatus.FAILED), [4]),
     "agent": (TaskFilter("default", agent_id="a"), [5]),
     "ids": (TaskFilter("default", task_ids=("task-1", "task-9")), [1]),
+    "no such text": (TaskFilter("default", agent_id="a\0", task_ids=("task-1\0",)), []),
     "all at once": (TaskFilter("default", pipeline_id="p", run_id="r"), []),
 }
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import Column, ColumnElement, Select, false, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.domain.agent import Agent, SessionState
@@ -115,7 +115,7 @@ class SqlReader:
         if status:
             conditions.append(table.c.last_status == status)
         if name:
-            conditions.append(table.c.name == name)
+            conditions.append(_is(table.c.name, name))
         async with self._database.reading() as connection:
             return await _page(connection, PIPELINE, conditions, page)
 
@@ -165,7 +165,7 @@ class SqlReader:
         table = tables.runs
         conditions = [table.c.namespace == namespace]
         if pipeline_id:
-            conditions.append(table.c.pipeline_id == pipeline_id)
+            conditions.append(_is(table.c.pipeline_id, pipeline_id))
         if status:
             conditions.append(table.c.status == status)
         async with self._database.reading() as connection:
@@ -328,19 +328,25 @@ async def _lines(
         await batches.close()
 
 
+def _is(column: Column[str], value: str) -> ColumnElement[bool]:
+    """Return that a column has a value; nothing has one with a NUL, and PostgreSQL refuses it."""
+    return false() if "\0" in value else column == value
+
+
 def _task_conditions(wanted: TaskFilter) -> list[ColumnElement[bool]]:
     table = tables.tasks
     conditions = [table.c.namespace == wanted.namespace]
     if wanted.pipeline_id:
-        conditions.append(table.c.pipeline_id == wanted.pipeline_id)
+        conditions.append(_is(table.c.pipeline_id, wanted.pipeline_id))
     if wanted.run_id:
-        conditions.append(table.c.run_id == wanted.run_id)
+        conditions.append(_is(table.c.run_id, wanted.run_id))
     if wanted.status:
         conditions.append(table.c.status == wanted.status)
     if wanted.agent_id:
-        conditions.append(table.c.last_agent_id == wanted.agent_id)
+        conditions.append(_is(table.c.last_agent_id, wanted.agent_id))
     if wanted.task_ids:
-        conditions.append(table.c.public_id.in_(wanted.task_ids))
+        known = [task_id for task_id in wanted.task_ids if "\0" not in task_id]
+        conditions.append(table.c.public_id.in_(known))
     return conditions
 
 
