@@ -8,8 +8,8 @@ from typing import get_args, get_origin, get_type_hints
 
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt
+from server.domain.changes import Changes
 from server.domain.event import Event, EventKind
-from server.domain.ledger import Changes
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run
 from server.domain.task import Task, TaskStatus

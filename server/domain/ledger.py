@@ -9,46 +9,19 @@ trusted to have left the set whole: the batch is thrown away and replayed comman
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeVar
 
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt, log_state, next_log_due
+from server.domain.changes import Changes, Effects, LogBatch, RequestRecord
 from server.domain.errors import NotFound
 from server.domain.event import Event
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.policy import Policy
 from server.domain.run import Run
+from server.domain.source import Source
 from server.domain.task import Task, next_due
-
-RememberedAnswer: TypeAlias = str | list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class LogBatch:
-    """Consecutive lines of one attempt, as one row."""
-
-    task_key: int
-    attempt: int
-    namespace: str
-    first_line: int
-    lines: int
-    data: bytes
-    """`log.pack` of the lines."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
-    """An answered request id."""
-
-    namespace: str
-    caller: str
-    request_id: str
-    body_hash: str
-    answer: RememberedAnswer
-    expires_at: Moment
-
 
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
@@ -65,160 +38,6 @@ class Command(Protocol[AnswerT_co]):
         Raises:
             MusterError: a refusal; the ledger is as before.
         """
-
-
-class Source(Protocol):
-    """What lies behind a ledger. Every method sees what `save` wrote before in the transaction.
-
-    Reads lock the rows they return until the transaction ends.
-    """
-
-    replayed: bool
-    """Whether the transaction runs again after a commit whose answer was lost.
-
-    What it did the first time may be stored already; rules that are not safe to repeat look.
-    """
-
-    def now(self) -> Moment | None:
-        """Return the database's clock where several servers share it, else None."""
-
-    def new_key(self) -> int:
-        """Return a key that no row has had."""
-
-    def save(self, changes: "Changes") -> None:
-        """Write changes. Events get their `position`."""
-
-    def tasks(self, public_ids: Sequence[str]) -> list[Task]:
-        """Return the tasks that exist, in key order."""
-
-    def tasks_by_key(self, keys: Sequence[int]) -> list[Task]:
-        """Return the tasks that exist, in key order."""
-
-    def tasks_of_run(self, run_key: int) -> list[Task]:
-        """Return a run's tasks, in key order."""
-
-    def tasks_leased_to(self, agent_key: int) -> list[Task]:
-        """Return the tasks whose current lease the agent holds, in key order."""
-
-    def tasks_due(self, now: Moment, limit: int) -> list[Task]:
-        """Return tasks whose `due_at` has come, earliest first."""
-
-    def ready_tasks(
-        self, class_key: str, limit: int, *, only_agent: int | None = None, now: Moment = 0
-    ) -> list[Task]:
-        """Return ready tasks of a class in (sort_key, key) order, skipping rows others lock.
-
-        With `only_agent` those that avoid this agent now are left out, so that they do not stand
-        in the way of the others.
-        """
-
-    def leases_of(self, agent_keys: Sequence[int]) -> dict[int, int]:
-        """Return how many leases each agent holds; absent means none."""
-
-    def attempts(self, keys: Sequence[tuple[int, int]]) -> list[Attempt]:
-        """Return attempts by (task key, number)."""
-
-    def attempts_due(self, now: Moment, limit: int) -> list[Attempt]:
-        """Return attempts whose `log_due` has come, earliest first."""
-
-    def dependents(self, task_key: int) -> list[int]:
-        """Return keys of the tasks that wait for a task, ascending."""
-
-    def agent(self, public_id: str) -> Agent | None:
-        """Return an agent by its id; ids are unique over all namespaces."""
-
-    def agents_by_key(self, keys: Sequence[int]) -> list[Agent]:
-        """Return the agents that exist, in key order."""
-
-    def runs_by_key(self, keys: Sequence[int]) -> list[Run]:
-        """Return the runs that exist, in key order."""
-
-    def run(self, public_id: str) -> Run | None:
-        """Return a run by its id."""
-
-    def active_runs(self, pipeline_key: int) -> list[Run]:
-        """Return a pipeline's runs that have not ended, in key order."""
-
-    def pipeline(self, public_id: str) -> Pipeline | None:
-        """Return a pipeline by its id."""
-
-    def pipeline_named(self, namespace: str, name: str) -> Pipeline | None:
-        """Return a pipeline by its name."""
-
-    def request(self, namespace: str, caller: str, request_id: str) -> RequestRecord | None:
-        """Return an answered request id."""
-
-    def class_known(self, class_key: str) -> bool:
-        """Whether the task class is stored."""
-
-    def prunable_tasks(self, before: Moment, limit: int) -> list[Task]:
-        """Return tasks that ended before a moment, oldest first.
-
-        Left out are those of active runs and those an open task depends on.
-        """
-
-    def prune_events(self, before: Moment, through: int, limit: int) -> int:
-        """Remove the oldest events from before a moment or up to a position; return how many."""
-
-    def prune_runs(self, before: Moment, limit: int) -> int:
-        """Remove runs without tasks that ended before a moment; return how many."""
-
-    def prune_requests(self, before: Moment, limit: int) -> int:
-        """Remove answered request ids that expired before a moment; return how many."""
-
-
-@dataclass(slots=True)
-class Changes:
-    """What a transaction writes."""
-
-    new_tasks: list[Task] = field(default_factory=list)
-    tasks: dict[int, Task] = field(default_factory=dict)
-    deleted_tasks: list[Task] = field(default_factory=list)
-    new_attempts: list[Attempt] = field(default_factory=list)
-    attempts: dict[tuple[int, int], Attempt] = field(default_factory=dict)
-    new_agents: list[Agent] = field(default_factory=list)
-    agents: dict[int, Agent] = field(default_factory=dict)
-    new_runs: list[Run] = field(default_factory=list)
-    runs: dict[int, Run] = field(default_factory=dict)
-    new_pipelines: list[Pipeline] = field(default_factory=list)
-    pipelines: dict[int, Pipeline] = field(default_factory=dict)
-    new_classes: dict[str, str] = field(default_factory=dict)
-    dependencies: list[tuple[int, int]] = field(default_factory=list)
-    """Pairs (task, what it waits for)."""
-    logs: list[LogBatch] = field(default_factory=list)
-    requests: list[RequestRecord] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-
-    def any(self) -> bool:
-        """Whether there is something to write."""
-        return any(getattr(self, name) for name in self.__slots__)
-
-
-@dataclass(slots=True)
-class Effects:
-    """What the rest of the server must hear about once the transaction is committed."""
-
-    ready_classes: set[str] = field(default_factory=set)
-    """Classes in which a task became ready."""
-    next_due: Moment | None = None
-    """The earliest moment that the timers must look."""
-    log_tasks: set[str] = field(default_factory=set)
-    """Tasks whose log grew or whose log or task ended."""
-    freed: set[str] = field(default_factory=set)
-    """Sessions that hold fewer leases than before."""
-    ended_leases: list[tuple[str, str]] = field(default_factory=list)
-    """Leases that are not current any more, as (session id, lease id)."""
-    adopted_leases: list[tuple[str, str]] = field(default_factory=list)
-    """Leases that are current again, as (session id, lease id)."""
-    lines: int = 0
-    """Log lines stored."""
-    bytes: int = 0
-    """Log bytes stored."""
-
-    def hint_due(self, moment: Moment | None) -> None:
-        """Note that something is due at a moment."""
-        if moment is not None and (self.next_due is None or moment < self.next_due):
-            self.next_due = moment
 
 
 class Ledger:

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from server.domain.attempt import Attempt, AttemptStatus, LogState, LogSummary
+from server.domain.changes import LogBatch
 from server.domain.ending import Outcome, end_attempt, start_attempt
 from server.domain.errors import LogGap, NotLeaseHolder
+from server.domain.holding import adopt
 from server.domain.lease import (
     LeaseRef,
     Standing,
@@ -15,10 +17,9 @@ from server.domain.lease import (
     superseded,
     verdict_for,
 )
-from server.domain.ledger import Ledger, LogBatch
+from server.domain.ledger import Ledger
 from server.domain.log import LogLine, measure, pack
 from server.domain.moment import Moment
-from server.domain.registering import adopt
 from server.domain.task import Task, TaskStatus
 
 REPORTABLE = (

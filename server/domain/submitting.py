@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
 
+from server.domain.changes import RememberedAnswer, RequestRecord
 from server.domain.checks import Checks
 from server.domain.ending import tell_status
 from server.domain.errors import Invalid, NotFound, RequestIdReused, Violation, WrongState
 from server.domain.event import Event, EventKind
 from server.domain.labels import Selector, check_labels, check_selector
-from server.domain.ledger import Ledger, RememberedAnswer, RequestRecord
+from server.domain.ledger import Ledger
 from server.domain.moment import SECOND
 from server.domain.pipeline import RETRY_LIMIT, TIMEOUT_DEFAULT, TIMEOUT_LIMIT
 from server.domain.task import ArtifactSpec, Task, TaskSpec, TaskStatus

@@ -3,12 +3,12 @@
 from server.domain.agent import Agent
 from server.domain.errors import SessionSuperseded, WrongState
 from server.domain.event import Event, EventKind
+from server.domain.holding import Held
 from server.domain.lease import Verdict, VerdictAction
 from server.domain.registering import (
     Attach,
     Attached,
     ChangeAgent,
-    Held,
     Register,
     Unregister,
     UpdateLabels,

@@ -16,11 +16,13 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from server import metrics
+from server.domain.changes import Effects
 from server.domain.claiming import Claim, Claimed
 from server.domain.errors import Draining, MusterError, Overloaded, StoreUnavailable
 from server.domain.event import Event, EventKind
-from server.domain.ledger import Command, Effects, Ledger, Source
+from server.domain.ledger import Command, Ledger
 from server.domain.policy import Policy
+from server.domain.source import Source
 from server.domain.task import TaskStatus
 from server.engine.clock import Clock
 from server.stores.interfaces import Database

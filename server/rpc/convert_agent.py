@@ -6,10 +6,11 @@ from server.domain.agent import Agent, SessionState
 from server.domain.attempt import LogSummary
 from server.domain.claiming import Assignment
 from server.domain.errors import Invalid, Violation
+from server.domain.holding import Held
 from server.domain.lease import LeaseRef, Verdict, VerdictAction
 from server.domain.moment import SECOND
 from server.domain.policy import Policy
-from server.domain.registering import HELD_LIMIT, Held, Profile
+from server.domain.registering import HELD_LIMIT, Profile
 from server.domain.reporting import REPORTABLE, Report
 from server.domain.task import TaskSpec, TaskStatus
 from server.rpc.convert import enum, moment_of_seconds, seconds

@@ -12,11 +12,11 @@ from typing import Generic, Protocol, TypeVar
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt, LogState
 from server.domain.event import Event
-from server.domain.ledger import Source
 from server.domain.log import LogLine
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run
+from server.domain.source import Source
 from server.domain.task import Task
 
 T = TypeVar("T")

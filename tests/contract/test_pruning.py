@@ -1,6 +1,6 @@
 """What is over goes, oldest first; what is still needed stays. Over every Database."""
 
-from server.domain.ledger import Changes, RequestRecord
+from server.domain.changes import Changes, RequestRecord
 from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
 from tests.records import agent, attempt, event, new, pipeline, run, task

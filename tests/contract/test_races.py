@@ -13,12 +13,13 @@ from sqlalchemy.exc import DBAPIError
 from server.domain.attempt import AttemptStatus
 from server.domain.claiming import Claim
 from server.domain.errors import MusterError, NotFound, WrongState
+from server.domain.holding import Held
 from server.domain.lease import LeaseRef, VerdictAction
 from server.domain.log import LogLine
 from server.domain.pipeline import Definition, Job, Stage
 from server.domain.placement import Offer
 from server.domain.policy import Policy
-from server.domain.registering import Attach, Held, LoseSession, Profile, Register
+from server.domain.registering import Attach, LoseSession, Profile, Register
 from server.domain.reporting import AppendLog, Report
 from server.domain.submitting import CreateTask, DeleteTask, NewTask, RetryTask, task_class
 from server.domain.task import TaskSpec, TaskStatus

@@ -5,9 +5,9 @@ from sqlalchemy import text
 
 from server.domain.agent import SessionState
 from server.domain.attempt import AttemptStatus, LogState
+from server.domain.changes import Changes, LogBatch
 from server.domain.errors import NotFound, StoreUnavailable
 from server.domain.event import Event
-from server.domain.ledger import Changes, LogBatch
 from server.domain.log import LogLine, pack
 from server.domain.run import RunStatus
 from server.domain.task import TaskStatus

@@ -14,8 +14,8 @@ from sqlalchemy import text
 
 from server.domain.agent import Agent, SessionState
 from server.domain.attempt import Attempt
+from server.domain.changes import Changes, LogBatch, RequestRecord
 from server.domain.errors import StoreUnavailable
-from server.domain.ledger import Changes, LogBatch, RequestRecord
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
 from server.domain.task import Task, TaskStatus
@@ -229,6 +229,25 @@ async def test_ready_tasks_come_by_sort_key_then_key_up_to_the_limit(database):
 
     assert await read(database, keys(9)) == [2, 3, 4, 1]
     assert await read(database, keys(2)) == [2, 3]
+
+
+async def test_ready_tasks_for_one_agent_leave_out_those_that_avoid_it_now(database):
+    rows = [
+        task(1, avoid_agent=7, avoid_until=50),
+        task(2, avoid_agent=7, avoid_until=40),
+        task(3, avoid_agent=8, avoid_until=50),
+        task(4),
+    ]
+    await save(database, new(tasks=rows))
+
+    def keys(agent_key):
+        return lambda source: [
+            t.key for t in source.ready_tasks("any", 3, only_agent=agent_key, now=40)
+        ]
+
+    assert await read(database, keys(7)) == [2, 3, 4]
+    assert await read(database, keys(8)) == [1, 2, 4]
+    assert await read(database, keys(None)) == [1, 2, 3]
 
 
 async def test_due_rows_come_earliest_first_up_to_the_limit(database):

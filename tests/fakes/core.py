@@ -4,13 +4,14 @@ from itertools import count
 
 from server.domain.canceling import CancelTask
 from server.domain.claiming import Claim
+from server.domain.holding import Held
 from server.domain.labels import Selector
 from server.domain.lease import LeaseRef
 from server.domain.log import LogLine
 from server.domain.pipeline import Definition, Job, Stage
 from server.domain.placement import Offer
 from server.domain.policy import Policy
-from server.domain.registering import Attach, Held, LoseSession, Profile, Register
+from server.domain.registering import Attach, LoseSession, Profile, Register
 from server.domain.reporting import AppendLog, Report
 from server.domain.submitting import CreateTask, NewTask
 from server.domain.task import TaskSpec, TaskStatus

@@ -3,8 +3,9 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+from server.domain.holding import Held
 from server.domain.lease import LeaseRef
-from server.domain.registering import Held, Profile, Register
+from server.domain.registering import Profile, Register
 from server.domain.reporting import Report
 from server.domain.submitting import CreateTask, NewTask
 from server.domain.task import TaskStatus

@@ -32,7 +32,7 @@ from tenacity import (
 )
 
 from server.domain.errors import StoreUnavailable
-from server.domain.ledger import Source
+from server.domain.source import Source
 from server.stores.interfaces import Hints, NoHints, PoisonError
 from server.stores.sql.keys import Keys
 from server.stores.sql.migrate import migrate, refuse_unknown

@@ -25,8 +25,8 @@ from sqlalchemy import (
 
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt
+from server.domain.changes import Changes, RequestRecord
 from server.domain.event import Event
-from server.domain.ledger import Changes, RequestRecord
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus

@@ -17,12 +17,13 @@ from server.domain.canceling import CancelTask, StopPipeline
 from server.domain.claiming import Claim, HandBack
 from server.domain.errors import MusterError, NotLeaseHolder, SessionSuperseded
 from server.domain.event import EventKind
+from server.domain.holding import Held
 from server.domain.labels import Selector
 from server.domain.lease import LeaseRef, VerdictAction
 from server.domain.log import LogLine
 from server.domain.placement import Offer
 from server.domain.pruning import PruneTasks
-from server.domain.registering import Attach, Held, LoseSession, Profile, Register, Unregister
+from server.domain.registering import Attach, LoseSession, Profile, Register, Unregister
 from server.domain.reporting import AppendLog, Report
 from server.domain.run import RunStatus, status_of
 from server.domain.submitting import DeleteTask, RetryTask, UpdateTask
@@ -155,6 +156,8 @@ class World(RuleBasedStateMachine):
             self.post.append(message)
         if not late:
             self._arrive(message)
+            if again:
+                self._arrive(message)
 
     # ---- users
 
@@ -442,6 +445,23 @@ class World(RuleBasedStateMachine):
             self.gone = [p for p in self.gone if p is not process]
         else:
             self._heed(process, answer)
+
+    @precondition(lambda self: self.executions())
+    @rule(pick=PICK, end=ENDS)
+    def overtake(self, pick, end):
+        """An end is on its way while its agent is lost, comes back empty and gets new work."""
+        process, run = self.one_of(self.executions(), pick)
+        if run.code is not None:
+            return
+        self._finish(process, run, end, late=True, again=False)
+        message = self.post.pop()
+        agent = self.core.agent(process.agent_id)
+        self.core.do(LoseSession(agent.public_id, process.session, agent.last_seen))
+        del process.runs[run.lease.lease_id]
+        held = None if process.v1 else process.held()
+        self._attach(Attach(process.agent_id, process.session, held), process)
+        self._dispatch([list(self.processes).index(process.agent_id)], 0, arrives=True)
+        self._arrive(message)
 
     @precondition(lambda self: self.post)
     @rule(picks=st.lists(PICK, min_size=1, max_size=4), again=st.booleans())

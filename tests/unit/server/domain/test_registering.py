@@ -4,11 +4,11 @@ from server.domain.agent import SessionState
 from server.domain.attempt import AttemptStatus, LogState
 from server.domain.errors import Invalid, SessionSuperseded
 from server.domain.event import EventKind
+from server.domain.holding import Held
 from server.domain.lease import LeaseRef, VerdictAction
 from server.domain.registering import (
     Attach,
     ChangeAgent,
-    Held,
     LoseSession,
     Profile,
     RenewSessions,

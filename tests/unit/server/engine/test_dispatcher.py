@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from server.domain.attempt import AttemptStatus
 from server.domain.claiming import Claimed
 from server.domain.errors import SessionSuperseded, StoreUnavailable
+from server.domain.holding import Held
 from server.domain.labels import Selector
-from server.domain.registering import Held, Profile, Register, UpdateLabels
+from server.domain.registering import Profile, Register, UpdateLabels
 from server.domain.task import TaskStatus
 from server.engine.mailbox import Mailbox, Work
 from tests.fakes.core import NAMESPACE, needs

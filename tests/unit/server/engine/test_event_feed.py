@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.domain.changes import Effects
 from server.domain.errors import Draining
-from server.domain.ledger import Effects
 from server.engine import event_feed
 from server.engine.event_feed import EventFeed
 from server.engine.writer import Committed

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 from server.domain.agent import SessionState
 from server.domain.errors import StoreUnavailable
+from server.domain.holding import Held
 from server.domain.lease import LeaseRef
-from server.domain.registering import Held
 from server.domain.task import TaskStatus
 from server.engine.lease_keeper import LeaseKeeper
 from tests.fakes.shop import Shop

@@ -3,8 +3,8 @@ import asyncio
 import pytest
 
 from server.domain.attempt import LogState, LogSummary
+from server.domain.changes import Effects
 from server.domain.errors import Draining, NotFound
-from server.domain.ledger import Effects
 from server.domain.log import LogLine, measure
 from server.domain.task import TaskStatus
 from server.engine import log_hub

@@ -1,0 +1,93 @@
+"""What a transaction writes, and what the rest of the server must hear of it."""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from server.domain.agent import Agent
+from server.domain.attempt import Attempt
+from server.domain.event import Event
+from server.domain.moment import Moment
+from server.domain.pipeline import Pipeline
+from server.domain.run import Run
+from server.domain.task import Task
+
+RememberedAnswer: TypeAlias = str | list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LogBatch:
+    """Consecutive lines of one attempt, as one row."""
+
+    task_key: int
+    attempt: int
+    namespace: str
+    first_line: int
+    lines: int
+    data: bytes
+    """`log.pack` of the lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """An answered request id."""
+
+    namespace: str
+    caller: str
+    request_id: str
+    body_hash: str
+    answer: RememberedAnswer
+    expires_at: Moment
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a transaction writes."""
+
+    new_tasks: list[Task] = field(default_factory=list)
+    tasks: dict[int, Task] = field(default_factory=dict)
+    deleted_tasks: list[Task] = field(default_factory=list)
+    new_attempts: list[Attempt] = field(default_factory=list)
+    attempts: dict[tuple[int, int], Attempt] = field(default_factory=dict)
+    new_agents: list[Agent] = field(default_factory=list)
+    agents: dict[int, Agent] = field(default_factory=dict)
+    new_runs: list[Run] = field(default_factory=list)
+    runs: dict[int, Run] = field(default_factory=dict)
+    new_pipelines: list[Pipeline] = field(default_factory=list)
+    pipelines: dict[int, Pipeline] = field(default_factory=dict)
+    new_classes: dict[str, str] = field(default_factory=dict)
+    dependencies: list[tuple[int, int]] = field(default_factory=list)
+    """Pairs (task, what it waits for)."""
+    logs: list[LogBatch] = field(default_factory=list)
+    requests: list[RequestRecord] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    def any(self) -> bool:
+        """Whether there is something to write."""
+        return any(getattr(self, name) for name in self.__slots__)
+
+
+@dataclass(slots=True)
+class Effects:
+    """What the rest of the server must hear about once the transaction is committed."""
+
+    ready_classes: set[str] = field(default_factory=set)
+    """Classes in which a task became ready."""
+    next_due: Moment | None = None
+    """The earliest moment that the timers must look."""
+    log_tasks: set[str] = field(default_factory=set)
+    """Tasks whose log grew or whose log or task ended."""
+    freed: set[str] = field(default_factory=set)
+    """Sessions that hold fewer leases than before."""
+    ended_leases: list[tuple[str, str]] = field(default_factory=list)
+    """Leases that are not current any more, as (session id, lease id)."""
+    adopted_leases: list[tuple[str, str]] = field(default_factory=list)
+    """Leases that are current again, as (session id, lease id)."""
+    lines: int = 0
+    """Log lines stored."""
+    bytes: int = 0
+    """Log bytes stored."""
+
+    def hint_due(self, moment: Moment | None) -> None:
+        """Note that something is due at a moment."""
+        if moment is not None and (self.next_due is None or moment < self.next_due):
+            self.next_due = moment

@@ -1,0 +1,112 @@
+"""What lies behind a ledger: SQL in the server, dictionaries in tests."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from server.domain.agent import Agent
+from server.domain.attempt import Attempt
+from server.domain.changes import Changes, RequestRecord
+from server.domain.moment import Moment
+from server.domain.pipeline import Pipeline
+from server.domain.run import Run
+from server.domain.task import Task
+
+
+class Source(Protocol):
+    """What lies behind a ledger. Every method sees what `save` wrote before in the transaction.
+
+    Reads lock the rows they return until the transaction ends.
+    """
+
+    replayed: bool
+    """Whether the transaction runs again after a commit whose answer was lost.
+
+    What it did the first time may be stored already; rules that are not safe to repeat look.
+    """
+
+    def now(self) -> Moment | None:
+        """Return the database's clock where several servers share it, else None."""
+
+    def new_key(self) -> int:
+        """Return a key that no row has had."""
+
+    def save(self, changes: Changes) -> None:
+        """Write changes. Events get their `position`."""
+
+    def tasks(self, public_ids: Sequence[str]) -> list[Task]:
+        """Return the tasks that exist, in key order."""
+
+    def tasks_by_key(self, keys: Sequence[int]) -> list[Task]:
+        """Return the tasks that exist, in key order."""
+
+    def tasks_of_run(self, run_key: int) -> list[Task]:
+        """Return a run's tasks, in key order."""
+
+    def tasks_leased_to(self, agent_key: int) -> list[Task]:
+        """Return the tasks whose current lease the agent holds, in key order."""
+
+    def tasks_due(self, now: Moment, limit: int) -> list[Task]:
+        """Return tasks whose `due_at` has come, earliest first."""
+
+    def ready_tasks(
+        self, class_key: str, limit: int, *, only_agent: int | None = None, now: Moment = 0
+    ) -> list[Task]:
+        """Return ready tasks of a class in (sort_key, key) order, skipping rows others lock.
+
+        With `only_agent` those that avoid this agent now are left out, so that they do not stand
+        in the way of the others.
+        """
+
+    def leases_of(self, agent_keys: Sequence[int]) -> dict[int, int]:
+        """Return how many leases each agent holds; absent means none."""
+
+    def attempts(self, keys: Sequence[tuple[int, int]]) -> list[Attempt]:
+        """Return attempts by (task key, number)."""
+
+    def attempts_due(self, now: Moment, limit: int) -> list[Attempt]:
+        """Return attempts whose `log_due` has come, earliest first."""
+
+    def dependents(self, task_key: int) -> list[int]:
+        """Return keys of the tasks that wait for a task, ascending."""
+
+    def agent(self, public_id: str) -> Agent | None:
+        """Return an agent by its id; ids are unique over all namespaces."""
+
+    def agents_by_key(self, keys: Sequence[int]) -> list[Agent]:
+        """Return the agents that exist, in key order."""
+
+    def runs_by_key(self, keys: Sequence[int]) -> list[Run]:
+        """Return the runs that exist, in key order."""
+
+    def run(self, public_id: str) -> Run | None:
+        """Return a run by its id."""
+
+    def active_runs(self, pipeline_key: int) -> list[Run]:
+        """Return a pipeline's runs that have not ended, in key order."""
+
+    def pipeline(self, public_id: str) -> Pipeline | None:
+        """Return a pipeline by its id."""
+
+    def pipeline_named(self, namespace: str, name: str) -> Pipeline | None:
+        """Return a pipeline by its name."""
+
+    def request(self, namespace: str, caller: str, request_id: str) -> RequestRecord | None:
+        """Return an answered request id."""
+
+    def class_known(self, class_key: str) -> bool:
+        """Whether the task class is stored."""
+
+    def prunable_tasks(self, before: Moment, limit: int) -> list[Task]:
+        """Return tasks that ended before a moment, oldest first.
+
+        Left out are those of active runs and those an open task depends on.
+        """
+
+    def prune_events(self, before: Moment, through: int, limit: int) -> int:
+        """Remove the oldest events from before a moment or up to a position; return how many."""
+
+    def prune_runs(self, before: Moment, limit: int) -> int:
+        """Remove runs without tasks that ended before a moment; return how many."""
+
+    def prune_requests(self, before: Moment, limit: int) -> int:
+        """Remove answered request ids that expired before a moment; return how many."""
