@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 from sqlalchemy import Connection, create_engine, make_url, text
 
-from server.settings import SQLITE, Settings
-from server.stores.sql.migrate import current_version
+from server.settings import Settings
+from server.stores.sql.migrate import VERSION_TABLE, current_version
 
 PAGES_AT_ONCE = 1000
+_HAS_SCHEMA = f"SELECT 1 FROM sqlite_master WHERE name = '{VERSION_TABLE}'"  # noqa: S608 (a constant)
 
 # What must hold in every database at rest: a sentence, and a query that finds what breaks it.
 RULES = {
@@ -53,7 +54,8 @@ def check(settings: Settings) -> list[str]:
         DatabaseCommandError: it cannot be read.
     """
     problems: list[str] = []
-    engine = create_engine(_synchronous(settings))
+    file = _file(settings)
+    engine = create_engine("sqlite://", creator=lambda: _read_only(file))
     try:
         with engine.connect() as connection:
             problems += _broken_file(connection)
@@ -67,13 +69,18 @@ def check(settings: Settings) -> list[str]:
     return problems
 
 
-def _synchronous(settings: Settings) -> str:
+def _file(settings: Settings) -> Path:
     file = settings.sqlite_file
     if file is None:
         raise DatabaseCommandError("checking PostgreSQL is its own tools' work: use pg_amcheck")
     if not file.exists():
         raise DatabaseCommandError(f"there is no database at {file}")
-    return f"{SQLITE}file:{file}?mode=ro&uri=true"
+    return file
+
+
+def _read_only(file: Path) -> sqlite3.Connection:
+    """Open a database without changing or creating anything, whatever its name holds."""
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
 
 
 def _broken_file(connection: Connection) -> Iterator[str]:
@@ -102,7 +109,7 @@ def backup(settings: Settings, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     try:
         if settings.sqlite_file is not None:
-            _copy_sqlite(settings.sqlite_file, partial)
+            _copy_sqlite(_file(settings), partial)
         else:
             _dump_postgres(settings.database_url, partial)
         partial.replace(target)
@@ -113,14 +120,14 @@ def backup(settings: Settings, target: Path) -> None:
 
 
 def _copy_sqlite(file: Path, target: Path) -> None:
-    if not file.exists():
-        raise DatabaseCommandError(f"there is no database at {file}")
     with (
-        closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as source,
+        closing(_read_only(file)) as source,
         closing(sqlite3.connect(target)) as copy,
     ):
         # One read transaction sees one state, however long the copy takes.
         source.execute("BEGIN")
+        if not source.execute(_HAS_SCHEMA).fetchone():
+            raise DatabaseCommandError(f"{file} holds no tables of Muster's")
         source.backup(copy, pages=PAGES_AT_ONCE)
     _sync(target)
 
@@ -157,11 +164,12 @@ def run(arguments: list[str], settings: Settings) -> int:
                 problems = check(settings)
                 for problem in problems:
                     click.echo(problem, err=True)
-                click.echo("The database is sound." if not problems else "The database is damaged.")
+                state = "damaged" if problems else "sound"
+                click.echo(f"The database {_file(settings)} is {state}.")
                 return 1 if problems else 0
             case ["backup", target]:
                 backup(settings, Path(target))
-                click.echo(f"Backed up to {target}.")
+                click.echo(f"Backed up {settings.sqlite_file or 'the database'} to {target}.")
                 return 0
     except DatabaseCommandError as error:
         click.echo(f"Error: {error}", err=True)

@@ -181,7 +181,7 @@ class Settings(BaseSettings):
     def _outlasts_a_heartbeat(cls, lease: timedelta, info: ValidationInfo) -> timedelta:
         if lease > info.data.get("heartbeat_interval", timedelta(0)):
             return lease
-        raise ValueError("should be longer than heartbeat_interval")
+        raise ValueError("should be longer than heartbeat_interval; three times it is usual")
 
     @field_validator("retry_backoff_max")
     @classmethod

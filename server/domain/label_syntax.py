@@ -14,6 +14,8 @@ LONGEST_PREFIX = 253
 LONGEST_NAME = 63
 LONGEST_VALUE = 256
 LARGEST = 2**63 - 1
+MOST_LABELS = 256
+LARGEST_SET = 16 * 1024
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _PREFIX = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
@@ -52,6 +54,10 @@ def value_problem(value: str) -> str | None:
 
 def check_labels(labels: Mapping[str, str], path: str) -> list[Violation]:
     """Return what is wrong with a label set that is found at this path of a request."""
+    size = sum(len(key) + len(value) for key, value in labels.items())
+    if len(labels) > MOST_LABELS or size > LARGEST_SET:
+        text = f"should have at most {MOST_LABELS} labels and {LARGEST_SET} characters in all"
+        return [Violation(path, text)]
     return [
         Violation(f"{path}[{key}]", problem)
         for key, value in sorted(labels.items())

@@ -54,6 +54,8 @@ class Ledger:
         """Changes so far; the writer compares it around each command."""
         self._tasks: dict[int, Task] = {}
         self._tasks_by_id: dict[str, Task] = {}
+        self._absent_tasks: set[str] = set()
+        """Ids that were looked for and do not exist; asking again costs nothing."""
         self._attempts: dict[tuple[int, int], Attempt] = {}
         self._agents: dict[int, Agent] = {}
         self._agents_by_id: dict[str, Agent] = {}
@@ -95,10 +97,12 @@ class Ledger:
 
     def prefetch_tasks(self, public_ids: Iterable[str]) -> None:
         """Read many tasks with their latest attempts at once."""
-        missing = [i for i in dict.fromkeys(public_ids) if i not in self._tasks_by_id]
+        known, absent = self._tasks_by_id, self._absent_tasks
+        missing = [i for i in dict.fromkeys(public_ids) if i not in known and i not in absent]
         if not missing:
             return
         tasks = self._remember_tasks(self.source.tasks(missing))
+        absent.update(i for i in missing if i not in known)
         self.prefetch_attempts((t.key, t.attempt) for t in tasks if t.attempt)
 
     def task(self, namespace: str | None, public_id: str) -> Task:
@@ -198,6 +202,7 @@ class Ledger:
         for task in tasks:
             own = self._tasks.setdefault(task.key, task)
             self._tasks_by_id[own.public_id] = own
+            self._absent_tasks.discard(own.public_id)
             known.append(own)
         return known
 

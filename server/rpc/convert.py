@@ -164,6 +164,7 @@ def task_detail(task: Task) -> task_pb2.TaskDetail:
         created_at=seconds(task.created_at),
         started_at=seconds(task.started_at),
         finished_at=seconds(task.finished_at),
+        duration=_duration(task),
         created_by=task.created_by,
         attempt=task.attempt,
         infra_retries=task.infra_retries,
@@ -173,6 +174,13 @@ def task_detail(task: Task) -> task_pb2.TaskDetail:
         executor=spec.executor,
         cancel_requested=task.cancel_requested_at is not None and not task.status.ended,
     )
+
+
+def _duration(task: Task) -> int:
+    """Return how long the last attempt ran, in milliseconds, 0 while it runs."""
+    if task.started_at is None or task.finished_at is None:
+        return 0
+    return max(0, task.finished_at - task.started_at)
 
 
 def retried_times(task: Task) -> int:
@@ -271,7 +279,10 @@ def lines_of(messages: Iterable[LogMessage], field: str) -> tuple[int, tuple[Log
         if index == 0:
             first = message.line_number
         expected = first + index if first else 0
-        if message.line_number != expected or message.line_number < 0:
+        if first < 0:
+            text = f"must not be negative, is {first}"
+            raise Invalid([Violation(f"{field}[0].line_number", text)])
+        if message.line_number != expected:
             text = f"must be {expected}, is {message.line_number}: no holes, no repeats"
             raise Invalid([Violation(f"{field}[{index}].line_number", text)])
         if max(len(message.content), len(message.raw)) > LINE_LIMIT:

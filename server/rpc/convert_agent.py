@@ -121,8 +121,8 @@ def report_of(request: agent_pb2.ReportTaskStatusRequest) -> Report:
         status=_status(request.status),
         exit_code=request.exit_code,
         error=_error(request.error_message),
-        started_at=moment_of_seconds(_time("start_time", request.start_time)),
-        ended_at=moment_of_seconds(_time("end_time", request.end_time)),
+        started_at=moment_of_seconds(_time("start_time", request.start_time, _LATEST // SECOND)),
+        ended_at=moment_of_seconds(_time("end_time", request.end_time, _LATEST // SECOND)),
         log=_summary(request.log) if request.HasField("log") else None,
         infrastructure=request.failure == agent_pb2.FAILURE_CLASS_INFRASTRUCTURE,
     )
@@ -152,9 +152,9 @@ def update_of(agent_id: str, message: stream_pb2.TaskStatusUpdate) -> Report:
 _LATEST = 100_000_000_000_000
 
 
-def _time(field: str, value: int) -> int:
-    if not 0 <= value <= _LATEST:
-        raise Invalid([Violation(field, f"must be a time from 0 to {_LATEST}, is {value}")])
+def _time(field: str, value: int, latest: int = _LATEST) -> int:
+    if not 0 <= value <= latest:
+        raise Invalid([Violation(field, f"must be a time from 0 to {latest}, is {value}")])
     return value
 
 

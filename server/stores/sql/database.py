@@ -43,6 +43,7 @@ T = TypeVar("T")
 # How long a statement waits for another process's lock before the caller is told.
 BUSY_SECONDS = 2.0
 READERS = 4
+SQLITE = "sqlite:///"
 
 # PostgreSQL: how long a connection and a statement may take, and how often a transaction is tried
 # that lost a deadlock or its connection.
@@ -72,6 +73,8 @@ class SqliteDatabase:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock_file: IO[str] | None = None
+        self._opened: tuple[int, int] | None = None
+        """Device and inode of the file as it was opened."""
         self._keys = Keys()
         self.hints: Hints = NoHints()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
@@ -98,6 +101,7 @@ class SqliteDatabase:
         self._lock_file = _lock(self._path)
         with translated():
             await self._in_thread(self._migrate)
+        self._opened = _inode(self._path)
 
     def _migrate(self) -> None:
         with self._writer.begin() as connection:
@@ -122,6 +126,9 @@ class SqliteDatabase:
             return await self._in_thread(lambda: self._transact(work))
 
     def _transact(self, work: Callable[[Source], T]) -> T:
+        if _inode(self._path) != self._opened:
+            # What is written to a deleted file is lost with the last that has it open.
+            raise StoreUnavailable(f"{self._path} was deleted or replaced; restart the server")
         try:
             with self._writer.begin() as connection:
                 return work(SqlSource(connection, self._keys))
@@ -227,10 +234,9 @@ SqlDatabase = SqliteDatabase | PostgresDatabase
 
 def open_url(url: str) -> SqlDatabase:
     """Return the database an URL names, not opened yet."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        return SqliteDatabase(Path(parsed.database or "muster.db"))
-    return PostgresDatabase(parsed.set(drivername="postgresql+asyncpg"))
+    if url.startswith(SQLITE):
+        return SqliteDatabase(Path(url.removeprefix(SQLITE)))  # a path may hold ? # and %
+    return PostgresDatabase(make_url(url).set(drivername="postgresql+asyncpg"))
 
 
 @contextmanager
@@ -306,6 +312,14 @@ def _begin(engine: Engine, statement: str) -> None:
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Connection) -> None:
         connection.exec_driver_sql(statement)
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _lock(path: Path) -> IO[str]:
