@@ -20,15 +20,20 @@ READY = "ready"
 class Program:
     """A module of ours that runs as a process of its own, with its output in a file."""
 
-    def __init__(self, name: str, log: Path, process: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self, name: str, log: Path, process: asyncio.subprocess.Process, begins_at: int = 0
+    ) -> None:
         self.name = name
         self.log = log
         self.process = process
+        self._begins_at = begins_at
+        """Where in the log its own lines begin; earlier ones are of an earlier start."""
 
     @classmethod
     async def start(cls, name: str, arguments: Sequence[str], log: Path) -> "Program":
         """Start `python -m` with the arguments; a Ctrl-C here does not reach it."""
         with log.open("ab") as errors:
+            begins_at = errors.tell()
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -40,7 +45,7 @@ class Program:
                 start_new_session=True,
                 limit=LONGEST_LINE,
             )
-        return cls(name, log, process)
+        return cls(name, log, process, begins_at)
 
     async def ready(self) -> dict[str, str]:
         """Return what the program says about itself when it is ready: `ready grpc=HOST:PORT`.
@@ -93,7 +98,8 @@ class Program:
 
     def tail(self) -> str:
         """Return the last lines the program printed."""
-        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        own = self.log.read_bytes()[self._begins_at :].decode(errors="replace")
+        lines = own.splitlines()[-TAIL_LINES:]
         return "\n".join(f"  {line}" for line in lines) or "  (nothing)"
 
     async def _ready_line(self) -> list[str]:

@@ -51,6 +51,15 @@ async def test_a_program_that_does_not_start_shows_the_end_of_its_log(machine):
     await machine.stop(Interrupt())
 
 
+async def test_only_what_this_start_printed_is_shown(machine):
+    (machine.data / "failing_program.log").write_text("words of an earlier start\n")
+    with pytest.raises(CommandFailed) as error:
+        await machine.start("failing_program")
+    assert "no port is free" in str(error.value)
+    assert "earlier start" not in str(error.value)
+    await machine.stop(Interrupt())
+
+
 async def test_a_program_that_ends_by_itself_ends_the_watch(machine):
     await machine.start("waiting_program")
     await machine.start("ending_program")
