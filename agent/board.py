@@ -290,7 +290,8 @@ class Board:
         order = run.order(stop_by)
         self._holdings.sort(run)
         if order is None:  # its folder was deleted by other hands
-            self._end_without_process(run, _end("lost", "the task's folder is gone", ""))
+            end = _end("lost", "the task's folder is gone", "")
+            self._end_without_process(run, {**end, "dropped": True})
         else:
             self._tell(order)
             if run.stop_message is not None:

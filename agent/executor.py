@@ -151,7 +151,8 @@ class TaskRun:
         self.shipper.superseded = self.superseded
         if not self.superseded and self._folder.read(_END_ACKNOWLEDGED) is None:
             update = describe(end)
-            update.log.CopyFrom(self.shipper.summary())
+            if not end.get("dropped"):  # without a summary the log does not claim to be whole
+                update.log.CopyFrom(self.shipper.summary())
             self._report(update)
 
     def supersede(self) -> None:

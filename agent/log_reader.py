@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.log_lines import Line, LineCutter, Partial
-from agent.spool import RECORD, AttemptFolder
+from agent.spool import GONE, RECORD, AttemptFolder
 
 _READ_BYTES = 1024 * 1024
 
@@ -148,7 +148,7 @@ class LogReader:
             with self._folder.segment(self._segment).open("rb") as file:
                 file.seek(self._offset)
                 self._buffer, self._used = file.read(max(_READ_BYTES, size)), 0
-        except FileNotFoundError:
+        except GONE:
             self._buffer, self._used = b"", 0
 
 

@@ -202,7 +202,8 @@ class LogShipper:
         self._saved = self._base
         for number in self._folder.segments():
             if number < self._saved.segment:
-                self._folder.segment(number).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self._folder.segment(number).unlink()
         with contextlib.suppress(OSError):
             self._folder.reserve(POSITION)
 

@@ -42,6 +42,9 @@ _RESERVED = {EXIT: 16384, POSITION: 4096}
 
 _TRIAL_BYTES = 64 * 1024
 
+GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+"""What reading raises when a task deleted or replaced what is kept about it."""
+
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _SEGMENT_NAME = re.compile(r"out-(\d{8})\.seg")
 
@@ -66,7 +69,7 @@ class AttemptFolder:
         """Returns the named JSON file, or None when it is missing or no JSON."""
         try:
             value = json.loads((self.path / name).read_bytes())
-        except (FileNotFoundError, ValueError):
+        except (*GONE, ValueError):
             return None
         return value if isinstance(value, dict) else None
 
@@ -112,7 +115,7 @@ class AttemptFolder:
         """Returns the numbers of the segments that are there, in order."""
         try:
             names = [entry.name for entry in os.scandir(self.path)]
-        except FileNotFoundError:
+        except GONE:
             return []
         return sorted(int(found[1]) for name in names if (found := _SEGMENT_NAME.fullmatch(name)))
 
@@ -121,7 +124,8 @@ class AttemptFolder:
         total = -offset
         for number in self.segments():
             if number >= segment:
-                total += self.segment(number).stat().st_size
+                with contextlib.suppress(*GONE):
+                    total += self.segment(number).stat().st_size
         return max(total, 0)
 
 
@@ -171,6 +175,12 @@ def has_room(path: Path, spare: int = SPARE_BYTES) -> bool:
 def is_full(error: OSError) -> bool:
     """Tells whether an error means that the disk, a quota or a limit on files is used up."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def may_pass(error: OSError) -> bool:
+    """Tells whether the same again may work later, with nothing else changed."""
+    scarce = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR)
+    return is_full(error) or error.errno in scarce
 
 
 def write_pid(lock: int) -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from agent.spool import EXIT, NO_ROOM, POSITION, TASK, AttemptFolder, has_room, is_full
+from agent.spool import EXIT, NO_ROOM, POSITION, TASK, AttemptFolder, has_room, is_full, may_pass
 from agent.supervisor import processes
 from agent.supervisor.family import Family
 from agent.supervisor.frames import Message
@@ -221,12 +221,15 @@ class Attempt(threading.Thread):
             "failure": failure,
             "ended_at": time.time_ns() // 1_000_000,
             "started_at": self.started_at,
+            "dropped": self._writer.dropped,
         }
         while self.folder.exists:
             try:
                 self.folder.write(EXIT, end)
                 break
-            except OSError:
+            except OSError as error:
+                if not may_pass(error):  # the task did something to its folder
+                    break
                 time.sleep(_WRITE_AGAIN)
         self.end = end
         self._emit({"kind": "ended", **self.state()})

@@ -1,6 +1,5 @@
 """Moves what a task prints from its pipes into its spool folder."""
 
-import contextlib
 import os
 import selectors
 import threading
@@ -8,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-from agent.spool import RECORD, SEGMENT_BYTES, AttemptFolder, has_room, is_full
+from agent.spool import RECORD, SEGMENT_BYTES, AttemptFolder, has_room, is_full, may_pass
 from agent.supervisor.limits import Limits
 from agent.supervisor.masking import Mask
 
@@ -24,6 +23,10 @@ class OutputWriter:
     """Appends records to an attempt's segments, and waits while there is no room.
 
     Waiting is the back-pressure: the pipe fills and the task slows down, nothing is dropped.
+
+    Attributes:
+        dropped: Whether output was lost: its segments are gone or cannot be written any more, as
+            when a task deletes its own folder. The task goes on all the same.
     """
 
     def __init__(self, folder: AttemptFolder, limits: Limits, grew: Callable[[], None]) -> None:
@@ -32,6 +35,7 @@ class OutputWriter:
         self._grew = grew
         self.segment = 0
         self.offset = 0
+        self.dropped = False
         self._file: int | None = None
         self._last_words = False
 
@@ -40,17 +44,27 @@ class OutputWriter:
         self._last_words = True
 
     def append(self, stream: int, data: bytes) -> None:
-        """Writes one record; returns when it is whole in the file."""
+        """Writes one record; returns when it is whole in the file, or dropped."""
         record = RECORD.pack(time.time_ns() // 1_000_000, stream, len(data)) + data
-        while not self._write(record):
+        while not self.dropped and not self._written(record):
             time.sleep(_LOOK_AGAIN)
         self._grew()
 
     def close(self) -> None:
         """Closes the segment that is open."""
         if self._file is not None:
+            # The session deletes only segments that have a next one, which this has not yet.
+            self.dropped |= os.fstat(self._file).st_nlink == 0
             os.close(self._file)
             self._file = None
+
+    def _written(self, record: bytes) -> bool:
+        """Writes a record unless there is no room; gives up where waiting cannot help."""
+        try:
+            return self._write(record)
+        except OSError as error:
+            self.dropped |= not may_pass(error) or not self._folder.exists
+            return False
 
     def _write(self, record: bytes) -> bool:
         """Writes a record unless there is no room."""
@@ -87,8 +101,11 @@ class OutputWriter:
 
     def _open(self) -> bool:
         path = self._folder.segment(self.segment)
-        with contextlib.suppress(OSError):
+        try:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if not may_pass(error):
+                raise
         return self._file is not None
 
     def _spared(self) -> bool:
@@ -166,5 +183,5 @@ class Pump(threading.Thread):
 def _size(folder: AttemptFolder, segment: int) -> int:
     try:
         return folder.segment(segment).stat().st_size
-    except FileNotFoundError:  # the session deletes what the server has
+    except OSError:  # the session deletes what the server has
         return 0

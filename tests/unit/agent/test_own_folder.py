@@ -1,0 +1,49 @@
+"""What a task does to its own folder: it ends, and its log claims no more than there is."""
+
+import pytest
+
+from generated.task.v1 import task_pb2
+from tests.unit.agent.kit import until
+
+FOLDER = 'd="$(dirname "$HOME")"; cd /'
+GOODBYE = f'{FOLDER}; sleep 0.2; rm -rf "$d"; sleep 0.2'
+MUCH = "head -c 300000 /dev/zero | tr '\\0' x"
+"""More than a pipe holds: it ends only when somebody reads."""
+
+
+@pytest.mark.parametrize("before", ["true", "echo first"])
+@pytest.mark.parametrize("after", ["echo hi", MUCH])
+async def test_a_task_that_deletes_its_folder_ends(plane, start_agent, before, after):
+    agent = start_agent()
+    lease = plane.assign(before, GOODBYE, after, "exit 3")
+    await until(lambda: lease.end, seconds=10)
+    assert (lease.end.status, lease.end.exit_code) == (task_pb2.TASK_STATUS_FAILED, 3)
+    assert not lease.end.HasField("log")
+    assert "hi" not in lease.text
+    following = plane.assign("echo following")
+    await until(lambda: following.whole)
+    await until(lambda: not agent.spooled())
+
+
+async def test_a_silent_task_that_deletes_its_folder_has_a_whole_log(plane, start_agent):
+    start_agent()
+    lease = plane.assign(GOODBYE)
+    await until(lambda: lease.whole, seconds=10)
+    assert lease.end.status == task_pb2.TASK_STATUS_SUCCESS
+
+
+@pytest.mark.parametrize("name", ["exit.json", "exit.json.tmp", "position.json"])
+async def test_a_task_that_puts_a_folder_in_a_files_place_ends(plane, start_agent, name):
+    agent = start_agent()
+    lease = plane.assign(f'{FOLDER}; rm -f "$d/{name}"; mkdir -p "$d/{name}/x"; echo made')
+    await until(lambda: lease.whole, seconds=10)
+    assert lease.text == ["made"]
+    await until(lambda: not agent.spooled())
+
+
+async def test_a_task_that_deletes_its_output_has_no_whole_log(plane, start_agent):
+    start_agent()
+    lease = plane.assign("echo first", f'{FOLDER}; sleep 0.2; rm "$d"/out-*', "echo second")
+    await until(lambda: lease.end, seconds=10)
+    assert lease.end.status == task_pb2.TASK_STATUS_SUCCESS
+    assert not lease.end.HasField("log")
