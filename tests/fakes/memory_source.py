@@ -58,7 +58,7 @@ class MemoryDatabase:
 
 
 class MemorySource:
-    """See domain.ledger.Source."""
+    """See domain.source.Source."""
 
     def __init__(self, tables, *, replayed=False):
         self._tables = tables

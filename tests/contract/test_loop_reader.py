@@ -1,0 +1,126 @@
+"""What loops ask of a Reader: every implementation, the one of their tests included."""
+
+import pytest
+
+from server.domain.agent import SessionState
+from server.domain.attempt import AttemptStatus, LogState
+from server.domain.changes import Changes, LogBatch
+from server.domain.errors import NotFound
+from server.domain.event import Event
+from server.domain.log import LogLine, pack
+from server.domain.task import TaskStatus
+from server.stores.interfaces import LiveSession
+from server.stores.sql.reader import SqlReader
+from tests.fakes.memory_reader import MemoryReader
+from tests.fakes.memory_source import MemoryDatabase
+from tests.records import agent, attempt, full, new, task
+
+
+@pytest.fixture
+def reader(database):
+    return MemoryReader(database) if isinstance(database, MemoryDatabase) else SqlReader(database)
+
+
+@pytest.fixture
+def save(database):
+    async def save(**records):
+        await database.transact(lambda source: source.save(new(**records)))
+
+    return save
+
+
+# ---- logs
+
+
+def lines(first, count):
+    return [LogLine(5, "stdout", "info", f"line {n}") for n in range(first, first + count)]
+
+
+def batch(first, count, number=1):
+    return LogBatch(1, number, "default", first, count, pack(lines(first, count)))
+
+
+@pytest.fixture
+async def log(save):
+    await save(
+        tasks=[task(1, attempt=2, status=TaskStatus.RUNNING)],
+        attempts=[
+            attempt(1, 1, log_lines=0, status=AttemptStatus.LOST),
+            attempt(1, 2, log_lines=7, log_state=LogState.OPEN),
+        ],
+        logs=[batch(6, 2, 2), batch(1, 3, 2), batch(4, 2, 2)],
+    )
+
+
+@pytest.mark.parametrize("first", range(1, 10))
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 9])
+async def test_a_log_is_read_from_any_line_on(reader, log, first, limit):
+    page = await reader.log("default", "task-1", 2, first, limit)
+    assert page.lines == lines(1, 7)[first - 1 : first - 1 + limit]
+    assert (page.total, page.first_line, page.state) == (7, first, LogState.OPEN)
+
+
+async def test_attempt_zero_is_the_latest(reader, log):
+    page = await reader.log("default", "task-1", 0, 1, 9)
+    assert (page.attempt, page.last_attempt, page.given_up) == (2, 2, False)
+    earlier = await reader.log("default", "task-1", 1, 1, 9)
+    assert (earlier.attempt, earlier.lines, earlier.given_up) == (1, [], True)
+
+
+async def test_an_attempt_that_never_was_is_not_found(reader, log):
+    with pytest.raises(NotFound):
+        await reader.log("default", "task-1", 3, 1, 9)
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [(TaskStatus.QUEUED, LogState.OPEN), (TaskStatus.SKIPPED, LogState.COMPLETE)],
+)
+async def test_a_task_without_attempts_has_an_empty_log(reader, save, status, state):
+    await save(tasks=[task(1, status=status)])
+    page = await reader.log("default", "task-1", 0, 1, 9)
+    assert (page.attempt, page.lines, page.state) == (0, [], state)
+
+
+# ---- events, classes, sessions, timers
+
+
+async def test_events_come_back_in_order_after_a_position(reader, save):
+    told = [full(Event, position=0, data={"n": n, "text": "ü"}) for n in range(5)]
+    await save(events=told)
+    assert await reader.last_position() == told[-1].position
+    assert await reader.events(0, 9) == told
+    assert await reader.events(told[1].position, 2) == told[2:4]
+
+
+async def test_without_events_the_last_position_is_zero(reader):
+    assert await reader.last_position() == 0
+    assert await reader.events(0, 9) == []
+
+
+async def test_classes_with_ready_tasks_are_known_with_their_text(reader, save, database):
+    await save(
+        tasks=[
+            task(1, class_key="a"),
+            task(2, class_key="a"),
+            task(3, class_key="b", status=TaskStatus.PENDING),
+        ]
+    )
+    classes = Changes(new_classes={"a": "text a", "b": "text b"})
+    await database.transact(lambda source: source.save(classes))
+    assert await reader.ready_classes() == {"a": "text a"}
+    assert await reader.class_text(["a", "b", "c"]) == {"a": "text a", "b": "text b"}
+
+
+async def test_live_sessions_are_those_not_lost_and_not_closed(reader, save):
+    await save(agents=[agent(n, session_state=s) for n, s in enumerate(SessionState, 1)])
+    assert await reader.live_sessions() == [LiveSession("agent-1", "session-1", 1)]
+
+
+@pytest.mark.parametrize(
+    ("task_due", "log_due", "expected"),
+    [(None, None, None), (5, None, 5), (None, 7, 7), (5, 7, 5), (7, 5, 5)],
+)
+async def test_the_next_due_moment_is_the_earliest(reader, save, task_due, log_due, expected):
+    await save(tasks=[task(1, due_at=task_due)], attempts=[attempt(1, log_due=log_due)])
+    assert await reader.next_due() == expected
