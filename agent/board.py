@@ -11,8 +11,9 @@ from agent.holdings import Holdings, show
 from agent.log_reader import summarize
 from agent.outbox import Outbox
 from agent.room import Room
-from agent.spool import NO_ROOM, Spool
+from agent.spool import Spool
 from agent.supervisor.frames import Message
+from agent.supervisor.order import gives_back
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 
@@ -206,7 +207,7 @@ class Board:
 
     def _take_state(self, run: TaskRun, state: Message) -> None:
         if state["end"] is not None:
-            if state["end"]["cause"] == NO_ROOM:
+            if gives_back(state["end"]["cause"], state["end"]["failure"]):
                 self._not_started(run, state["end"]["message"])
             else:
                 self._end(run, state["end"])
@@ -220,7 +221,7 @@ class Board:
             self._tell(run.stop_message)
 
     def _not_started(self, run: TaskRun, reason: str) -> None:
-        """Gives back a task for which the disk had no room: elsewhere it may run at once."""
+        """Gives back a task that this host could not start: elsewhere it may run at once."""
         if run.ending:
             return
         self._room.lack(reason)

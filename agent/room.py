@@ -1,4 +1,4 @@
-"""Whether the spool's disk has room for another task."""
+"""Whether this host can start another task: mostly, whether the spool's disk has room."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from agent.spool import Spool
 
 _FIRST_LOOK = 1.0
 _RAREST_LOOK = 30.0
-"""Seconds between looks at a full disk, at most: tasks come and go with each that is wrong."""
+"""Seconds between looks at what is lacking, at most: tasks come and go with each that is wrong."""
 
 _log = structlog.get_logger("agent.room")
 
 
 class Room:
-    """Knows of a full disk from the supervisor, and finds out by itself when there is room again.
+    """Knows from the supervisor that tasks cannot start, and finds out by itself when to try again.
 
     Attributes:
         enough: Whether tasks may be taken.
@@ -35,7 +35,7 @@ class Room:
         """Notes that a task could not be started."""
         if self.enough:
             self.enough = False
-            _log.error("no room on the disk: taking no tasks", reason=reason)
+            _log.error("cannot start tasks: taking none for a while", reason=reason)
             self._looking = self._group.create_task(self._look())
             self.changed()
 
@@ -52,5 +52,5 @@ class Room:
         while not self.enough:
             await asyncio.sleep(self._backoff.next())
             self.enough = await asyncio.to_thread(self._spool.takes_more)
-        _log.info("there is room on the disk again")
+        _log.info("taking tasks again")
         self.changed()

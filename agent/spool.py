@@ -98,12 +98,19 @@ class AttemptFolder:
 
     def remove(self) -> None:
         """Deletes the folder, also where the task took permissions away."""
+        seen: set[str] = set()
 
         def allow_and_retry(function: Callable[[str], object], path: str, _: object) -> None:
+            if path in seen:
+                return
+            seen.add(path)
             with contextlib.suppress(OSError):
                 os.chmod(os.path.dirname(path), 0o700)  # noqa: PTH101, PTH120 - rmtree hands strings
                 os.chmod(path, 0o700)  # noqa: PTH101 - rmtree hands strings
-                function(path)
+                if function in (os.unlink, os.rmdir):
+                    function(path)
+                else:  # a folder that could not be looked into
+                    shutil.rmtree(path, onerror=allow_and_retry)
 
         shutil.rmtree(self.path, onerror=allow_and_retry)
 
@@ -156,13 +163,15 @@ class Spool:
         """Tells whether another task finds room here; also a quota may say no."""
         trial = self.path / ".trial"
         try:
+            self.create()  # other hands may have deleted it
             with _opened(trial) as file:
                 os.posix_fallocate(file, 0, _TRIAL_BYTES)
+            return has_room(self.path)
         except OSError:
             return False
         finally:
-            trial.unlink(missing_ok=True)
-        return has_room(self.path)
+            with contextlib.suppress(OSError):
+                trial.unlink()
 
 
 def has_room(path: Path, spare: int = SPARE_BYTES) -> bool:

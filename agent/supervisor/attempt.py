@@ -21,6 +21,12 @@ from agent.supervisor.reaper import Reaper
 _PIPE_PATIENCE = 2.0
 """Seconds to wait for the ends of the pipes once every process found is gone."""
 
+_FAULTS_OF_THE_TASK = {
+    errno.E2BIG: "could not start: the environment (variables and secrets) is too large",
+    errno.ENAMETOOLONG: "could not start: the workspace's name is too long",
+}
+"""What only the task's own environment or directory can be the cause of."""
+
 _WRITE_AGAIN = 0.5
 """Seconds between tries to write how the task ended, when the disk is full."""
 
@@ -104,7 +110,7 @@ class Attempt(threading.Thread):
         try:
             pump = self._spawn()
         except StartError as error:
-            if error.cause == NO_ROOM:
+            if error.handed_back:
                 self.folder.remove()
             self._finish(error.cause, 0, str(error), error.failure)
             return
@@ -126,6 +132,8 @@ class Attempt(threading.Thread):
             raise StartError(f"could not start: {error}", "task") from error
         except OSError as error:
             cause = NO_ROOM if is_full(error) else "not_started"
+            if error.errno in _FAULTS_OF_THE_TASK:
+                raise StartError(_FAULTS_OF_THE_TASK[error.errno], "task") from error
             raise StartError(f"could not start: {error}", "infrastructure", cause) from error
         self.main_pid = self._family.main_pid = process.pid
         self.started_at = time.time_ns() // 1_000_000
@@ -138,7 +146,12 @@ class Attempt(threading.Thread):
             self._writer,
             Mask(self.order.secrets.values()),
         )
-        pump.start()
+        try:
+            pump.start()
+        except RuntimeError as error:  # no more threads; what began cannot simply be handed back
+            self.stop("stopped", 0, "")
+            self._end_processes("stopped")
+            raise StartError(f"could not start: {error}", "infrastructure", "stopped") from error
         return pump
 
     def _take_room(self) -> None:

@@ -3,10 +3,16 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.spool import NO_ROOM
 from agent.supervisor.frames import Message
 
 LONGEST_LEASE_GRACE = 10.0
 """Grace, in seconds, of a task that is stopped because its lease ends: there is no more time."""
+
+
+def gives_back(cause: str, failure: str) -> bool:
+    """Tells whether an end is none: this host could not start the task, another one may."""
+    return cause == NO_ROOM or (cause == "not_started" and failure == "infrastructure")
 
 
 class StartError(Exception):
@@ -21,6 +27,11 @@ class StartError(Exception):
         super().__init__(message)
         self.failure = failure
         self.cause = cause
+
+    @property
+    def handed_back(self) -> bool:
+        """Whether the session gives the task back rather than report an end."""
+        return gives_back(self.cause, self.failure)
 
 
 @dataclass(frozen=True)

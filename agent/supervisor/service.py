@@ -145,14 +145,16 @@ class Service:
 
         attempt = Attempt(order, folder, self._limits, self._reaper, others, self._emit)
         try:
+            self._spool.create()  # other hands may have deleted it
             attempt.prepare()
-        except OSError as error:
+            self._attempts[order.lease] = attempt
+            attempt.start()
+        except (OSError, RuntimeError) as error:  # RuntimeError: no more threads
             attempt.end = _not_started(error)
+            self._attempts.pop(order.lease, None)
             self._past[order.lease] = attempt.state()
+            folder.remove()
             self._emit({"kind": "ended", **attempt.state()})
-            return
-        self._attempts[order.lease] = attempt
-        attempt.start()
 
     def _stop(self, message: Message) -> None:
         if attempt := self._attempts.get(message["lease"]):
@@ -185,9 +187,9 @@ class Service:
         self._ending = True
 
 
-def _not_started(error: OSError) -> Message:
+def _not_started(error: Exception) -> Message:
     return {
-        "cause": NO_ROOM if is_full(error) else "not_started",
+        "cause": NO_ROOM if isinstance(error, OSError) and is_full(error) else "not_started",
         "exit_code": 0,
         "message": f"could not start: {error}",
         "failure": "infrastructure",

@@ -69,8 +69,17 @@ async def test_a_task_that_cannot_start_fails_with_the_reason(plane, start_agent
     outside = plane.assign("true", workspace="../../..")
     image = plane.assign("true", image="alpine")
     unknown = plane.assign("true", executor="quantum")
-    await until(lambda: outside.whole and image.whole and unknown.whole)
-    for lease, word in ((outside, "outside"), (image, "alpine"), (unknown, "quantum")):
+    crowded = plane.assign("true", env={f"V{n}": "x" * 100_000 for n in range(30)})
+    endless = plane.assign("true", workspace="a" * 300)
+    words = {
+        "outside": outside,
+        "alpine": image,
+        "quantum": unknown,
+        "environment (variables and secrets) is too large": crowded,
+        "workspace's name is too long": endless,
+    }
+    await until(lambda: all(lease.whole for lease in words.values()))
+    for word, lease in words.items():
         assert lease.end.status == task_pb2.TASK_STATUS_FAILED
         assert lease.end.failure == agent_pb2.FAILURE_CLASS_TASK
         assert word in lease.end.error_message
