@@ -11,6 +11,8 @@ from typing import Literal, TextIO
 import structlog
 from structlog.typing import Processor
 
+GRPC_CORE = "grpc._cython.cygrpc"
+
 Format = Literal["auto", "json", "console"]
 
 # Libraries that say too much, or what our own records say already.
@@ -37,6 +39,7 @@ def configure(level: str = "info", form: Format = "auto", stream: TextIO | None 
         library.handlers.clear()
         library.propagate = True
         library.setLevel(max(least, root.level))
+    logging.getLogger(GRPC_CORE).addFilter(_worth_telling)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -48,6 +51,11 @@ def configure(level: str = "info", form: Format = "auto", stream: TextIO | None 
         cache_logger_on_first_use=False,  # a test may configure again
     )
     logging.captureWarnings(capture=True)
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """Leave out what gRPC says, as an error with a traceback, when a client hangs up on it."""
+    return "ExecuteBatchError" not in record.getMessage()
 
 
 def _wants_json(form: Format, out: TextIO) -> bool:

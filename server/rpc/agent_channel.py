@@ -56,6 +56,7 @@ class AgentChannel:
         self._clock = clock
         self._policy = policy
         self._out: asyncio.Queue[Response | Exception | None] = asyncio.Queue()
+        self._taken = asyncio.Event()
         self._places = asyncio.Semaphore(FRAMES_AT_ONCE)
         self._mailbox = Mailbox(pushes=False)
         self._session: Session | None = None
@@ -70,6 +71,7 @@ class AgentChannel:
             reading = tasks.create_task(self._read(requests, tasks))
             try:
                 while (item := await self._out.get()) is not None:
+                    self._taken.set()
                     if isinstance(item, Exception):
                         raise item
                     yield item
@@ -92,6 +94,7 @@ class AgentChannel:
                     tasks.create_task(self._pass_frames_on())
                     if request.HasField("hello"):
                         continue
+                await self._room_to_answer()
                 await self._places.acquire()
                 tasks.create_task(self._handle_in_place(request))
                 # Let it queue its commands before the next frame queues its own.
@@ -99,6 +102,12 @@ class AgentChannel:
             self._out.put_nowait(None)
         except Exception as error:
             self._out.put_nowait(error)
+
+    async def _room_to_answer(self) -> None:
+        """Wait while an agent that speaks does not listen: its answers would pile up here."""
+        while self._out.qsize() > FRAMES_AT_ONCE:
+            self._taken.clear()
+            await self._taken.wait()
 
     async def _open(self, request: Request) -> None:
         if not request.HasField("hello"):

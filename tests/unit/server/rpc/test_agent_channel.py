@@ -1,36 +1,39 @@
-"""An agent's stream ends however its agent leaves."""
+"""An agent's stream, without a network."""
 
 import asyncio
-from types import SimpleNamespace
+from contextlib import aclosing
 
+from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
-from server.domain.policy import Policy
-from server.rpc.agent_channel import AgentChannel
+from server.rpc.agent_channel import FRAMES_AT_ONCE, AgentChannel
+from tests.fakes.shop import Shop
+from tests.fakes.virtual_time import in_virtual_time
 
 
-class Attendance:
-    """Opens every stream, and notes that it was closed."""
+@in_virtual_time
+async def test_an_agent_that_speaks_and_never_listens_is_not_heard_for_ever():
+    shop = Shop()
+    heard = 0
 
-    def __init__(self):
-        self.closed = 0
+    async def talk(session):
+        nonlocal heard
+        hello = stream_pb2.Hello(session_id=session.session_id, held=agent_pb2.Held())
+        yield stream_pb2.AgentChannelRequest(agent_id="a", hello=hello)
+        while True:
+            heard += 1
+            beat = stream_pb2.HeartbeatData()
+            yield stream_pb2.AgentChannelRequest(agent_id="a", heartbeat=beat)
 
-    async def open_stream(self, *_):
-        return SimpleNamespace(agent_id="a", lost=False), ()
-
-    def close_stream(self, *_):
-        self.closed += 1
-
-
-async def hello_and_silence():
-    hello = stream_pb2.Hello(session_id="s")
-    yield stream_pb2.AgentChannelRequest(agent_id="a", request_id="1", hello=hello)
-    await asyncio.Event().wait()
-
-
-async def test_a_stream_that_nobody_reads_any_more_is_closed_without_an_error():
-    attendance = Attendance()
-    channel = AgentChannel(None, attendance, None, None, Policy())
-    responses = channel.responses(hello_and_silence())
-    assert (await anext(responses)).HasField("welcome")
-    await responses.aclose()
-    assert attendance.closed == 1
+    async with shop.open():
+        session = await shop.arrive("a", pushes=False)
+        channel = AgentChannel(
+            shop.writer, shop.attendance, shop.dispatcher, shop.clock, shop.policy
+        )
+        async with aclosing(channel.responses(talk(session))) as responses:
+            welcome = await anext(responses)
+            assert welcome.HasField("welcome")
+            await asyncio.sleep(60)
+            assert heard <= 3 * FRAMES_AT_ONCE
+            for _ in range(10 * FRAMES_AT_ONCE):  # it goes on as soon as it is listened to
+                await anext(responses)
+            assert heard > 5 * FRAMES_AT_ONCE
