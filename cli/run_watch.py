@@ -74,13 +74,23 @@ def _change(job: pipeline_pb2.RunJob) -> str:
     return f"{job.name}: {'  '.join(part for part in parts if part)}"
 
 
+def _tried_again(attempt: int) -> str:
+    return f"attempt {attempt - 1} failed; tried again: attempt {attempt}"
+
+
 async def _print_job(api: Api, task_id: str, printer: PrefixedPrinter, *, follow: bool) -> None:
     """Print one task's log, and its end when it is followed."""
     follower = LogFollower(api, task_id, follow=follow)
-    async for _, lines in follower.batches():
+    shown = 0
+    async for attempt, lines in follower.batches():
+        if follow and shown and attempt > shown:
+            printer.print_remark(_tried_again(attempt))
+        shown = attempt
         printer.print_lines(lines)
     if follow:
         request = task_pb2.GetTaskRequest(task_id=task_id)
         task = (await call_patiently(api, api.tasks.GetTask, request)).task
+        if shown and task.attempt > shown:  # the last attempts printed nothing
+            printer.print_remark(_tried_again(task.attempt))
         if task.status in ENDED:
             printer.print_remark(f"{task_status(task.status)} {task.error_message}".rstrip())

@@ -103,3 +103,16 @@ def test_fields_the_server_refuses_are_placed_in_the_file(muster, nightly, tmp_p
     nightly.refuse("CreatePipeline", code, "the pipeline is malformed", details)
     done = muster("pipeline", "create", "-f", str(file))
     assert (done.code, done.err.splitlines()[1]) == (1, f"  {file}:4: stages[0].jobs: needs a job")
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_following_a_run_tells_of_a_further_try(muster, nightly, silent):
+    nightly.prints("one")
+    if not silent:
+        nightly.prints("two", attempt=2)
+    nightly.ends(task_pb2.TASK_STATUS_SUCCESS, attempt=2)
+    nightly.answers["GetRun"] = a_run(pipeline_pb2.PIPELINE_STATUS_SUCCESS, "a")
+    lines = muster("pipeline", "trigger", "nightly", "--follow").out.splitlines()
+    told = "a | attempt 1 failed; tried again: attempt 2"
+    two = [] if silent else ["a | two"]
+    assert lines == ["a | one", told, *two, "a | SUCCESS"]
