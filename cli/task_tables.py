@@ -8,7 +8,7 @@ import click
 from cli.output import print_fields, print_table
 from cli.requirements import describe_selector
 from cli.states import short_name, task_status
-from cli.times import age, between, human, moment
+from cli.times import age, between, human, lasted, moment
 from generated.task.v1 import task_pb2
 
 HEADINGS = ("TASK", "NAME", "STATUS", "AGENT", "EXIT", "AGE", "DURATION")
@@ -34,7 +34,7 @@ def task_duration(task: task_pb2.TaskDetail) -> str:
     if task.status in WAITING:
         return ""
     if task.duration:
-        return human(timedelta(milliseconds=task.duration))
+        return lasted(task.duration)
     return between(task.started_at * 1000, task.finished_at * 1000)
 
 

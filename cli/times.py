@@ -3,10 +3,21 @@
 import time
 from datetime import timedelta
 
+ABSURD = "-"
+"""What stands for a moment or duration that no calendar holds."""
+
 
 def age(unix_seconds: float) -> str:
     """Return how long ago a moment was, or nothing for 0."""
-    return human(timedelta(seconds=max(0.0, time.time() - unix_seconds))) if unix_seconds else ""
+    return lasted(max(0.0, time.time() - unix_seconds) * 1000) if unix_seconds else ""
+
+
+def lasted(milliseconds: float) -> str:
+    """Return a number of milliseconds as a duration."""
+    try:
+        return human(timedelta(milliseconds=milliseconds))
+    except OverflowError:
+        return ABSURD
 
 
 def human(duration: timedelta) -> str:
@@ -31,12 +42,15 @@ def between(start_ms: float, end_ms: float) -> str:
     if not start_ms:
         return ""
     end = end_ms or time.time() * 1000
-    return human(timedelta(milliseconds=max(0.0, end - start_ms)))
+    return lasted(max(0.0, end - start_ms))
 
 
 def moment(unix_seconds: float) -> str:
     """Return a moment in local time with its age, or nothing for 0."""
     if not unix_seconds:
         return ""
-    local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_seconds))
+    try:
+        local = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_seconds))
+    except (OverflowError, ValueError, OSError):
+        return ABSURD
     return f"{local} ({age(unix_seconds)} ago)"

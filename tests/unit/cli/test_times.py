@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from cli.times import age, between, human, moment
+from cli.times import age, between, human, lasted, moment
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,11 @@ def test_what_has_not_ended_lasts_until_now():
 
 def test_a_clock_that_is_behind_shows_no_negative_age():
     assert age(time.time() + 100) == "0.0s"
+
+
+@pytest.mark.parametrize("absurd", [2**62, -(2**63)])
+def test_what_no_calendar_holds_is_a_dash(absurd):
+    assert moment(absurd) == "-"
+    assert lasted(abs(absurd)) == "-"
+    assert between(1, abs(absurd)) == "-"
+    assert age(-abs(absurd)) == "-"
