@@ -48,10 +48,13 @@ def read_message(path: Path, kind: type[Kind]) -> MessageSource[Kind]:
         CommandFailed: naming the file, and the line and field where they are known.
     """
     name = "standard input" if str(path) == "-" else str(path)
-    data = _parse(_text(path, name), name)
     reader = Reader()
     message = kind()
-    plain = reader.read_fields(data, cast(Descriptor, message.DESCRIPTOR), "")
+    try:
+        data = _parse(_text(path, name), name)
+        plain = reader.read_fields(data, cast(Descriptor, message.DESCRIPTOR), "")
+    except RecursionError as error:
+        raise CommandFailed(f"{name}: nested too deeply") from error
     if reader.problems:
         raise CommandFailed("\n".join(_tell(name, problem) for problem in reader.problems))
     try:
