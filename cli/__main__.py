@@ -1,5 +1,6 @@
 """Start of the `muster` command: runs it and turns every end into an exit code."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,10 @@ from cli.settings import Settings
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
+STDOUT = 1
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 def main() -> None:
     """Run the command line of this process."""
     sys.exit(run(sys.argv[1:]))
@@ -24,13 +29,21 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; nothing but a bug in click raises."""
     settings = Settings()
+    closed = sys.stdout is None
+    if closed:
+        _stand_in_for_stdout()
     try:
         return _run(arguments, settings)
     except (BrokenPipeError, OutputClosed):
-        return leave_quietly()
+        leave_quietly()
+        return Exit.FAILED if closed else Exit.BROKEN_PIPE
     except (KeyboardInterrupt, click.Abort):
         return Exit.INTERRUPTED
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            leave_quietly()
+            click.echo(f"Error: cannot write: {error.strerror}", err=True)
+            return Exit.FAILED
         return _report_bug(error, settings)
 
 
@@ -51,10 +64,20 @@ def _run(arguments: Sequence[str], settings: Settings) -> int:
     return result if isinstance(result, int) else Exit.FINE
 
 
-def leave_quietly() -> int:
-    """End as a program that SIGPIPE killed, without Python's complaint at exit."""
+def leave_quietly() -> None:
+    """Let Python end without a complaint about output that nobody takes."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return Exit.BROKEN_PIPE
+
+
+def _stand_in_for_stdout() -> None:
+    """Make a standard output that was closed one that nobody reads, before another file gets it."""
+    reader, writer = os.pipe()
+    if writer != STDOUT:
+        os.dup2(writer, STDOUT)
+        os.close(writer)
+    if reader != STDOUT:
+        os.close(reader)
+    sys.stdout = open(STDOUT, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - until the end
 
 
 def _report_bug(error: Exception, settings: Settings) -> int:

@@ -1,5 +1,6 @@
 """The kinds of command this program is made of: shared options, examples, late imports."""
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import NamedTuple
@@ -8,9 +9,31 @@ import click
 
 from cli.settings import DEFAULT_SERVER, Settings
 
+ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/@\[\]]+):([0-9]{1,5})")
+NOT_TEXT = "is not text in UTF-8"
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text names a host and a port."""
+    found = ADDRESS.fullmatch(text)
+    return found is not None and 0 < int(found[1]) < 65536
+
+
+def _is_text(value: object) -> bool:
+    """Return whether all text in an option's value can be sent; paths may be any bytes."""
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_text, value))
+    return not isinstance(value, str) or not any("\ud800" <= letter <= "\udfff" for letter in value)
+
 
 def _remember(ctx: click.Context, option: click.Parameter, value: object) -> None:
     """Keep a shared option's value; an option that was not given keeps what is there."""
+    if not _is_text(value):
+        raise click.BadParameter(NOT_TEXT, ctx, option)
+    if option.name == "server" and value is not None and not is_address(str(value)):
+        raise click.BadParameter(
+            f"{value!r} is not HOST:PORT, such as {DEFAULT_SERVER}", ctx, option
+        )
     if value is not None and option.name is not None:
         setattr(ctx.ensure_object(Settings), option.name, value)
 
@@ -86,6 +109,13 @@ class Command(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the command's own options, then those of every command."""
         return [*super().get_params(ctx), *shared_options(from_environment=False)]
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; bytes that are no text are wrong usage."""
+        for param in self.params:
+            if not _is_text(ctx.params.get(param.name or "")):
+                raise click.BadParameter(NOT_TEXT, ctx, param)
+        return super().invoke(ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples as they are."""

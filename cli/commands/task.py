@@ -125,7 +125,9 @@ async def delete(api: Api, task_id: str) -> None:
 @click.argument("task_id")
 @click.option("--name", default="", help="New name.")
 @click.option("-c", "--command", "commands", multiple=True, help="New script, one line each.")
-@click.option("-e", "--env", type=VARIABLE, multiple=True, help="New environment, all of it.")
+@click.option(
+    "-e", "--env", type=VARIABLE, multiple=True, metavar="K=V", help="New environment, all of it."
+)
 @click.option("--timeout", "time_limit", type=click.IntRange(1), default=None, help="Seconds.")
 @click.option(
     "--clear",

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2
@@ -5,6 +10,8 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 
 from cli.root import root
 from generated.task.v1 import task_pb2
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_an_unreachable_server_exits_3_and_says_how_to_start_one(muster):
@@ -137,3 +144,56 @@ def test_a_submit_is_repeated_with_the_same_request_id(muster, control_plane):
     assert [request.request_id for request in control_plane.of(task_pb2.CreateTaskRequest)] == [
         "abc"
     ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("task", "create", "--", "echo \udcff"),
+        ("task", "create", "--name", "\udcff", "--", "x"),
+        ("task", "create", "--env", "A=\udcff", "--", "x"),
+        ("task", "list", "--server", "\udcff:1"),
+        ("--namespace", "\udcff", "task", "list"),
+    ],
+)
+def test_bytes_that_are_no_text_are_wrong_usage(muster, arguments):
+    done = muster(*arguments)
+    assert done.code == 2
+    assert "is not text in UTF-8" in done.err
+
+
+@pytest.mark.parametrize(
+    "server", ["", "foo", "http://127.0.0.1:1", "127.0.0.1:99999", "h:0", "::1:5", "h:1/x", "[::1]"]
+)
+def test_an_address_that_is_none_is_wrong_usage(muster, server):
+    done = muster("task", "list", "--server", server)
+    assert done.code == 2
+    assert "is not HOST:PORT, such as 127.0.0.1:50051" in done.err
+
+
+@pytest.mark.parametrize("server", ["127.0.0.1:1", "[::1]:1", "localhost:1"])
+def test_an_address_may_be_a_name_or_a_number(muster, server):
+    assert muster("task", "list", "--server", server).code == 3
+
+
+@pytest.mark.parametrize(
+    ("redirect", "code", "said"),
+    [
+        (">&-", 1, ""),
+        (">/dev/full", 1, "Error: cannot write: No space left on device\n"),
+    ],
+)
+@pytest.mark.parametrize("arguments", ["task list", "task list -o yaml", "version"])
+def test_output_that_nobody_takes_ends_in_one_line_at_most(
+    control_plane, redirect, code, said, arguments
+):
+    control_plane.answers["ListTasks"] = task_pb2.ListTasksResponse()
+    done = subprocess.run(  # noqa: S603 - our own program
+        ["/bin/sh", "-c", f'exec "$0" -m cli {arguments} {redirect}', sys.executable],
+        cwd=ROOT,
+        env={**os.environ, "MUSTER_SERVER": control_plane.address},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, said)
