@@ -59,6 +59,9 @@ class Changes:
     """Pairs (task, what it waits for)."""
     logs: list[LogBatch] = field(default_factory=list)
     requests: list[RequestRecord] = field(default_factory=list)
+    expired_requests: list[RequestRecord] = field(default_factory=list)
+    """Answers that make room for new ones under their ids. Only these go: an answer that another
+    server has stored meanwhile must be found out, not replaced."""
     events: list[Event] = field(default_factory=list)
 
     def any(self) -> bool:

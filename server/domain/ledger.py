@@ -62,6 +62,7 @@ class Ledger:
         self._runs: dict[int, Run] = {}
         self._pipelines: dict[str, Pipeline] = {}
         self._requests: dict[tuple[str, str, str], RequestRecord] = {}
+        self._expired: dict[tuple[str, str, str], RequestRecord] = {}
         self._classes: set[str] = set()
 
     def flush(self) -> None:
@@ -375,12 +376,18 @@ class Ledger:
         """Return an answered request id that is still remembered."""
         key = (namespace, caller, request_id)
         record = self._requests.get(key) or self.source.request(*key)
-        return record if record is not None and record.expires_at > self.now else None
+        if record is None or record.expires_at > self.now:
+            return record
+        self._expired[key] = record
+        return None
 
     def add_request(self, record: RequestRecord) -> None:
         """Remember an answered request id."""
         self.edits += 1
-        self._requests[record.namespace, record.caller, record.request_id] = record
+        key = (record.namespace, record.caller, record.request_id)
+        if key in self._expired:
+            self.changes.expired_requests.append(self._expired.pop(key))
+        self._requests[key] = record
         self.changes.requests.append(record)
 
     def tell(self, event: Event) -> None:

@@ -21,7 +21,14 @@ from server.domain.placement import Offer
 from server.domain.policy import Policy
 from server.domain.registering import Attach, LoseSession, Profile, Register
 from server.domain.reporting import AppendLog, Report
-from server.domain.submitting import CreateTask, DeleteTask, NewTask, RetryTask, task_class
+from server.domain.submitting import (
+    CreateTask,
+    DeleteTask,
+    Idempotency,
+    NewTask,
+    RetryTask,
+    task_class,
+)
 from server.domain.task import TaskSpec, TaskStatus
 from server.domain.triggering import CreatePipeline, Trigger, TriggerPipeline
 from server.engine.clock import Clock
@@ -204,6 +211,27 @@ async def test_two_registrations_of_one_agent_at_once_leave_one_session(sql_data
     older = "one" if agent.session_id == "two" else "two"
     with pytest.raises(MusterError, match="newer session"):
         await do(sql_database, Attach("a", older, Held()))
+
+
+async def test_a_submit_repeated_to_another_server_at_once_makes_one_task(postgres):
+    name = await postgres.create()
+    servers = [PostgresDatabase(postgres.url(name)) for _ in range(4)]
+    for server in servers:
+        await server.open()
+    try:
+        for number in range(15):
+            key = Idempotency("me", f"request-{number}", "body")
+            answers = await asyncio.gather(
+                *(
+                    do(server, CreateTask(NAMESPACE, f"t{number}-{place}", NEW, "", key))
+                    for place, server in enumerate(servers)
+                )
+            )
+            assert len(set(answers)) == 1, "callers were told of different tasks"
+        assert await count(servers[0], tables.tasks) == 15
+    finally:
+        for server in servers:
+            await server.close()
 
 
 # ---- a late agent

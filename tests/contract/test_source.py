@@ -362,10 +362,22 @@ async def test_an_answer_is_remembered(database, answer):
 
 
 async def test_an_expired_answer_makes_room_for_a_new_one(database):
-    await save(database, new(requests=[remembered(answer="old", expires_at=1)]))
+    old = remembered(answer="old", expires_at=1)
+    await save(database, new(requests=[old]))
     newer = remembered(answer="new", expires_at=2)
-    await save(database, new(requests=[newer]))
+    await save(database, Changes(requests=[newer], expired_requests=[old]))
     assert await read(database, lambda source: source.request("a", "b", "c")) == newer
+
+
+async def test_an_answer_that_somebody_stored_meanwhile_is_not_replaced(database):
+    old = remembered(answer="old", expires_at=1)
+    first = remembered(answer="first", expires_at=2)
+    await save(database, new(requests=[old]))
+    await save(database, Changes(requests=[first], expired_requests=[old]))
+    with pytest.raises((PoisonError, StoreUnavailable)):
+        late = remembered(answer="late", expires_at=3)
+        await save(database, Changes(requests=[late], expired_requests=[old]))
+    assert await read(database, lambda source: source.request("a", "b", "c")) == first
 
 
 # ---- keys and positions

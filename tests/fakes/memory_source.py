@@ -95,9 +95,12 @@ class MemorySource:
         for batch in changes.logs:
             _must(batch.task_key in tables.tasks, "a log of no task")
             _put(tables.logs, (batch.task_key, batch.attempt, batch.first_line), batch)
+        for record in changes.expired_requests:
+            key = (record.namespace, record.caller, record.request_id)
+            if key in tables.requests and tables.requests[key].expires_at == record.expires_at:
+                del tables.requests[key]
         for record in changes.requests:
-            _fits(record)
-            tables.requests[record.namespace, record.caller, record.request_id] = record
+            _put(tables.requests, (record.namespace, record.caller, record.request_id), record)
         for event in changes.events:
             tables.position += 1
             event.position = tables.position

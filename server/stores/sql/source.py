@@ -128,15 +128,15 @@ class SqlSource:
             insert(tables.logs),
             [{name: getattr(b, name) for name in b.__slots__} for b in changes.logs],
         )
-        self._save_requests(changes.requests)
+        self._save_requests(changes)
 
-    def _save_requests(self, records: Sequence[RequestRecord]) -> None:
-        if not records:
-            return
+    def _save_requests(self, changes: Changes) -> None:
         table = tables.requests
-        for record in records:  # an expired answer under the same id makes room
-            self._connection.execute(delete(table).where(*_request_is(record)))
-        rows = [{name: getattr(r, name) for name in r.__slots__} for r in records]
+        for record in changes.expired_requests:
+            expired = table.c.expires_at == record.expires_at
+            self._connection.execute(delete(table).where(*_request_is(record), expired))
+        rows = [{name: getattr(r, name) for name in r.__slots__} for r in changes.requests]
+        # A conflict means that another server has just answered this id: we decide anew.
         self._execute_many(insert(table), rows)
 
     def _save_events(self, events: Sequence[Event]) -> None:
