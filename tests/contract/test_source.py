@@ -374,8 +374,8 @@ async def test_an_answer_that_somebody_stored_meanwhile_is_not_replaced(database
     first = remembered(answer="first", expires_at=2)
     await save(database, new(requests=[old]))
     await save(database, Changes(requests=[first], expired_requests=[old]))
+    late = remembered(answer="late", expires_at=3)
     with pytest.raises((PoisonError, StoreUnavailable)):
-        late = remembered(answer="late", expires_at=3)
         await save(database, Changes(requests=[late], expired_requests=[old]))
     assert await read(database, lambda source: source.request("a", "b", "c")) == first
 
