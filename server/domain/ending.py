@@ -57,12 +57,13 @@ def end_attempt(ledger: Ledger, task: Task, outcome: Outcome) -> None:
     if task.status is TaskStatus.QUEUED and outcome.status in _END:
         start_attempt(ledger, task, attempt.claimed_at)
     _close(ledger, attempt, outcome)
+    last_word = _last_word(ledger, task)
     drop_lease(ledger, task)
     task.exit_code = outcome.exit_code
     if outcome.status is AttemptStatus.RELEASED:
         _after_release(ledger, task)
     elif outcome.status is AttemptStatus.LOST:
-        _after_loss(ledger, task, attempt, outcome)
+        _after_loss(ledger, task, attempt, outcome, last_word)
     else:
         _after_end(ledger, task, outcome)
 
@@ -116,7 +117,17 @@ def _after_release(ledger: Ledger, task: Task) -> None:
         requeue(ledger, task)
 
 
-def _after_loss(ledger: Ledger, task: Task, attempt: Attempt, outcome: Outcome) -> None:
+def _last_word(ledger: Ledger, task: Task) -> Moment:
+    """Return when the current run can be heard of no more: its time is up, on its host too."""
+    policy = ledger.policy
+    # One that has not reported its start may be starting now.
+    slack = policy.kill_grace + policy.deadline_slack
+    return task.deadline or ledger.now + task.timeout + slack
+
+
+def _after_loss(
+    ledger: Ledger, task: Task, attempt: Attempt, outcome: Outcome, last_word: Moment
+) -> None:
     task.infra_retries += 1
     if task.cancel_requested_at is not None:
         end_task(ledger, task, TaskStatus.CANCELLED, task.cancel_reason or "cancelled")
@@ -129,7 +140,7 @@ def _after_loss(ledger: Ledger, task: Task, attempt: Attempt, outcome: Outcome) 
         if attempt.session == "":
             # A v1 agent's late report of this attempt must not end the next one.
             task.avoid_agent = attempt.agent_key
-            task.avoid_until = attempt.claimed_at + task.timeout
+            task.avoid_until = last_word
         task.error = outcome.cause
         requeue(ledger, task)
 

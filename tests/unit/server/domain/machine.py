@@ -365,10 +365,13 @@ class World(RuleBasedStateMachine):
 
     def _receive(self, process):
         frame, assignments, claimed_at = process.inbox.pop(0)
+        now = self.core.clock.now()
+        if process.v1 and now > claimed_at + self.core.policy.claim_to_start:
+            return  # its call has long been given up
         process.seen_through = frame
         for given in assignments:
             lease = LeaseRef(given.task_id, given.lease_id)
-            process.runs[given.lease_id] = Execution(lease, claimed_at + given.timeout)
+            process.runs[given.lease_id] = Execution(lease, now + given.timeout)
 
     @precondition(lambda self: self._with_mail())
     @rule(pick=PICK, noticed=st.booleans())
@@ -492,8 +495,12 @@ class World(RuleBasedStateMachine):
         task = self.core.task(lease.task_id)
         if task.last_agent_id != message.process.agent_id or task.lease_id == lease.lease_id:
             return True
-        attempt = self.core.attempt(lease.task_id, int(lease.lease_id.rpartition(".")[2]))
-        return attempt.status is AttemptStatus.LOST
+        number = int(lease.lease_id.rpartition(".")[2])
+        if self.core.attempt(lease.task_id, number).status is not AttemptStatus.LOST:
+            return False
+        # Known hole: of several v1 agents that lost a task only the last is remembered.
+        later = [self.core.attempt(lease.task_id, n) for n in range(number + 1, task.attempt)]
+        return not any(a.status is AttemptStatus.LOST and a.session == "" for a in later)
 
     def _deliver_report(self, message):
         process, run = message.process, message.execution

@@ -313,13 +313,20 @@ def test_silence_requeues_what_a_v1_agent_did_not_confirm(core):
     assert (task.status, task.error) == (TaskStatus.QUEUED, "agent old came back without it")
 
 
-def test_a_task_lost_by_a_v1_agent_avoids_it_until_that_attempts_time_is_up(core):
+@pytest.mark.parametrize("started", [True, False])
+def test_a_task_lost_by_a_v1_agent_avoids_it_until_that_run_can_be_heard_of_no_more(core, started):
+    """The run's time is counted from its start, which may come long after the claim."""
     core.join("old", v1=True)
-    task_id, _ = core.running("old", timeout=600)
+    task_id, lease = core.leased("old", timeout=600)
+    core.pass_time(50_000)
+    if started:
+        core.report(v1(lease), TaskStatus.RUNNING, agent_id="old")
+    last_word = core.clock.now() + 600_000
     core.lose("old")
     core.join("old", v1=True)
+    core.clock.advance(last_word - core.clock.now())
     assert core.claim("old") == []
-    core.clock.advance(600_000)
+    core.clock.advance(core.policy.kill_grace + core.policy.deadline_slack)
     assert [given.task_id for given in core.claim("old")] == [task_id]
 
 
