@@ -1,5 +1,6 @@
 """What every test has: a patient Hypothesis, and a kit of real processes for those that ask."""
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -8,7 +9,10 @@ import pytest
 from tests.e2e.kit import Kit
 
 # How long an example takes says more about the machine's other work than about ours.
-hypothesis.settings.register_profile("muster", deadline=None)
+# CI tries the same examples every time; what chance finds belongs to whoever looks for it.
+hypothesis.settings.register_profile(
+    "muster", deadline=None, derandomize=bool(os.environ.get("CI"))
+)
 hypothesis.settings.load_profile("muster")
 
 KIT = pytest.StashKey[Kit]()
