@@ -724,7 +724,7 @@ class World(RuleBasedStateMachine):
         else:
             raise AssertionError("some task is stranded")
         assert all(run.status.ended for run in self.core.tables.runs.values())
-        self.core.pass_time(2 * HOUR)
+        self.core.pass_time(1000 * HOUR)  # the clock may have been set back that often
         assert all(a.log_due is None for a in self.core.tables.attempts.values())
         self.every_invariant_holds()
 
