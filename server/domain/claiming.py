@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from server.domain.agent import Agent, SessionState
 from server.domain.attempt import Attempt, AttemptStatus
-from server.domain.ending import Outcome, end_attempt
+from server.domain.ending import Outcome, end_attempt, heard_until
 from server.domain.errors import SessionSuperseded
 from server.domain.lease import LeaseRef
 from server.domain.ledger import Ledger
@@ -62,7 +62,7 @@ class Claim:
             self._find_again(ledger, agents, claimed)
         offers = self._good_offers(ledger, agents, claimed)
         ready = self._ready(ledger, offers, agents, claimed)
-        placed = place(ready, offers, ledger.now)
+        placed = place(ready, offers, _barred(ledger, ready, agents))
         left = {task.key for task in ready} - {task.key for task, _ in placed}
         claimed.exhausted -= {task.class_key for task in ready if task.key in left}
         for task, offer in placed:
@@ -118,6 +118,30 @@ class Claim:
 def _is_current(agent: Agent, offer: Offer) -> bool:
     closed = agent.session_state is SessionState.CLOSED
     return agent.session_id == offer.session_id and not closed
+
+
+def _barred(
+    ledger: Ledger, ready: list[Task], agents: dict[int, Agent]
+) -> dict[int, frozenset[int]]:
+    """Return, by task key, v1 agents of which an earlier run of the task may still be heard.
+
+    They name no lease: the late report of a lost run would end the one that they were given now.
+    """
+    tried = [task for task in ready if task.attempt]
+    if not tried or not any(agent.v1 for agent in agents.values()):
+        return {}
+    ledger.prefetch_attempts((t.key, n) for t in tried for n in range(1, t.attempt + 1))
+    return {task.key: _may_be_heard_of(ledger, task) for task in tried}
+
+
+def _may_be_heard_of(ledger: Ledger, task: Task) -> frozenset[int]:
+    attempts = (ledger.attempt(task, number) for number in range(1, task.attempt + 1))
+    lost = [a for a in attempts if a and a.status is AttemptStatus.LOST and not a.reported]
+    return frozenset(
+        a.agent_key
+        for a in lost
+        if not a.session and ledger.now < heard_until(task, a.ended_at or 0, ledger.policy)
+    )
 
 
 def _lease(ledger: Ledger, task: Task, agent: Agent, offer: Offer) -> None:

@@ -6,6 +6,7 @@ from server.domain.attempt import Attempt, AttemptStatus, LogSummary
 from server.domain.event import Event, EventKind
 from server.domain.ledger import Ledger
 from server.domain.moment import Millis, Moment
+from server.domain.policy import Policy
 from server.domain.retry import backoff
 from server.domain.run import Run, RunStatus, count_end, status_of
 from server.domain.task import Task, TaskStatus, move
@@ -57,13 +58,12 @@ def end_attempt(ledger: Ledger, task: Task, outcome: Outcome) -> None:
     if task.status is TaskStatus.QUEUED and outcome.status in _END:
         start_attempt(ledger, task, attempt.claimed_at)
     _close(ledger, attempt, outcome)
-    last_word = _last_word(ledger, task)
     drop_lease(ledger, task)
     task.exit_code = outcome.exit_code
     if outcome.status is AttemptStatus.RELEASED:
         _after_release(ledger, task)
     elif outcome.status is AttemptStatus.LOST:
-        _after_loss(ledger, task, attempt, outcome, last_word)
+        _after_loss(ledger, task, attempt, outcome)
     else:
         _after_end(ledger, task, outcome)
 
@@ -117,17 +117,15 @@ def _after_release(ledger: Ledger, task: Task) -> None:
         requeue(ledger, task)
 
 
-def _last_word(ledger: Ledger, task: Task) -> Moment:
-    """Return when the current run can be heard of no more: its time is up, on its host too."""
-    policy = ledger.policy
-    # One that has not reported its start may be starting now.
-    slack = policy.kill_grace + policy.deadline_slack
-    return task.deadline or ledger.now + task.timeout + slack
+def heard_until(task: Task, lost_at: Moment, policy: Policy) -> Moment:
+    """Return when a lost run can be heard of no more: its time is up, on its host too.
+
+    It had started by then or was starting: the time of a run goes from its start.
+    """
+    return lost_at + task.timeout + policy.kill_grace + policy.deadline_slack
 
 
-def _after_loss(
-    ledger: Ledger, task: Task, attempt: Attempt, outcome: Outcome, last_word: Moment
-) -> None:
+def _after_loss(ledger: Ledger, task: Task, attempt: Attempt, outcome: Outcome) -> None:
     task.infra_retries += 1
     if task.cancel_requested_at is not None:
         end_task(ledger, task, TaskStatus.CANCELLED, task.cancel_reason or "cancelled")
@@ -138,9 +136,9 @@ def _after_loss(
         end_task(ledger, task, TaskStatus.FAILED, cause)
     else:
         if attempt.session == "":
-            # A v1 agent's late report of this attempt must not end the next one.
+            # Spares the search; the claim itself looks at every attempt.
             task.avoid_agent = attempt.agent_key
-            task.avoid_until = last_word
+            task.avoid_until = heard_until(task, ledger.now, ledger.policy)
         task.error = outcome.cause
         requeue(ledger, task)
 

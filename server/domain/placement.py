@@ -1,6 +1,6 @@
 """Ready tasks to fitting agents: who gets what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.domain.moment import Moment
@@ -29,17 +29,19 @@ class Offer:
     """When it last got work; among equals the longest idle goes first."""
 
 
-def place(ready: Sequence[Task], offers: Sequence[Offer], now: Moment) -> list[tuple[Task, Offer]]:
+def place(
+    ready: Sequence[Task], offers: Sequence[Offer], barred: Mapping[int, Collection[int]]
+) -> list[tuple[Task, Offer]]:
     """Return who takes which task, in the tasks' order.
 
     Each goes to the fitting agent with the most free slots, then to the one that has waited
-    longest for work.
+    longest for work. `barred` are agents, by task key, that must not take it.
     """
     free: dict[str, int] = {offer.session_id: offer.slots for offer in offers}
     room: dict[str, int] = dict.fromkeys(free, FRAME_SIZE)
     placed = []
     for task in ready:
-        offer = _best(task, offers, free, now)
+        offer = _best(task, offers, free, barred.get(task.key, ()))
         if offer is not None:
             room[offer.session_id] -= len(task.spec)
             full = room[offer.session_id] <= 0
@@ -49,7 +51,7 @@ def place(ready: Sequence[Task], offers: Sequence[Offer], now: Moment) -> list[t
 
 
 def _best(
-    task: Task, offers: Sequence[Offer], free: Mapping[str, int], now: Moment
+    task: Task, offers: Sequence[Offer], free: Mapping[str, int], barred: Collection[int]
 ) -> Offer | None:
     best: Offer | None = None
     rank = (0, 0)
@@ -57,7 +59,7 @@ def _best(
         slots = free[offer.session_id]
         if slots <= 0 or task.class_key not in offer.class_keys:
             continue
-        if task.avoid_agent == offer.agent_key and now < (task.avoid_until or 0):
+        if offer.agent_key in barred:
             continue
         own = (slots, -offer.assigned_at)
         if best is None or own > rank:

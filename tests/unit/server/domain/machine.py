@@ -496,11 +496,7 @@ class World(RuleBasedStateMachine):
         if task.last_agent_id != message.process.agent_id or task.lease_id == lease.lease_id:
             return True
         number = int(lease.lease_id.rpartition(".")[2])
-        if self.core.attempt(lease.task_id, number).status is not AttemptStatus.LOST:
-            return False
-        # Known hole: of several v1 agents that lost a task only the last is remembered.
-        later = [self.core.attempt(lease.task_id, n) for n in range(number + 1, task.attempt)]
-        return not any(a.status is AttemptStatus.LOST and a.session == "" for a in later)
+        return self.core.attempt(lease.task_id, number).status is AttemptStatus.LOST
 
     def _deliver_report(self, message):
         process, run = message.process, message.execution

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RULE_MARKER, run_state_machine_as_test
 
-from server.domain import ending
+from server.domain import claiming, ending
 from server.domain.claiming import Claim
 from server.domain.lease import Standing, standing
 from server.domain.task import TaskStatus
@@ -77,15 +77,9 @@ def slots_by_memory(monkeypatch):
     monkeypatch.setattr(Claim, "_good_offers", lambda self, *_: list(self.offers))
 
 
-def no_avoidance(monkeypatch):
-    """A v1 agent is given a task again that it has just lost."""
-    after_loss = ending._after_loss
-
-    def bad(ledger, task, *rest):
-        after_loss(ledger, task, *rest)
-        task.avoid_agent = task.avoid_until = None
-
-    monkeypatch.setattr(ending, "_after_loss", bad)
+def only_the_last_loss_counts(monkeypatch):
+    """A v1 agent is kept from the task it lost last, and that is forgotten by and by."""
+    monkeypatch.setattr(claiming, "_barred", lambda *_: {})
 
 
 def the_epoch_is_taken_back(monkeypatch):
@@ -120,7 +114,7 @@ KNOWN_BAD = {
     requeue_without_adoption: ("own-0", "submit work deliver blink"),
     a_told_loss_is_told_again: ("own-0", "submit work deliver"),
     slots_by_memory: ("own-0", "submit dispatch"),
-    no_avoidance: ("v1-0", "submit work overtake"),
+    only_the_last_loss_counts: ("v1-0", "submit work overtake join_v1"),
     the_epoch_is_taken_back: ("own-0", "work deliver join dispatch"),
     a_cancel_is_forgotten: ("own-0", "dispatch wish join"),
     a_skip_is_not_passed_on: ("own-0", "work wish"),

@@ -15,45 +15,39 @@ OFFERS = st.lists(
         for n, (slots, classes, at) in enumerate(rows)
     ]
 )
-TASKS = st.lists(
-    st.tuples(CLASSES, st.none() | st.integers(0, 4), st.none() | st.integers(0, 9)), max_size=12
-).map(
-    lambda rows: [
-        task(n, class_key=c, avoid_agent=avoid, avoid_until=until)
-        for n, (c, avoid, until) in enumerate(rows)
-    ]
+TASKS = st.lists(CLASSES, max_size=12).map(
+    lambda classes: [task(n, class_key=c) for n, c in enumerate(classes)]
 )
-NOW = 5
+BARRED = st.dictionaries(st.integers(0, 11), st.frozensets(st.integers(0, 4)))
 
 
-def may_take(offer, row):
-    avoided = row.avoid_agent == offer.agent_key and (row.avoid_until or 0) > NOW
-    return row.class_key in offer.class_keys and not avoided
+def may_take(offer, row, barred):
+    return row.class_key in offer.class_keys and offer.agent_key not in barred.get(row.key, ())
 
 
-@given(TASKS, OFFERS)
-def test_nobody_gets_more_than_it_offers(ready, offers):
-    given_out = Counter(offer.session_id for _, offer in place(ready, offers, NOW))
+@given(TASKS, OFFERS, BARRED)
+def test_nobody_gets_more_than_it_offers(ready, offers, barred):
+    given_out = Counter(offer.session_id for _, offer in place(ready, offers, barred))
     assert all(given_out[offer.session_id] <= offer.slots for offer in offers)
 
 
-@given(TASKS, OFFERS)
-def test_nobody_gets_what_it_does_not_fit_or_should_avoid(ready, offers):
-    assert all(may_take(offer, row) for row, offer in place(ready, offers, NOW))
+@given(TASKS, OFFERS, BARRED)
+def test_nobody_gets_what_it_does_not_fit_or_is_barred_from(ready, offers, barred):
+    assert all(may_take(offer, row, barred) for row, offer in place(ready, offers, barred))
 
 
-@given(TASKS, OFFERS)
-def test_a_task_goes_out_once_and_in_the_order_given(ready, offers):
-    keys = [row.key for row, _ in place(ready, offers, NOW)]
+@given(TASKS, OFFERS, BARRED)
+def test_a_task_goes_out_once_and_in_the_order_given(ready, offers, barred):
+    keys = [row.key for row, _ in place(ready, offers, barred)]
     assert keys == sorted(set(keys))
 
 
-@given(TASKS, OFFERS)
-def test_a_task_is_left_only_when_everybody_who_may_take_it_is_full(ready, offers):
+@given(TASKS, OFFERS, BARRED)
+def test_a_task_is_left_only_when_everybody_who_may_take_it_is_full(ready, offers, barred):
     free = {offer.session_id: offer.slots for offer in offers}
-    takers = {row.key: offer for row, offer in place(ready, offers, NOW)}
+    takers = {row.key: offer for row, offer in place(ready, offers, barred)}
     for row in ready:
-        able = [o for o in offers if may_take(o, row) and free[o.session_id] > 0]
+        able = [o for o in offers if may_take(o, row, barred) and free[o.session_id] > 0]
         assert bool(able) is (row.key in takers)
         if able:
             best = max((free[o.session_id], -o.assigned_at) for o in able)
@@ -69,5 +63,5 @@ def test_most_free_slots_come_first_then_the_longest_idle():
         Offer(3, "idle", "idle", 2, frozenset("a"), 1, assigned_at=3),
     ]
     ready = [task(n, class_key="a") for n in range(6)]
-    went = [offer.agent_id for _, offer in place(ready, offers, NOW)]
+    went = [offer.agent_id for _, offer in place(ready, offers, {})]
     assert went == ["idle", "fresh", "full", "idle", "fresh"]

@@ -2,7 +2,7 @@ import pytest
 
 from server.domain.agent import SessionState
 from server.domain.attempt import AttemptStatus, LogState
-from server.domain.errors import Invalid, SessionSuperseded
+from server.domain.errors import Invalid, NotLeaseHolder, SessionSuperseded
 from server.domain.event import EventKind
 from server.domain.holding import Held
 from server.domain.lease import LeaseRef, VerdictAction
@@ -328,6 +328,33 @@ def test_a_task_lost_by_a_v1_agent_avoids_it_until_that_run_can_be_heard_of_no_m
     assert core.claim("old") == []
     core.clock.advance(core.policy.kill_grace + core.policy.deadline_slack)
     assert [given.task_id for given in core.claim("old")] == [task_id]
+
+
+def test_each_v1_agent_that_lost_a_task_is_remembered_not_only_the_last(core):
+    for agent_id in ("one", "two"):
+        core.join(agent_id, v1=True)
+    task_id, lease = core.running("one")
+    core.lose("one")
+    core.claim("two")
+    core.lose("two")
+    for agent_id in ("one", "two"):
+        core.join(agent_id, v1=True)
+        assert core.claim(agent_id) == []
+    assert [given.task_id for given in core.claim("a")] == [task_id]
+    with pytest.raises(NotLeaseHolder):
+        core.report(v1(lease), TaskStatus.SUCCESS, agent_id="one")
+
+
+def test_an_adoption_in_between_does_not_make_it_forgotten(core):
+    core.join("old", v1=True)
+    core.running("old", task_id="t")
+    core.lose("old")
+    (given,) = core.claim("a")
+    core.lose("a")
+    core.hold(LeaseRef("t", given.lease_id))
+    core.lose("a")
+    core.join("old", v1=True)
+    assert core.claim("old") == []
 
 
 def test_a_v1_agents_word_needs_no_session(core):
