@@ -32,6 +32,7 @@ PROFILES = {
     "long": settings(max_examples=3000, stateful_step_count=300, suppress_health_check=CHECKS),
 }
 PROFILE = PROFILES[os.environ.get("HYPOTHESIS_PROFILE", "ci")]
+pytestmark = [pytest.mark.timeout(0)] if PROFILE is PROFILES["long"] else []
 
 TestInvariants = World.TestCase
 TestInvariants.settings = PROFILE
