@@ -203,7 +203,6 @@ class Ledger:
         for task in tasks:
             own = self._tasks.setdefault(task.key, task)
             self._tasks_by_id[own.public_id] = own
-            self._absent_tasks.discard(own.public_id)
             known.append(own)
         return known
 

@@ -3,13 +3,14 @@
 import pytest
 from sqlalchemy import text
 
-from server.domain.changes import Changes
+from server.domain.changes import Changes, LogBatch
 from server.domain.errors import NotFound, StoreUnavailable
+from server.domain.log import LogLine, pack
 from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
 from server.stores.interfaces import Order, PageSpec, TaskFilter
 from server.stores.sql.database import PostgresDatabase
-from server.stores.sql.reader import SqlReader
+from server.stores.sql.reader import PAGE_BYTES, SqlReader
 from tests.records import agent, attempt, changed, event, new, pipeline, run, task
 
 HERE = TaskFilter("default")
@@ -214,3 +215,32 @@ async def test_it_says_whether_the_database_answers(postgresql, tmp_path, reader
     with pytest.raises(StoreUnavailable):
         await SqlReader(gone).ping()
     await gone.close()
+
+
+# ---- pages are bounded by size
+
+
+async def test_a_page_of_wide_lines_is_cut_and_the_next_goes_on(reader, save):
+    wide = [LogLine(1, "stdout", "info", f"{n}" + "x" * (PAGE_BYTES // 3)) for n in range(7)]
+    await save(
+        tasks=[task(1, attempt=1, status=TaskStatus.RUNNING)],
+        attempts=[attempt(1, 1, log_lines=7)],
+        logs=[LogBatch(1, 1, "default", 1, 7, pack(wide))],
+    )
+    texts, first = [], 1
+    while first <= 7:
+        page = await reader.log("default", "task-1", 1, first, 1000)
+        assert 0 < sum(len(line.text) for line in page.lines) <= PAGE_BYTES
+        texts += [line.text for line in page.lines]
+        first += len(page.lines)
+    assert texts == [line.text for line in wide]
+
+
+async def test_one_line_wider_than_a_page_is_read_all_the_same(reader, save):
+    line = LogLine(1, "stdout", "info", "x" * (PAGE_BYTES + 1))
+    await save(
+        tasks=[task(1, attempt=1, status=TaskStatus.RUNNING)],
+        attempts=[attempt(1, 1, log_lines=1)],
+        logs=[LogBatch(1, 1, "default", 1, 1, pack([line]))],
+    )
+    assert (await reader.log("default", "task-1", 1, 1, 10)).lines == [line]

@@ -1,9 +1,11 @@
 """Another process keeps the database locked: callers are told at once, and nothing is lost."""
 
+import shutil
 import sys
 import time
 
 import grpc
+import httpx2
 import pytest
 
 from generated.task.v1 import task_pb2
@@ -91,3 +93,14 @@ async def test_an_agent_that_comes_while_it_is_locked_gets_in_afterwards(
     holder.kill9()
     assert agent.ready_line().startswith("ready ")
     assert (await api.ended(task_id)).status == SUCCESS
+
+
+async def test_a_database_deleted_in_use_is_told_and_nothing_is_acknowledged(server, api: Api):
+    with httpx2.Client(base_url=f"http://{server.http}") as web:
+        assert web.get("/readyz").status_code == 200
+        await api.create("true")
+        shutil.rmtree(server.data_dir)
+        refused = await refusal(api.create("true"))
+        assert refused.code is grpc.StatusCode.UNAVAILABLE
+        answer = web.get("/readyz")
+        assert (answer.status_code, "deleted or replaced" in answer.text) == (503, True)

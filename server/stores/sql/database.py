@@ -126,9 +126,7 @@ class SqliteDatabase:
             return await self._in_thread(lambda: self._transact(work))
 
     def _transact(self, work: Callable[[Source], T]) -> T:
-        if _inode(self._path) != self._opened:
-            # What is written to a deleted file is lost with the last that has it open.
-            raise StoreUnavailable(f"{self._path} was deleted or replaced; restart the server")
+        self._check_file()
         try:
             with self._writer.begin() as connection:
                 return work(SqlSource(connection, self._keys))
@@ -136,12 +134,22 @@ class SqliteDatabase:
             self._keys.forget()
             raise
 
+    def _check_file(self) -> None:
+        """Refuse to go on with a file that is deleted: it is lost with the last that has it open.
+
+        Raises:
+            StoreUnavailable: another file, or none, has its name.
+        """
+        if _inode(self._path) != self._opened:
+            raise StoreUnavailable(f"{self._path} was deleted or replaced; restart the server")
+
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """Give a connection for reads, in one transaction."""
+        self._check_file()
         with translated():
             async with self._readers.begin() as connection:
                 yield connection

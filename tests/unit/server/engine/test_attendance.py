@@ -1,0 +1,112 @@
+"""Agents come, are heard and go: what memory makes of it."""
+
+import asyncio
+
+from server.domain.errors import SessionSuperseded
+from server.domain.holding import Held
+from server.domain.lease import LeaseRef, VerdictAction
+from server.domain.task import TaskStatus
+from server.engine.mailbox import Mailbox, Stop, Work
+from server.engine.sessions import Sessions
+from tests.fakes.shop import Shop
+from tests.fakes.virtual_time import in_virtual_time
+
+
+def forget(shop):
+    """Let the server have started anew: its memory of sessions is gone."""
+    for session in list(shop.sessions):
+        shop.sessions.remove(session)
+
+
+async def lease_of(session):
+    """Return the lease of the one task that was pushed to an agent."""
+    (frame,) = await session.mailbox.take()
+    assert isinstance(frame, Work)
+    (given,) = frame.assignments
+    return LeaseRef(given.task_id, given.lease_id)
+
+
+@in_virtual_time
+async def test_who_has_not_said_what_it_holds_is_offered_nothing():
+    shop = Shop()
+    async with shop.open():
+        session = await shop.arrive("a", slots=2)
+        await shop.submit("running")
+        lease = await lease_of(session)
+        forget(shop)
+        # Its first word is a report or a log line, not a heartbeat.
+        session = await shop.attendance.session("a", "a-session")
+        session.mailbox = Mailbox(pushes=True)
+        await shop.submit("new")
+        await asyncio.sleep(1)
+        assert shop.task("new").ready, "slots were offered before anybody knew what is held"
+        assert await shop.attendance.heartbeat(session, Held((lease,), 1)) == []
+        (frame,) = await session.mailbox.take()
+        assert [given.task_id for given in frame.assignments] == ["new"]
+        assert set(session.leases) == {lease.lease_id, frame.assignments[0].lease_id}
+
+
+@in_virtual_time
+async def test_a_lost_session_is_not_given_its_own_running_task_again():
+    shop = Shop()
+    async with shop.open():
+        session = await shop.arrive("a", slots=2)
+        await shop.submit("t")
+        lease = await lease_of(session)
+        await shop.tell("a", lease, TaskStatus.RUNNING)
+        shop.lose("a")
+        session.lost = True
+        session = await shop.attendance.session("a", "a-session")
+        await asyncio.sleep(1)
+        assert shop.task("t").attempt == 1
+        assert await shop.attendance.heartbeat(session, Held((lease,), 1)) == []
+        assert shop.status("t") is TaskStatus.RUNNING
+
+
+@in_virtual_time
+async def test_frames_are_counted_on_from_where_the_agent_stands():
+    shop = Shop()
+    async with shop.open():
+        session = await shop.arrive("a", slots=9)
+        forget(shop)
+        session = await shop.attendance.session("a", "a-session")
+        await shop.attendance.heartbeat(session, Held((), 41))
+        session.mailbox = Mailbox(pushes=True)
+        await shop.submit("t")
+        (frame,) = await session.mailbox.take()
+        assert frame.frame == 42
+
+
+@in_virtual_time
+async def test_a_cancel_is_told_again_after_a_server_start_also_to_a_v1_agent():
+    shop = Shop()
+    async with shop.open():
+        session = await shop.arrive("a", v1=True, pushes=False)
+        fetching = asyncio.ensure_future(shop.fetching(session, 60))
+        await shop.submit("t")
+        await fetching
+        shop.cancel("t", reason="enough")
+        forget(shop)
+        session = await shop.attendance.session("a", "")
+        (verdict,) = await shop.attendance.heartbeat(session, None)
+        assert (verdict.action, verdict.reason) == (VerdictAction.CANCEL, "enough")
+        mailbox = Mailbox(pushes=False)
+        shop.attendance.use_v1_stream(session, mailbox)
+        (frame,) = await mailbox.take()
+        assert isinstance(frame, Stop)
+
+
+@in_virtual_time
+async def test_a_newer_registration_closes_the_older_session_with_its_reason():
+    shop = Shop()
+    async with shop.open():
+        older = await shop.arrive("a")
+        mailbox = older.mailbox
+        await shop.arrive("a")
+        assert mailbox.closed
+        assert isinstance(mailbox.error, SessionSuperseded)
+
+
+def test_a_new_memory_knows_nobody():
+    sessions = Sessions()
+    assert (len(sessions), sessions.get("s"), sessions.of_agent("a")) == (0, None, None)
