@@ -48,7 +48,7 @@ def _lock(data_dir: Path) -> bool:
         except BlockingIOError:
             if time.monotonic() > give_up:
                 return False
-            time.sleep(0.02)
+            time.sleep(0.02)  # a lock tells nobody when it is free, and nothing else runs yet
             continue
         write_pid(descriptor)
         return True

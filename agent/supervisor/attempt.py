@@ -243,6 +243,6 @@ class Attempt(threading.Thread):
             except OSError as error:
                 if not may_pass(error):  # the task did something to its folder
                     break
-                time.sleep(_WRITE_AGAIN)
+                time.sleep(_WRITE_AGAIN)  # a disk tells nobody that it has room
         self.end = end
         self._emit({"kind": "ended", **self.state()})

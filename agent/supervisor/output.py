@@ -47,7 +47,7 @@ class OutputWriter:
         """Writes one record; returns when it is whole in the file, or dropped."""
         record = RECORD.pack(time.time_ns() // 1_000_000, stream, len(data)) + data
         while not self.dropped and not self._written(record):
-            time.sleep(_LOOK_AGAIN)
+            time.sleep(_LOOK_AGAIN)  # a disk tells nobody that it has room; the pipe waits with us
         self._grew()
 
     def close(self) -> None:

@@ -118,6 +118,6 @@ def end_all(find: Callable[[], set[Process]], kill_at: Callable[[], float]) -> b
                 asked.add(process)
                 send(process, signal.SIGTERM)
                 send(process, signal.SIGCONT)  # a stopped process hears SIGTERM only then
-        time.sleep(pause)
+        time.sleep(pause)  # processes that are not our children tell nobody of their end
         pause = min(pause * 1.5, 0.1)
     return True
