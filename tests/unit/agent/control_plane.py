@@ -104,6 +104,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         self.answer_reports = True
         self.repeated_lines = 0
         self.fetches: list[agent_pb2.FetchTaskRequest] = []
+        self.streams_before_fetch: list[int] = []
         self.unary_errors: list[grpc.StatusCode] = []
         self.lose_fetches = 0
         self.superseded = False
@@ -201,6 +202,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
     async def FetchTask(self, request, context):  # noqa: N802 - the .proto's name
         await self._fail(context)
         self.fetches.append(request)
+        self.streams_before_fetch.append(self.streams)
         leases = self._fetched.get(request.request_id) or await self._next(request)
         if leases:
             self._fetched[request.request_id] = leases
