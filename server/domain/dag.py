@@ -12,3 +12,12 @@ def find_cycle(needs: Mapping[str, Sequence[str]]) -> list[str] | None:
         cycle: list[str] = error.args[1]
         return cycle
     return None
+
+
+def in_order(needs: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the names so that each comes after those it waits for.
+
+    Raises:
+        graphlib.CycleError: some wait for each other.
+    """
+    return list(TopologicalSorter(needs).static_order())

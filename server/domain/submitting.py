@@ -38,6 +38,8 @@ class NewTask:
     allow_failure: bool = False
     retry_count: int = 0
     retry_on_lost: bool = True
+    key: str = ""
+    """What other tasks of the same batch name it by."""
 
     def check(self) -> None:
         """Check every field, by its path in CreateTaskRequest.

@@ -21,7 +21,8 @@ from server.domain.labels import Selector
 from server.domain.lease import LeaseRef
 from server.domain.ledger import Command
 from server.domain.placement import Offer
-from server.domain.submitting import CreateTask, task_class
+from server.domain.submitting import CreateTask, NewTask, task_class
+from server.domain.submitting_many import CreateTasks
 from server.domain.waiting import Fleet
 from server.engine.clock import Clock
 from server.engine.mailbox import Work
@@ -35,6 +36,15 @@ RETRY_SECONDS = 1.0
 LOOK_AGAIN = 15.0
 
 log = structlog.get_logger(__name__)
+
+
+def _new_tasks(command: Command[Any]) -> Sequence[NewTask]:
+    match command:
+        case CreateTask():
+            return (command.task,)
+        case CreateTasks():
+            return command.tasks
+    return ()
 
 
 class Dispatcher:
@@ -100,11 +110,12 @@ class Dispatcher:
     def _foresee(self, batch: Sequence[Command[Any]]) -> None:
         """Count on what this batch will make ready, so that it is handed out in its own commit."""
         for command in batch:
-            if isinstance(command, CreateTask) and not command.task.depends_on:
-                needs = task_class(command.task.selector, command.task.spec.image)
-                if needs.key not in self._selectors:
-                    self._selectors[needs.key] = Selector.from_canonical(needs.canonical)
-                self._ready[needs.key] = self._selectors[needs.key]
+            for task in _new_tasks(command):
+                if not task.depends_on:
+                    needs = task_class(task.selector, task.spec.image)
+                    if needs.key not in self._selectors:
+                        self._selectors[needs.key] = Selector.from_canonical(needs.canonical)
+                    self._ready[needs.key] = self._selectors[needs.key]
 
     def _offer_of(self, session: Session) -> Offer | None:
         wants = session.wants

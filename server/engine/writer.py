@@ -84,6 +84,8 @@ class Writer:
         self._batch_limit = batch_limit
         self._queue_limit = queue_limit
         self._queue: deque[_Waiting] = deque()
+        self._queued = 0
+        """What waits in the queue, a batch of tasks counted as so many."""
         self._wake = asyncio.Event()
         self._listeners: list[Callable[[Committed], None]] = []
         self._stopping = False
@@ -103,10 +105,11 @@ class Writer:
         """
         if self._stopping:
             raise Draining
-        if new_work and len(self._queue) >= self._queue_limit:
-            raise Overloaded(len(self._queue), RETRY_AFTER)
+        if new_work and self._queued >= self._queue_limit:
+            raise Overloaded(self._queued, RETRY_AFTER)
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(command, answer))
+        self._queued += _weight(command)
         self._wake.set()
         return await answer
 
@@ -133,7 +136,7 @@ class Writer:
         claim = None if self._stopping else self._claimer.offer([w.command for w in batch])
         if not batch and claim is None:
             return False
-        metrics.writer_queue_length.set(len(self._queue))
+        metrics.writer_queue_length.set(self._queued)
         committed = await self._commit([w.command for w in batch], claim)
         if committed is None:
             await self._one_by_one(batch, claim)
@@ -144,8 +147,11 @@ class Writer:
     def _cut(self) -> list[_Waiting]:
         """Take the next batch; callers that went away are skipped before anything is decided."""
         batch: list[_Waiting] = []
-        while self._queue and len(batch) < self._batch_limit:
+        weight = 0
+        while self._queue and weight < self._batch_limit:
             waiting = self._queue.popleft()
+            self._queued -= _weight(waiting.command)
+            weight += _weight(waiting.command)
             if not waiting.answer.cancelled():
                 batch.append(waiting)
         return batch
@@ -198,6 +204,12 @@ class Writer:
                 waiting.answer.set_exception(answer)
             else:
                 waiting.answer.set_result(answer)
+
+
+def _weight(command: Command[Any]) -> int:
+    """Return how many single commands a command is worth: one, unless it says otherwise."""
+    weight: int = getattr(command, "weight", 1)
+    return weight
 
 
 def _count(events: Sequence[Event]) -> None:

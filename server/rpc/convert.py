@@ -12,6 +12,7 @@ from server.domain.labels import Operator, Requirement, Selector
 from server.domain.log import LINE_LIMIT, LogLine
 from server.domain.moment import SECOND, Moment
 from server.domain.submitting import NewTask
+from server.domain.submitting_many import BATCH_LIMIT, check_batch
 from server.domain.task import ArtifactSpec, Task, TaskSpec
 from server.stores.interfaces import Order, PageSpec, TaskView
 
@@ -113,9 +114,40 @@ def new_task(request: task_pb2.CreateTaskRequest) -> NewTask:
         allow_failure=request.allow_failure,
         retry_count=request.retry_count,
         retry_on_lost=request.retry_on_lost if request.HasField("retry_on_lost") else True,
+        key=request.key,
     )
     task.check()
     return task
+
+
+def new_tasks(request: task_pb2.CreateTasksRequest) -> tuple[NewTask, ...]:
+    """Return the tasks a request describes, checked one by one and together.
+
+    Raises:
+        Invalid: a field is malformed; its path begins with `tasks[N]`.
+        SecretsRefused: one holds secrets.
+    """
+    if not 1 <= len(request.tasks) <= BATCH_LIMIT:
+        text = f"must be from 1 to {BATCH_LIMIT}, are {len(request.tasks)}"
+        raise Invalid([Violation("tasks", text)])
+    tasks, violations = [], []
+    for index, each in enumerate(request.tasks):
+        try:
+            tasks.append(_new_task_of_many(each))
+        except Invalid as error:
+            violations += [
+                Violation(f"tasks[{index}].{v.field}", v.description) for v in error.violations
+            ]
+    if violations:
+        raise Invalid(violations)
+    check_batch(tasks)
+    return tuple(tasks)
+
+
+def _new_task_of_many(request: task_pb2.CreateTaskRequest) -> NewTask:
+    if request.request_id:
+        raise Invalid([Violation("request_id", "must be empty: the call's own covers all tasks")])
+    return new_task(request)
 
 
 def _check_priority(priority: str) -> None:

@@ -8,6 +8,7 @@ from server.domain.canceling import CancelTask, check_reason
 from server.domain.errors import Invalid, NotAvailable, Violation
 from server.domain.labels import Selector
 from server.domain.submitting import CreateTask, DeleteTask, RetryTask, UpdateTask
+from server.domain.submitting_many import CreateTasks
 from server.domain.task import TaskSpec, TaskStatus
 from server.domain.waiting import waiting_reason
 from server.engine.clock import Clock
@@ -46,6 +47,8 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
     ) -> task_pb2.CreateTaskResponse:
         """See the proto."""
         caller = current_caller()
+        if request.key:
+            raise Invalid([Violation("key", "must be empty: only tasks of CreateTasks have one")])
         command = CreateTask(
             caller.namespace,
             str(uuid7()),
@@ -56,6 +59,26 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
         task_id = await self._writer.submit(command, new_work=True)
         return task_pb2.CreateTaskResponse(
             success=True, message="The task is submitted.", task_id=task_id
+        )
+
+    async def CreateTasks(
+        self, request: task_pb2.CreateTasksRequest, context: Context
+    ) -> task_pb2.CreateTasksResponse:
+        """See the proto."""
+        caller = current_caller()
+        tasks = convert.new_tasks(request)
+        command = CreateTasks(
+            caller.namespace,
+            tuple(str(uuid7()) for _ in tasks),
+            tasks,
+            caller.name,
+            idempotency(request, request.request_id),
+        )
+        task_ids = await self._writer.submit(command, new_work=True)
+        return task_pb2.CreateTasksResponse(
+            success=True,
+            message=f"{convert.counted(len(task_ids), 'task').removesuffix('.')} submitted.",
+            task_ids=task_ids,
         )
 
     async def GetTask(

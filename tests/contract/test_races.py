@@ -4,6 +4,7 @@ Answers are lost after the commit; two servers want the same row; a late agent m
 """
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -29,6 +30,7 @@ from server.domain.submitting import (
     RetryTask,
     task_class,
 )
+from server.domain.submitting_many import CreateTasks
 from server.domain.task import TaskSpec, TaskStatus
 from server.domain.triggering import CreatePipeline, Trigger, TriggerPipeline
 from server.engine.clock import Clock
@@ -118,6 +120,14 @@ async def test_a_lost_answer_to_a_claim_hands_out_the_same_task_and_no_other(for
     assert (given.task_id, given.lease_id) == ("first", "first.1")
     assert (await task(forgetful, "second")).ready
     assert await count(forgetful, tables.attempts) == 1
+
+
+async def test_a_connection_lost_after_commit_submits_a_batch_once(forgetful):
+    forgetful.forgets = True
+    tasks = (replace(NEW, key="a"), replace(NEW, depends_on=("a",)))
+    assert await do(forgetful, CreateTasks(NAMESPACE, ("t", "u"), tasks, "")) == ["t", "u"]
+    assert await count(forgetful, tables.tasks) == 2
+    assert await count(forgetful, tables.dependencies) == 1
 
 
 async def test_a_connection_lost_after_commit_ends_a_task_once(forgetful):

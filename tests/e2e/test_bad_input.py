@@ -125,6 +125,39 @@ async def test_a_bad_task_is_refused_by_its_fields(api: Api, fields, paths):
     await refused_as_invalid(api, api.tasks.CreateTask, request, *paths)
 
 
+GOOD = {"commands": ["true"]}
+BAD_BATCHES = {
+    "none at all": ([], ["tasks"]),
+    "a key alone is no harm, a bad command is": (
+        [{"key": "a", **GOOD}, {"commands": [""]}],
+        ["tasks[1].commands[0]"],
+    ),
+    "every bad task is named": (
+        [{"commands": []}, {"timeout": -1, **GOOD}],
+        ["tasks[0].commands", "tasks[1].timeout"],
+    ),
+    "a key twice": ([{"key": "a", **GOOD}, {"key": "a", **GOOD}], ["tasks[1].key"]),
+    "a dangling key": ([{"depends_on": ["b"], **GOOD}], ["tasks[0].depends_on[0]"]),
+    "a request id of its own": ([{"request_id": "r", **GOOD}], ["tasks[0].request_id"]),
+    "a circle": (
+        [{"key": "a", "depends_on": ["b"], **GOOD}, {"key": "b", "depends_on": ["a"], **GOOD}],
+        ["tasks"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("tasks", "paths"), BAD_BATCHES.values(), ids=BAD_BATCHES)
+async def test_a_bad_batch_is_refused_whole(api: Api, tasks, paths):
+    await refused_as_invalid(
+        api, api.tasks.CreateTasks, task_pb2.CreateTasksRequest(tasks=tasks), *paths
+    )
+
+
+async def test_a_single_task_has_no_key(api: Api):
+    request = task_pb2.CreateTaskRequest(commands=["true"], key="a")
+    await refused_as_invalid(api, api.tasks.CreateTask, request, "key")
+
+
 async def test_secrets_are_refused_and_not_stored(api: Api, server):
     before = await stored(api)
     refused = await refusal(api.create("true", secrets={"TOKEN": "hunter2-very-secret"}))

@@ -348,6 +348,7 @@ class CreateTaskRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
     RETRY_ON_LOST_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call the task: 1 to 256 characters, no control characters. Empty takes the first
     command.
@@ -378,6 +379,10 @@ class CreateTaskRequest(_message.Message):
     """What runs the task: empty for the shell, `noop` to succeed at once without a process."""
     retry_on_lost: _builtins.bool
     """Whether the task is queued again when its agent is lost. Absent means true."""
+    key: _builtins.str
+    """What other tasks of the same CreateTasks call name this one by in `depends_on`; unique in the
+    call, 1 to 128 characters. It is not stored. Refused in CreateTask.
+    """
     @_builtins.property
     def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The lines of one script, run by one `/bin/sh -e` in a fresh workspace. At least one, none
@@ -402,7 +407,9 @@ class CreateTaskRequest(_message.Message):
 
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of tasks that must end in SUCCESS first (or in any end when they `allow_failure`)."""
+        """Ids of tasks that must end in SUCCESS first (or in any end when they `allow_failure`). In
+        CreateTasks a `key` of the same call counts before an id.
+        """
 
     @_builtins.property
     def label_selector(self) -> Global___LabelSelector:
@@ -433,10 +440,11 @@ class CreateTaskRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         executor: _builtins.str = ...,
         retry_on_lost: _builtins.bool | None = ...,
+        key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_on_lost", b"_retry_on_lost", "label_selector", b"label_selector", "retry_on_lost", b"retry_on_lost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_on_lost", b"_retry_on_lost", "allow_failure", b"allow_failure", "artifacts", b"artifacts", "commands", b"commands", "depends_on", b"depends_on", "env", b"env", "executor", b"executor", "image", b"image", "label_selector", b"label_selector", "labels", b"labels", "name", b"name", "pipeline_id", b"pipeline_id", "request_id", b"request_id", "retry_count", b"retry_count", "retry_on_lost", b"retry_on_lost", "secrets", b"secrets", "stage", b"stage", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_on_lost", b"_retry_on_lost", "allow_failure", b"allow_failure", "artifacts", b"artifacts", "commands", b"commands", "depends_on", b"depends_on", "env", b"env", "executor", b"executor", "image", b"image", "key", b"key", "label_selector", b"label_selector", "labels", b"labels", "name", b"name", "pipeline_id", b"pipeline_id", "request_id", b"request_id", "retry_count", b"retry_count", "retry_on_lost", b"retry_on_lost", "secrets", b"secrets", "stage", b"stage", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__retry_on_lost: _TypeAlias = _typing.Literal["retry_on_lost"]  # noqa: Y015
     _WhichOneofArgType__retry_on_lost: _TypeAlias = _typing.Literal["_retry_on_lost", b"_retry_on_lost"]  # noqa: Y015
@@ -511,6 +519,68 @@ class CreateTaskResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateTaskResponse: _TypeAlias = CreateTaskResponse  # noqa: Y015
+
+@_typing.final
+class CreateTasksRequest(_message.Message):
+    """Request of CreateTasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call safe to repeat, as in CreateTaskRequest."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateTaskRequest]:
+        """The tasks, 1 to 10000, in the order in which equals among them are handed out. Their own
+        `request_id` must be empty.
+        """
+
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[Global___CreateTaskRequest] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTasksRequest: _TypeAlias = CreateTasksRequest  # noqa: Y015
+
+@_typing.final
+class CreateTasksResponse(_message.Message):
+    """Answer of CreateTasks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    TASK_IDS_FIELD_NUMBER: _builtins.int
+    success: _builtins.bool
+    """True whenever the call succeeds."""
+    message: _builtins.str
+    """A sentence for people."""
+    @_builtins.property
+    def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The new tasks' ids, in the request's order."""
+
+    def __init__(
+        self,
+        *,
+        success: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        task_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "success", b"success", "task_ids", b"task_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTasksResponse: _TypeAlias = CreateTasksResponse  # noqa: Y015
 
 @_typing.final
 class GetTaskRequest(_message.Message):

@@ -48,6 +48,11 @@ class TaskServiceStub:
                 request_serializer=generated_dot_task_dot_v1_dot_task__pb2.CreateTaskRequest.SerializeToString,
                 response_deserializer=generated_dot_task_dot_v1_dot_task__pb2.CreateTaskResponse.FromString,
                 _registered_method=True)
+        self.CreateTasks = channel.unary_unary(
+                '/task.v1.TaskService/CreateTasks',
+                request_serializer=generated_dot_task_dot_v1_dot_task__pb2.CreateTasksRequest.SerializeToString,
+                response_deserializer=generated_dot_task_dot_v1_dot_task__pb2.CreateTasksResponse.FromString,
+                _registered_method=True)
         self.GetTask = channel.unary_unary(
                 '/task.v1.TaskService/GetTask',
                 request_serializer=generated_dot_task_dot_v1_dot_task__pb2.GetTaskRequest.SerializeToString,
@@ -108,6 +113,14 @@ class TaskServiceServicer:
         """Submits one task. It is durable when the call returns.
         INVALID_ARGUMENT with the path of each bad field; FAILED_PRECONDITION for a non-empty
         `secrets`; NOT_FOUND for an unknown id in `depends_on` is reported as INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateTasks(self, request, context):
+        """Submits many tasks, all or none. Tasks of the call may depend on each other by `key`.
+        Errors are those of CreateTask, with paths such as `tasks[3].name`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,6 +196,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.CreateTask,
                     request_deserializer=generated_dot_task_dot_v1_dot_task__pb2.CreateTaskRequest.FromString,
                     response_serializer=generated_dot_task_dot_v1_dot_task__pb2.CreateTaskResponse.SerializeToString,
+            ),
+            'CreateTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTasks,
+                    request_deserializer=generated_dot_task_dot_v1_dot_task__pb2.CreateTasksRequest.FromString,
+                    response_serializer=generated_dot_task_dot_v1_dot_task__pb2.CreateTasksResponse.SerializeToString,
             ),
             'GetTask': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTask,
@@ -283,6 +301,33 @@ class TaskService:
             '/task.v1.TaskService/CreateTask',
             generated_dot_task_dot_v1_dot_task__pb2.CreateTaskRequest.SerializeToString,
             generated_dot_task_dot_v1_dot_task__pb2.CreateTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/task.v1.TaskService/CreateTasks',
+            generated_dot_task_dot_v1_dot_task__pb2.CreateTasksRequest.SerializeToString,
+            generated_dot_task_dot_v1_dot_task__pb2.CreateTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

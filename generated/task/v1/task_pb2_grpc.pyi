@@ -44,6 +44,10 @@ class TaskServiceStub:
     INVALID_ARGUMENT with the path of each bad field; FAILED_PRECONDITION for a non-empty
     `secrets`; NOT_FOUND for an unknown id in `depends_on` is reported as INVALID_ARGUMENT.
     """
+    CreateTasks: _grpc.UnaryUnaryMultiCallable[_task_pb2.CreateTasksRequest, _task_pb2.CreateTasksResponse]
+    """Submits many tasks, all or none. Tasks of the call may depend on each other by `key`.
+    Errors are those of CreateTask, with paths such as `tasks[3].name`.
+    """
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.GetTaskRequest, _task_pb2.GetTaskResponse]
     """Shows one task. NOT_FOUND for an unknown id."""
     ListTasks: _grpc.UnaryUnaryMultiCallable[_task_pb2.ListTasksRequest, _task_pb2.ListTasksResponse]
@@ -80,6 +84,10 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """Submits one task. It is durable when the call returns.
     INVALID_ARGUMENT with the path of each bad field; FAILED_PRECONDITION for a non-empty
     `secrets`; NOT_FOUND for an unknown id in `depends_on` is reported as INVALID_ARGUMENT.
+    """
+    CreateTasks: _aio.UnaryUnaryMultiCallable[_task_pb2.CreateTasksRequest, _task_pb2.CreateTasksResponse]  # type: ignore[assignment]
+    """Submits many tasks, all or none. Tasks of the call may depend on each other by `key`.
+    Errors are those of CreateTask, with paths such as `tasks[3].name`.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_task_pb2.GetTaskRequest, _task_pb2.GetTaskResponse]  # type: ignore[assignment]
     """Shows one task. NOT_FOUND for an unknown id."""
@@ -126,6 +134,16 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         """Submits one task. It is durable when the call returns.
         INVALID_ARGUMENT with the path of each bad field; FAILED_PRECONDITION for a non-empty
         `secrets`; NOT_FOUND for an unknown id in `depends_on` is reported as INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateTasks(
+        self,
+        request: _task_pb2.CreateTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_pb2.CreateTasksResponse, _abc.Awaitable[_task_pb2.CreateTasksResponse]]:
+        """Submits many tasks, all or none. Tasks of the call may depend on each other by `key`.
+        Errors are those of CreateTask, with paths such as `tasks[3].name`.
         """
 
     @_abc_1.abstractmethod

@@ -45,6 +45,14 @@ class Refuse(Note):
         raise self.error or NotFound("task", self.name)
 
 
+class Heavy(Note):
+    """A note that is worth several."""
+
+    def __init__(self, name, weight):
+        super().__init__(name)
+        self.weight = weight
+
+
 POISON = 2**63
 
 
@@ -210,6 +218,21 @@ async def test_a_full_queue_refuses_new_work_only():
         assert caught.value.retry_after.total_seconds() > 0
         await desk.writer.submit(Note("report"))
     assert desk.names() == {"running", "one", "two", "report"}
+
+
+@in_virtual_time
+async def test_a_batch_of_tasks_counts_for_as_many():
+    async with Desk(queue_limit=10, batch_limit=5) as desk:
+        desk.put(Note("running"))
+        await settle()
+        desk.put(Heavy("many", 10), Note("after"))
+        await settle()
+        with pytest.raises(Overloaded):
+            await desk.writer.submit(Note("refused"), new_work=True)
+        await desk.writer.submit(Note("report"))
+        assert desk.sizes == [1, 1, 2]
+        await desk.writer.submit(Note("new"), new_work=True)
+    assert desk.names() == {"running", "many", "after", "report", "new"}
 
 
 @in_virtual_time
