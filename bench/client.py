@@ -1,0 +1,121 @@
+"""A client that submits much and notices at once when it has ended."""
+
+import asyncio
+import http.client
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+
+import grpc.aio
+
+from generated.agent.v1 import agent_pb2_grpc
+from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from generated.stream.v1 import stream_pb2, stream_pb2_grpc
+from generated.task.v1 import task_pb2, task_pb2_grpc
+
+SUCCESS = task_pb2.TASK_STATUS_SUCCESS
+CALL_SECONDS = 120.0
+BATCH = 500
+PAGE = 1000
+FOLLOWED = 100
+LOOK_EVERY = 0.02
+ENDED_SECONDS = 600.0
+
+Change = stream_pb2.StreamTaskStatusResponse
+
+
+class Client:
+    """One caller of one server."""
+
+    def __init__(self, address: str, http_address: str) -> None:
+        # A channel of one's own: a shared one would remember a server that has ended.
+        self._channel = grpc.aio.insecure_channel(
+            address, options=[("grpc.use_local_subchannel_pool", 1)]
+        )
+        self._http = http_address
+        self.agents: agent_pb2_grpc.AgentServiceAsyncStub = agent_pb2_grpc.AgentServiceStub(
+            self._channel
+        )
+        self.pipelines: pipeline_pb2_grpc.PipelineServiceAsyncStub = (
+            pipeline_pb2_grpc.PipelineServiceStub(self._channel)
+        )
+        self.streams: stream_pb2_grpc.StreamServiceAsyncStub = stream_pb2_grpc.StreamServiceStub(
+            self._channel
+        )
+        self.tasks: task_pb2_grpc.TaskServiceAsyncStub = task_pb2_grpc.TaskServiceStub(
+            self._channel
+        )
+
+    async def __aenter__(self) -> "Client":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close()
+
+    async def create(self, request: task_pb2.CreateTaskRequest) -> str:
+        """Submit a task and return its id."""
+        return (await self.tasks.CreateTask(request, timeout=CALL_SECONDS)).task_id
+
+    async def create_many(self, request: task_pb2.CreateTaskRequest, number: int) -> list[str]:
+        """Submit so many tasks alike, in batches, and return their ids in order."""
+        task_ids: list[str] = []
+        for start in range(0, number, BATCH):
+            batch = task_pb2.CreateTasksRequest(tasks=[request] * min(BATCH, number - start))
+            task_ids += (await self.tasks.CreateTasks(batch, timeout=CALL_SECONDS)).task_ids
+        return task_ids
+
+    async def succeeded(self) -> int:
+        """Return how many tasks the server has brought to SUCCESS since it started, by commit."""
+        text = await asyncio.to_thread(self._metrics)
+        found = re.search(r'^muster_task_transitions_total\{status="SUCCESS"\} (\S+)$', text, re.M)
+        return int(float(found[1])) if found else 0
+
+    def _metrics(self) -> str:
+        with closing(http.client.HTTPConnection(self._http, timeout=CALL_SECONDS)) as connection:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
+
+    async def wait_until_succeeded(self, last: Sequence[str], total: int) -> None:
+        """Wait until these have ended, and then until so many in all have succeeded.
+
+        Following a few and then counting costs the server next to nothing; following all of them
+        would measure how fast states are told.
+        """
+        async with asyncio.timeout(ENDED_SECONDS):
+            request = stream_pb2.StreamTaskStatusRequest(task_ids=last[-FOLLOWED:])
+            async for _ in self.streams.StreamTaskStatus(request, timeout=ENDED_SECONDS):
+                pass
+            while await self.succeeded() < total:  # noqa: ASYNC110 - another process counts
+                await asyncio.sleep(LOOK_EVERY)
+
+    async def check_all_succeeded(self, task_ids: Sequence[str]) -> None:
+        """Read the state of each, newest first.
+
+        Raises:
+            RuntimeError: one of them has not succeeded.
+        """
+        left, token = set(task_ids), ""
+        while left:
+            request = task_pb2.ListTasksRequest(status=SUCCESS, page_size=PAGE, page_token=token)
+            answer = await self.tasks.ListTasks(request, timeout=CALL_SECONDS)
+            left.difference_update(task.task_id for task in answer.tasks)
+            token = answer.next_page_token
+            if not token and left:
+                raise RuntimeError(f"{len(left)} tasks have not succeeded, one is {left.pop()}.")
+
+    async def create_pipeline(self, name: str) -> str:
+        """Return the id of a new pipeline that tasks can be filed under."""
+        job = pipeline_pb2.Job(name="job", commands=["true"])
+        stage = pipeline_pb2.Stage(name="stage", jobs=[job])
+        request = pipeline_pb2.CreatePipelineRequest(name=name, stages=[stage])
+        return (await self.pipelines.CreatePipeline(request, timeout=CALL_SECONDS)).pipeline_id
+
+    @asynccontextmanager
+    async def following(self, pipeline_id: str) -> AsyncIterator[AsyncIterator[Change]]:
+        """Give the changes of a pipeline's tasks, from now on."""
+        request = stream_pb2.StreamTaskStatusRequest(pipeline_id=pipeline_id)
+        call = self.streams.StreamTaskStatus(request, timeout=ENDED_SECONDS)
+        try:
+            yield call.__aiter__()
+        finally:
+            call.cancel()

@@ -1,0 +1,97 @@
+"""Where figures are measured: a folder, and real servers and agents in it."""
+
+import asyncio
+import itertools
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.client import Client
+from bench.programs import Program, module
+
+LOOPBACK = ("--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
+
+
+class Unmeasurable(Exception):  # noqa: N818 - a statement about this machine, not a fault
+    """Something that a figure needs is missing here."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A control plane that serves at `grpc` and `http`, both HOST:PORT."""
+
+    program: Program
+    grpc: str
+    http: str
+
+
+@dataclass(frozen=True)
+class Muster:
+    """A server, an agent and a client of theirs."""
+
+    server: Server
+    agent: Program
+    agent_dir: Path
+    client: Client
+
+
+class Lab:
+    """One run of the benchmarks."""
+
+    def __init__(self, folder: Path, scale: float = 1.0) -> None:
+        self.folder = folder
+        self._scale = scale
+        self._names = itertools.count(1)
+
+    def count(self, full: int) -> int:
+        """Return how many of something to measure: the full number, scaled for a quick look."""
+        return max(1, round(full * self._scale))
+
+    def say(self, text: str) -> None:
+        """Tell the person who waits how it goes."""
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def new_folder(self, name: str) -> Path:
+        """Return an empty folder. Its path is short: Unix sockets have at most 107 characters."""
+        folder = self.folder / f"{name}{next(self._names)}"
+        folder.mkdir()
+        return folder
+
+    @asynccontextmanager
+    async def server(self, *flags: str, data_dir: Path | None = None) -> AsyncIterator[Server]:
+        """Give a server that serves, durable as by default."""
+        folder = data_dir or self.new_folder("s")
+        command = module("server", "--data-dir", folder, *LOOPBACK, *flags)
+        program = Program("server", command, folder)
+        try:
+            told = await asyncio.to_thread(program.ready)
+            yield Server(program, told["grpc"], told["http"])
+        finally:
+            await asyncio.to_thread(program.stop)
+
+    @asynccontextmanager
+    async def agent(self, server: Server, slots: int, *flags: str) -> AsyncIterator[Program]:
+        """Give an agent that has registered."""
+        folder = self.new_folder("a")
+        place = ("--server", server.grpc, "--data-dir", folder, "--slots", str(slots))
+        program = Program("agent", module("agent", *place, "--drain-limit", "1", *flags), folder)
+        try:
+            await asyncio.to_thread(program.ready)
+            yield program
+        finally:
+            await asyncio.to_thread(program.stop)
+
+    @asynccontextmanager
+    async def muster(
+        self, slots: int, *, server_flags: Sequence[str] = (), data_dir: Path | None = None
+    ) -> AsyncIterator[Muster]:
+        """Give a server with one agent of so many slots, and a client in this process."""
+        async with (
+            self.server(*server_flags, data_dir=data_dir) as server,
+            self.agent(server, slots) as agent,
+            Client(server.grpc, server.http) as client,
+        ):
+            yield Muster(server, agent, self.folder, client)

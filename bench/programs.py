@@ -1,0 +1,103 @@
+"""Programs that are measured: started as processes of their own, always ended, by their pid."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+LOOK_EVERY = 0.01
+
+
+class ProgramFailedError(Exception):
+    """A program that is needed ended or did not become ready."""
+
+
+class Program:
+    """One running program; what it says is in two files."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self._out = folder / f"{name}.stdout"
+        self._err = folder / f"{name}.stderr"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self._process = subprocess.Popen(  # noqa: S603 - programs of ours, and what we compare
+                list(command),
+                cwd=folder,
+                env={**clean_environment(folder), **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def ready(self) -> dict[str, str]:
+        """Return what it says about itself when it is ready: `ready grpc=HOST:PORT …`.
+
+        Raises:
+            ProgramFailedError: it ended or takes too long.
+        """
+
+        def line() -> str | None:
+            said = self._out.read_text(errors="replace").splitlines(keepends=True)
+            ready = [line for line in said if line.startswith("ready ") and line.endswith("\n")]
+            return ready[0] if ready else None
+
+        words = str(self.wait_for(line)).split()[1:]
+        return dict(word.split("=", 1) for word in words)
+
+    def wait_for(self, question: Callable[[], object], within: float = START_SECONDS) -> object:
+        """Return the question's first true answer while the program runs.
+
+        Raises:
+            ProgramFailedError: it ended or takes too long.
+        """
+        deadline = time.monotonic() + within
+        while not (answer := question()):
+            if self._process.poll() is not None:
+                raise ProgramFailedError(f"{self.name} ended:\n{self.complaints()}")
+            if time.monotonic() > deadline:
+                raise ProgramFailedError(f"{self.name} is not ready:\n{self.complaints()}")
+            time.sleep(LOOK_EVERY)
+        return answer
+
+    def complaints(self) -> str:
+        """Return the end of what it wrote to stderr."""
+        return self._err.read_text(errors="replace")[-4000:]
+
+    def stop(self) -> None:
+        """Ask it to end, and kill it when it does not."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def module(name: str, *arguments: str | Path) -> list[str | Path]:
+    """Return the command that runs a module of ours."""
+    return [sys.executable, "-m", name, *arguments]
+
+
+def clean_environment(folder: Path) -> dict[str, str]:
+    """Return an environment that has nothing of this process but its PATH."""
+    path = os.environ.get("PATH", os.defpath)
+    return {
+        "HOME": str(folder),
+        "LANG": "C.UTF-8",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{path}",
+        "PYTHONPATH": str(ROOT),
+    }
