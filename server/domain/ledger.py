@@ -56,6 +56,8 @@ class Ledger:
         self._tasks_by_id: dict[str, Task] = {}
         self._absent_tasks: set[str] = set()
         """Ids that were looked for and do not exist; asking again costs nothing."""
+        self._dependents: dict[int, list[int]] = {}
+        """Who waits for a task, by key, as far as read."""
         self._attempts: dict[tuple[int, int], Attempt] = {}
         self._agents: dict[int, Agent] = {}
         self._agents_by_id: dict[str, Agent] = {}
@@ -156,7 +158,10 @@ class Ledger:
         self.edits += 1
         self._remember_tasks([task])
         self.changes.new_tasks.append(task)
-        self.changes.dependencies.extend((task.key, other) for other in depends_on)
+        for other in depends_on:
+            self.changes.dependencies.append((task.key, other))
+            if other in self._dependents:
+                self._dependents[other].append(task.key)
 
     def touch(self, task: Task) -> None:
         """Say that a task was edited."""
@@ -186,9 +191,19 @@ class Ledger:
 
     def dependents(self, task: Task) -> list[Task]:
         """Return the tasks that wait for a task, in key order."""
+        if task.key not in self._dependents:
+            self._prefetch_dependents(task)
+        return self.tasks_by_key(self._dependents[task.key])
+
+    def _prefetch_dependents(self, task: Task) -> None:
+        """Read who waits for a task, and for every other that may end in this transaction."""
         if self.changes.dependencies:
             self.flush()
-        return self.tasks_by_key(self.source.dependents(task.key))
+        keys = {t.key for t in self._tasks.values() if t.leased} - self._dependents.keys()
+        keys.add(task.key)
+        self._dependents.update((key, []) for key in keys)
+        for key, waiting in self.source.dependents(sorted(keys)):
+            self._dependents[key].append(waiting)
 
     def add_class(self, class_key: str, canonical: str) -> None:
         """Store a task class unless it is stored."""

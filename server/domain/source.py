@@ -66,8 +66,8 @@ class Source(Protocol):
     def attempts_due(self, now: Moment, limit: int) -> list[Attempt]:
         """Return attempts whose `log_due` has come, earliest first."""
 
-    def dependents(self, task_key: int) -> list[int]:
-        """Return keys of the tasks that wait for a task, ascending."""
+    def dependents(self, task_keys: Sequence[int]) -> list[tuple[int, int]]:
+        """Return (task, task that waits for it) by their keys, the waiting ones ascending."""
 
     def agent(self, public_id: str) -> Agent | None:
         """Return an agent by its id; ids are unique over all namespaces."""

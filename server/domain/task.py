@@ -81,7 +81,9 @@ class TaskSpec:
 
     def to_json(self) -> str:
         """Return the spec as JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+        data = {name: getattr(self, name) for name in self.__slots__}
+        data["artifacts"] = [asdict(artifact) for artifact in self.artifacts]
+        return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> "TaskSpec":

@@ -6,7 +6,7 @@ statement, or a rule breaks half-way, the batch is thrown away and replayed comm
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -58,10 +58,46 @@ class Claimer(Protocol):
         """Take a claim's answer, None when it failed."""
 
 
+class _Together:
+    """Commands whose caller waits for all of them."""
+
+    def __init__(self, count: int) -> None:
+        self.answers: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._given: list[Any] = [None] * count
+        self._left = count
+
+    def give(self, place: int, answer: object) -> None:
+        """Take one command's answer."""
+        self._given[place] = answer
+        self._left -= 1
+        if not self._left and not self.answers.done():
+            self.answers.set_result(self._given)
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where one of several commands is answered; bears what the writer needs of a future."""
+
+    together: _Together
+    place: int
+
+    def cancelled(self) -> bool:
+        return self.together.answers.cancelled()
+
+    def done(self) -> bool:
+        return self.together.answers.done()
+
+    def set_result(self, answer: object) -> None:
+        self.together.give(self.place, answer)
+
+    def set_exception(self, refusal: BaseException) -> None:
+        self.together.give(self.place, refusal)
+
+
 @dataclass(slots=True)
 class _Waiting:
     command: Command[Any]
-    answer: "asyncio.Future[Any]"
+    answer: "asyncio.Future[Any] | _Place"
 
 
 class Writer:
@@ -112,6 +148,25 @@ class Writer:
         self._queued += _weight(command)
         self._wake.set()
         return await answer
+
+    async def submit_each(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Have commands committed; return for each its answer, or what it was refused with.
+
+        Many at once cost far less than as many `submit`s.
+
+        Raises:
+            Draining: the server stops.
+        """
+        if self._stopping:
+            raise Draining
+        if not commands:
+            return []
+        together = _Together(len(commands))
+        for place, command in enumerate(commands):
+            self._queue.append(_Waiting(command, _Place(together, place)))
+            self._queued += _weight(command)
+        self._wake.set()
+        return await together.answers
 
     def kick(self) -> None:
         """Have the dispatcher asked for a claim even though no command waits."""
@@ -214,9 +269,9 @@ def _weight(command: Command[Any]) -> int:
 
 def _count(events: Sequence[Event]) -> None:
     metrics.events.inc(len(events))
-    for event in events:
-        if event.kind is EventKind.TASK_STATUS:
-            metrics.task_transitions.labels(TaskStatus(event.data["status"]).name).inc()
+    statuses = Counter(e.data["status"] for e in events if e.kind is EventKind.TASK_STATUS)
+    for status, count in statuses.items():
+        metrics.task_transitions.labels(TaskStatus(status).name).inc(count)
 
 
 def decide(

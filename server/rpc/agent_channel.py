@@ -6,15 +6,16 @@ frame is read, so an agent's words keep their order.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 from server.domain.checks import Checks
 from server.domain.claiming import HandBack
-from server.domain.errors import Draining, Invalid, MusterError, SessionSuperseded, Violation
+from server.domain.errors import Invalid, MusterError, SessionSuperseded, Violation
 from server.domain.lease import LeaseRef, Verdict, VerdictAction
+from server.domain.ledger import Command
 from server.domain.moment import SECOND
 from server.domain.policy import Policy
 from server.domain.registering import SLOT_LIMIT
@@ -31,7 +32,7 @@ from server.rpc.convert import lines_of
 from server.rpc.convert_agent import held_of, task_info, task_message, update_of, verdict_message
 from server.rpc.errors import answer_to
 
-T = TypeVar("T")
+M = TypeVar("M")
 
 Request: TypeAlias = stream_pb2.AgentChannelRequest
 Response: TypeAlias = stream_pb2.AgentChannelResponse
@@ -171,62 +172,50 @@ class AgentChannel:
     async def _reports(self, session: Session, request: Request) -> None:
         reports = request.reports
         agent_id = session.agent_id
-        statuses = [self._status(agent_id, message) for message in reports.statuses]
-        logs = [self._log(agent_id, message) for message in reports.logs]
+        statuses = [_or_refusal(update_of, agent_id, each) for each in reports.statuses]
+        logs = [_or_refusal(_append_of, agent_id, each) for each in reports.logs]
         back = tuple(LeaseRef(lease.task_id, lease.lease_id) for lease in reports.handed_back)
-        # Each gather starts its calls in order, and each call queues its command before it waits.
-        answers = await asyncio.gather(
-            asyncio.gather(*statuses),
-            asyncio.gather(*logs),
-            self._hand_back(agent_id, back),
+        answers = await self._each(
+            [*statuses, *logs, *([HandBack(agent_id, back)] if back else ())]
         )
-        self._say(request, acks=stream_pb2.Acks(statuses=answers[0], logs=answers[1]))
+        acks = stream_pb2.Acks(
+            statuses=map(self._status_ack, reports.statuses, answers),
+            logs=map(self._log_ack, reports.logs, answers[len(statuses) :]),
+        )
+        if back and isinstance(answers[-1], Exception):
+            raise answers[-1]
+        self._say(request, acks=acks)
 
-    async def _hand_back(self, agent_id: str, leases: tuple[LeaseRef, ...]) -> None:
-        if leases:
-            await self._writer.submit(HandBack(agent_id, leases))
+    async def _each(self, commands: Sequence[Command[Any] | MusterError]) -> list[Any]:
+        """Have commands committed; a refusal stands where it was made."""
+        good = [command for command in commands if not isinstance(command, MusterError)]
+        answers = iter(await self._writer.submit_each(good))
+        return [c if isinstance(c, MusterError) else next(answers) for c in commands]
 
-    async def _status(
-        self, agent_id: str, message: stream_pb2.TaskStatusUpdate
+    def _status_ack(
+        self, message: stream_pb2.TaskStatusUpdate, answer: Verdict | Exception
     ) -> stream_pb2.StatusAck:
         ack = stream_pb2.StatusAck(
             task_id=message.task_id, lease_id=message.lease_id, status=message.status
         )
-        verdict = await self._refusable(ack, self._report(agent_id, message))
-        if verdict is not None:
-            ack.verdict.CopyFrom(verdict_message(verdict, self._policy))
+        if isinstance(answer, Exception):
+            _refuse(ack, answer)
+        elif answer.action is not VerdictAction.CONTINUE:
+            ack.verdict.CopyFrom(verdict_message(answer, self._policy))
         return ack
 
-    async def _report(self, agent_id: str, message: stream_pb2.TaskStatusUpdate) -> Verdict:
-        return await self._writer.submit(update_of(agent_id, message))
-
-    async def _log(self, agent_id: str, message: stream_pb2.LogData) -> stream_pb2.LogAck:
+    def _log_ack(
+        self, message: stream_pb2.LogData, answer: LogAnswer | Exception
+    ) -> stream_pb2.LogAck:
         ack = stream_pb2.LogAck(task_id=message.job_id, lease_id=message.lease_id)
-        answer = await self._refusable(ack, self._append(agent_id, message))
-        if answer is not None:
-            ack.acked_through = answer.acked_through
+        if isinstance(answer, Exception):
+            _refuse(ack, answer)
+            ack.acked_through = max(0, getattr(answer, "expected", 1) - 1)
+            return ack
+        ack.acked_through = answer.acked_through
+        if answer.verdict.action is not VerdictAction.CONTINUE:
             ack.verdict.CopyFrom(verdict_message(answer.verdict, self._policy))
         return ack
-
-    async def _append(self, agent_id: str, message: stream_pb2.LogData) -> LogAnswer:
-        first, lines = lines_of(message.logs, "logs")
-        ref = LeaseRef(message.job_id, message.lease_id)
-        return await self._writer.submit(AppendLog(agent_id, ref, first, lines))
-
-    async def _refusable(
-        self, ack: stream_pb2.StatusAck | stream_pb2.LogAck, answer: Awaitable[T]
-    ) -> T | None:
-        """Await an answer; a refusal concerns this one report only and is told in its ack."""
-        try:
-            return await answer
-        except Draining:
-            raise
-        except Exception as error:
-            code: Any = answer_to(error).code.value
-            ack.error_code, ack.error_message = code[0], str(error)
-            if isinstance(ack, stream_pb2.LogAck):
-                ack.acked_through = max(0, getattr(error, "expected", 1) - 1)
-            return None
 
     async def _heartbeat(self, session: Session, request: Request) -> None:
         beat = request.heartbeat
@@ -248,7 +237,7 @@ class AgentChannel:
     async def _v1_status(self, session: Session, request: Request) -> None:
         message = request.task_status
         try:
-            verdict = await self._report(session.agent_id, message)
+            verdict = await self._writer.submit(update_of(session.agent_id, message))
         except MusterError as error:
             # v1 has no answer to a report; ending the task is what the refusal means.
             self._tell_stop(message.task_id, message.lease_id, str(error))
@@ -258,7 +247,7 @@ class AgentChannel:
     async def _v1_log(self, session: Session, request: Request) -> None:
         message = request.log_data
         try:
-            answer = await self._append(session.agent_id, message)
+            answer = await self._writer.submit(_append_of(session.agent_id, message))
         except MusterError as error:
             self._tell_stop(message.job_id, message.lease_id, str(error))
             return
@@ -310,3 +299,28 @@ class AgentChannel:
         self._out.put_nowait(
             Response(agent_id=request.agent_id, response_id=request.request_id, **payload)
         )
+
+
+def _append_of(agent_id: str, message: stream_pb2.LogData) -> AppendLog:
+    """Return a batch of lines that came over a stream.
+
+    Raises:
+        Invalid: a field is malformed.
+    """
+    first, lines = lines_of(message.logs, "logs")
+    return AppendLog(agent_id, LeaseRef(message.job_id, message.lease_id), first, lines)
+
+
+def _or_refusal(
+    convert: Callable[[str, M], Command[Any]], agent_id: str, message: M
+) -> Command[Any] | MusterError:
+    try:
+        return convert(agent_id, message)
+    except MusterError as refusal:
+        return refusal
+
+
+def _refuse(ack: stream_pb2.StatusAck | stream_pb2.LogAck, error: Exception) -> None:
+    """Tell in its ack that one report was refused; it concerns no other."""
+    code: Any = answer_to(error).code.value
+    ack.error_code, ack.error_message = code[0], str(error)

@@ -175,8 +175,9 @@ class MemorySource:
         due = self._where("attempts", lambda a: a.log_due is not None and a.log_due <= now)
         return sorted(due, key=lambda attempt: attempt.log_due)[:limit]
 
-    def dependents(self, task_key):
-        return sorted(task for task, other in self._tables.dependencies if other == task_key)
+    def dependents(self, task_keys):
+        pairs = sorted(self._tables.dependencies)
+        return [(other, task) for task, other in pairs if other in task_keys]
 
     def agent(self, public_id):
         return self._first("agents", lambda agent: agent.public_id == public_id)

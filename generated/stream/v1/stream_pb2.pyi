@@ -1122,7 +1122,7 @@ class StatusAck(_message.Message):
     """Why it was refused."""
     @_builtins.property
     def verdict(self) -> _agent_pb2.LeaseVerdict:
-        """What to do with the lease."""
+        """What to do with the lease; absent means to go on."""
 
     def __init__(
         self,
@@ -1166,7 +1166,7 @@ class LogAck(_message.Message):
     """Why it was refused."""
     @_builtins.property
     def verdict(self) -> _agent_pb2.LeaseVerdict:
-        """What to do with the lease."""
+        """What to do with the lease; absent means to go on."""
 
     def __init__(
         self,

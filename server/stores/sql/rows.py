@@ -1,8 +1,8 @@
 """Rows to records and back. Columns bear the names of the record's fields."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Column, Row, Table
@@ -22,31 +22,52 @@ class Record(Generic[R]):
     """How one record type is kept in one table."""
 
     def __init__(
-        self, record_type: type[R], table: Table, constant: Sequence[str] = (), **enums: type[Any]
+        self,
+        record_type: type[R],
+        table: Table,
+        constant: Sequence[str] = (),
+        *,
+        keys: tuple[str, ...] = (),
+        **enums: type[Any],
     ) -> None:
         self.record_type = record_type
         self.table = table
-        self.names = [f.name for f in fields(record_type)]  # type: ignore[arg-type]  # R is a dataclass
+        self.keys = keys
+        """Columns that name a row, where only what differs from it is written."""
+        self.names = tuple(f.name for f in fields(record_type))  # type: ignore[arg-type]  # R is a dataclass
         self.columns: list[Column[Any]] = [table.c[name] for name in self.names]
         self.changing = [name for name in self.names if name not in constant]
-        self._enums = [(self.names.index(name), enum) for name, enum in enums.items()]
-        self._values = attrgetter(*self.names)
-        self._changing_values = attrgetter(*self.changing)
+        self._enums = [
+            (self.names.index(name), {member.value: member for member in enum})
+            for name, enum in enums.items()
+        ]
+        self._changing_places = [self.names.index(name) for name in self.changing]
+        self.values: Callable[[R], tuple[Any, ...]] = attrgetter(*self.names)
+        """Returns every column's value, in the order of `names`."""
+        self.key_places = [self.names.index(name) for name in keys]
+        self.key_of: Callable[[Sequence[Any]], Any] = itemgetter(*(self.key_places or (0,)))
+        """Returns what names the row of these values."""
 
     def load(self, row: Row[Any] | Sequence[Any]) -> R:
         """Return the record of a row selected by `columns`."""
         values = list(row)
-        for index, enum in self._enums:
-            values[index] = enum(values[index])
+        for index, members in self._enums:
+            values[index] = members[values[index]]
         return self.record_type(*values)
 
     def full(self, record: R) -> dict[str, Any]:
-        """Return every column's value, for INSERT."""
-        return dict(zip(self.names, self._values(record), strict=True))
+        """Return every column's value by its name."""
+        return dict(zip(self.names, self.values(record), strict=True))
 
     def changed(self, record: R) -> dict[str, Any]:
-        """Return the values of columns that change, for UPDATE."""
-        return dict(zip(self.changing, self._changing_values(record), strict=True))
+        """Return the values of columns that may change, by their names."""
+        return {name: getattr(record, name) for name in self.changing}
+
+    def differing(self, before: Sequence[Any] | None, now: Sequence[Any]) -> tuple[int, ...]:
+        """Return the places in `names` of values that may change and did; all when unknown."""
+        if before is None:
+            return tuple(self._changing_places)
+        return tuple([place for place in self._changing_places if before[place] != now[place]])
 
 
 TASK = Record(
@@ -70,6 +91,7 @@ TASK = Record(
         "retry_on_lost",
         "retry_of",
     ),
+    keys=("key",),
     status=TaskStatus,
 )
 ATTEMPT = Record(
@@ -85,6 +107,7 @@ ATTEMPT = Record(
         "session",
         "claimed_at",
     ),
+    keys=("task_key", "number"),
     status=AttemptStatus,
     log_state=LogState,
 )

@@ -1,9 +1,14 @@
 """A ledger's source over one database connection, inside one transaction."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
     Connection,
@@ -17,6 +22,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     select,
     text,
     tuple_,
@@ -32,8 +38,9 @@ from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
 from server.domain.task import Task, TaskStatus
 from server.stores.sql import tables
+from server.stores.sql.bulk import insert_rows, update_rows
 from server.stores.sql.keys import Keys
-from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, TASK, Record
+from server.stores.sql.rows import AGENT, ATTEMPT, PIPELINE, RUN, TASK, Record
 
 # SQLite before 3.32 knew 999 parameters a statement; long lists go in pieces below that.
 CHUNK = 500
@@ -41,19 +48,60 @@ CHUNK = 500
 R = TypeVar("R")
 
 
-def _update(record: Record[Any], *keys: str) -> Update:
+def _update(record: Record[Any]) -> Update:
     table = record.table
-    matches = [table.c[key] == bindparam(f"_{key}") for key in keys]
-    return update(table).where(*matches).values({name: bindparam(name) for name in record.changing})
+    values: dict[str, BindParameter[Any]] = {name: bindparam(name) for name in record.changing}
+    return update(table).where(table.c.key == bindparam("_key")).values(values)
 
 
+# Statements of the hot path are built once: Core finds their text by identity then.
+
+
+@lru_cache(maxsize=64)
+def _rows_where_in(record: Record[Any], column: Column[Any]) -> Select[Any]:
+    query = select(*record.columns).where(column.in_(bindparam("keys", expanding=True)))
+    return query.order_by(record.columns[0]).with_for_update()
+
+
+@lru_cache(maxsize=2)
+def _ready_tasks(*, avoiding: bool) -> Select[Any]:
+    table = tables.tasks
+    conditions = [
+        table.c.class_key == bindparam("class_key"),
+        table.c.status == literal_column(str(int(TaskStatus.QUEUED))),
+        table.c.lease_agent.is_(None),
+    ]
+    if avoiding:
+        avoids = (table.c.avoid_agent == bindparam("agent")) & (
+            table.c.avoid_until > bindparam("now")
+        )
+        conditions.append(~func.coalesce(avoids, false()))
+    query = select(*TASK.columns).where(*conditions).order_by(table.c.sort_key, table.c.key)
+    return query.limit(bindparam("limit")).with_for_update(skip_locked=True)
+
+
+_EVENT_COLUMNS = tuple(column.name for column in tables.events.c)
+_EVENT_VALUES = attrgetter(*(name for name in _EVENT_COLUMNS if name != "data"))
+_ATTEMPTS = select(*ATTEMPT.columns).where(
+    tuple_(tables.attempts.c.task_key, tables.attempts.c.number).in_(
+        bindparam("keys", expanding=True)
+    )
+)
+_LEASES_OF = (
+    select(tables.tasks.c.lease_agent, func.count())
+    .where(tables.tasks.c.lease_agent.in_(bindparam("keys", expanding=True)))
+    .group_by(tables.tasks.c.lease_agent)
+)
+_DEPENDENTS = (
+    select(tables.dependencies.c.depends_on, tables.dependencies.c.task_key)
+    .where(tables.dependencies.c.depends_on.in_(bindparam("keys", expanding=True)))
+    .order_by(tables.dependencies.c.task_key)
+)
 _POSTGRES_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
 
-_UPDATE_TASK = _update(TASK, "key")
-_UPDATE_ATTEMPT = _update(ATTEMPT, "task_key", "number")
-_UPDATE_AGENT = _update(AGENT, "key")
-_UPDATE_RUN = _update(RUN, "key")
-_UPDATE_PIPELINE = _update(PIPELINE, "key")
+_UPDATE_AGENT = _update(AGENT)
+_UPDATE_RUN = _update(RUN)
+_UPDATE_PIPELINE = _update(PIPELINE)
 
 
 class SqlSource:
@@ -63,6 +111,8 @@ class SqlSource:
         self._connection = connection
         self._keys = keys
         self.replayed = replayed
+        self._stored: dict[str, dict[Any, Sequence[Any]]] = defaultdict(dict)
+        """Rows as they stand, by table and key: only what differs from them is written."""
 
     def now(self) -> Moment | None:
         """See Source."""
@@ -83,27 +133,40 @@ class SqlSource:
         self._insert_all(AGENT, changes.new_agents)
         self._insert_all(PIPELINE, changes.new_pipelines)
         self._insert_all(RUN, changes.new_runs)
-        self._insert_all(TASK, changes.new_tasks)
-        self._insert_all(ATTEMPT, changes.new_attempts)
+        self._insert(TASK, changes.new_tasks)
+        self._insert(ATTEMPT, changes.new_attempts)
         self._save_agents(changes)
         self._save_pipelines_and_runs(changes)
-        self._save_tasks(changes)
+        self._save_changed(TASK, changes.tasks.values())
+        self._save_changed(ATTEMPT, changes.attempts.values())
         self._save_rest(changes)
         self._save_events(changes.events)
 
-    def _save_tasks(self, changes: Changes) -> None:
-        new = {task.key for task in changes.new_tasks}
-        rows = [{**TASK.changed(t), "_key": t.key} for t in changes.tasks.values()]
-        self._execute_many(_UPDATE_TASK, [r for r in rows if r["_key"] not in new])
-        fresh = {(a.task_key, a.number) for a in changes.new_attempts}
-        self._execute_many(
-            _UPDATE_ATTEMPT,
-            [
-                {**ATTEMPT.changed(a), "_task_key": a.task_key, "_number": a.number}
-                for key, a in changes.attempts.items()
-                if key not in fresh
-            ],
-        )
+    def _insert(self, record: Record[R], records: Iterable[R]) -> None:
+        rows = [record.values(each) for each in records]
+        insert_rows(self._connection, record.table, record.names, rows)
+        self._keep(record, rows)
+
+    def _save_changed(self, record: Record[R], records: Iterable[R]) -> None:
+        """Write the columns that differ from what is stored; rows that differ alike go together."""
+        stored = self._stored[record.table.name]
+        alike: dict[tuple[int, ...], list[tuple[Any, ...]]] = {}
+        for each in records:
+            now = record.values(each)
+            key = record.key_of(now)
+            places = record.differing(stored.get(key), now)
+            if places:
+                alike.setdefault(places, []).append(now)
+                stored[key] = now
+        for places, rows in alike.items():
+            columns = tuple(record.names[place] for place in places)
+            pick = itemgetter(*places, *record.key_places)
+            update_rows(
+                self._connection, record.table, columns, record.keys, [pick(row) for row in rows]
+            )
+
+    def _keep(self, record: Record[Any], rows: Iterable[Sequence[Any]]) -> None:
+        self._stored[record.table.name].update((record.key_of(row), row) for row in rows)
 
     def _save_agents(self, changes: Changes) -> None:
         rows = [{**AGENT.changed(a), "_key": a.key} for a in changes.agents.values()]
@@ -147,8 +210,9 @@ class SqlSource:
         rows = []
         for place, event in enumerate(events, 1):
             event.position = last + place
-            rows.append(EVENT.full(event))
-        self._execute_many(insert(tables.events), rows)
+            data = json.dumps(event.data, ensure_ascii=False)
+            rows.append((*_EVENT_VALUES(event), data))
+        insert_rows(self._connection, tables.events, _EVENT_COLUMNS, rows)
 
     def _insert_all(self, record: Record[Any], records: Sequence[Any]) -> None:
         self._execute_many(insert(record.table), [record.full(r) for r in records])
@@ -176,19 +240,20 @@ class SqlSource:
 
     # ---- reading
 
-    def _load(self, record: Record[R], query: Select[Any]) -> list[R]:
-        return [record.load(row) for row in self._connection.execute(query)]
+    def _load(
+        self, record: Record[R], query: Select[Any], values: Mapping[str, Any] | None = None
+    ) -> list[R]:
+        rows = self._connection.execute(query, values).all()
+        if record.keys:
+            self._keep(record, rows)
+        return [record.load(row) for row in rows]
 
     def _by_keys(
         self, record: Record[R], column: Column[Any], keys: Sequence[int | str]
     ) -> list[R]:
-        found: list[R] = []
         keys = [key for key in keys if not _unknowable(key)]
-        for start in range(0, len(keys), CHUNK):
-            part = keys[start : start + CHUNK]
-            query = select(*record.columns).where(column.in_(part))
-            found += self._load(record, query.order_by(record.columns[0]).with_for_update())
-        return found
+        query = _rows_where_in(record, column)
+        return [each for part in _parts(keys) for each in self._load(record, query, part)]
 
     def tasks(self, public_ids: Sequence[str]) -> list[Task]:
         """See Source."""
@@ -216,42 +281,22 @@ class SqlSource:
         self, class_key: str, limit: int, *, only_agent: int | None = None, now: Moment = 0
     ) -> list[Task]:
         """See Source."""
-        table = tables.tasks
-        conditions = [
-            table.c.class_key == class_key,
-            table.c.status == int(TaskStatus.QUEUED),
-            table.c.lease_agent.is_(None),
-        ]
+        values = {"class_key": class_key, "limit": limit}
         if only_agent is not None:
-            avoids = (table.c.avoid_agent == only_agent) & (table.c.avoid_until > now)
-            conditions.append(~func.coalesce(avoids, false()))
-        query = (
-            select(*TASK.columns)
-            .where(*conditions)
-            .order_by(table.c.sort_key, table.c.key)
-            .limit(limit)
-        )
-        return self._load(TASK, query.with_for_update(skip_locked=True))
+            values |= {"agent": only_agent, "now": now}
+        return self._load(TASK, _ready_tasks(avoiding=only_agent is not None), values)
 
     def leases_of(self, agent_keys: Sequence[int]) -> dict[int, int]:
         """See Source."""
-        column = tables.tasks.c.lease_agent
         counts: dict[int, int] = {}
-        for start in range(0, len(agent_keys), CHUNK):
-            part = agent_keys[start : start + CHUNK]
-            query = select(column, func.count()).where(column.in_(part)).group_by(column)
-            counts.update((row[0], row[1]) for row in self._connection.execute(query))
+        for part in _parts(agent_keys):
+            counts.update((row[0], row[1]) for row in self._connection.execute(_LEASES_OF, part))
         return counts
 
     def attempts(self, keys: Sequence[tuple[int, int]]) -> list[Attempt]:
         """See Source."""
-        table = tables.attempts
-        found: list[Attempt] = []
-        for start in range(0, len(keys), CHUNK // 2):
-            part = list(keys[start : start + CHUNK // 2])
-            match = tuple_(table.c.task_key, table.c.number).in_(part)
-            found += self._load(ATTEMPT, select(*ATTEMPT.columns).where(match))
-        return found
+        parts = _parts(keys, CHUNK // 2)
+        return [each for part in parts for each in self._load(ATTEMPT, _ATTEMPTS, part)]
 
     def attempts_due(self, now: Moment, limit: int) -> list[Attempt]:
         """See Source."""
@@ -259,11 +304,12 @@ class SqlSource:
         query = select(*ATTEMPT.columns).where(due <= now).order_by(due).limit(limit)
         return self._load(ATTEMPT, query.with_for_update(skip_locked=True))
 
-    def dependents(self, task_key: int) -> list[int]:
+    def dependents(self, task_keys: Sequence[int]) -> list[tuple[int, int]]:
         """See Source."""
-        table = tables.dependencies
-        query = select(table.c.task_key).where(table.c.depends_on == task_key)
-        return list(self._connection.scalars(query.order_by(table.c.task_key)))
+        pairs: list[tuple[int, int]] = []
+        for part in _parts(task_keys):
+            pairs += ((row[0], row[1]) for row in self._connection.execute(_DEPENDENTS, part))
+        return pairs
 
     def agent(self, public_id: str) -> Agent | None:
         """See Source."""
@@ -377,6 +423,11 @@ class SqlSource:
         query = select(*record.columns).where(*where).with_for_update()
         row = self._connection.execute(query).first()
         return record.load(row) if row is not None else None
+
+
+def _parts(keys: Sequence[Any], size: int = CHUNK) -> list[dict[str, Sequence[Any]]]:
+    """Return the values of a statement for each part of a long list."""
+    return [{"keys": keys[start : start + size]} for start in range(0, len(keys), size)]
 
 
 def _unknowable(key: int | str) -> bool:
