@@ -162,7 +162,7 @@ class Board:
     def drain(self) -> None:
         """Takes no new work and hands back what has not started."""
         self._draining = True
-        self._return_waiting()
+        self.hand_back()
 
     def resize(self, slots: int) -> None:
         """Takes the server's number of slots; 0 leaves it."""
@@ -231,7 +231,7 @@ class Board:
             self._end_without_process(run, _end("cancelled", stop["message"], "task"))
         else:
             self._return(run)
-        self._return_waiting()
+        self.hand_back()
 
     def _end(self, run: TaskRun, end: Message) -> None:
         if run.ending:
@@ -298,7 +298,8 @@ class Board:
             if run.stop_message is not None:
                 self._tell(run.stop_message)
 
-    def _return_waiting(self) -> None:
+    def hand_back(self) -> None:
+        """Gives back what has not started."""
         for run in list(self._holdings.waiting.values()):
             self._return(run)
         self.look()

@@ -8,7 +8,7 @@ from generated.stream.v1 import stream_pb2
 from generated.task.v1 import task_pb2
 
 _STATUSES = {"timeout": task_pb2.TASK_STATUS_TIMEOUT, "cancelled": task_pb2.TASK_STATUS_CANCELLED}
-_FAULT_OF_THE_AGENT = {"stopped", "lease_ended", "lost"}
+_FAULT_OF_THE_AGENT = {"lease_ended", "lost"}
 
 
 def describe(end: Message) -> stream_pb2.TaskStatusUpdate:
@@ -29,6 +29,8 @@ def describe(end: Message) -> stream_pb2.TaskStatusUpdate:
         update.failure = agent_pb2.FAILURE_CLASS_TASK
         if cause in _FAULT_OF_THE_AGENT or end["failure"] == "infrastructure":
             update.failure = agent_pb2.FAILURE_CLASS_INFRASTRUCTURE
+        elif cause == "stopped":
+            update.failure = agent_pb2.FAILURE_CLASS_RELEASED
         update.error_message = end["message"] or _words(end["exit_code"])
     return update
 

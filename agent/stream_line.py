@@ -113,6 +113,8 @@ class StreamLine:
         self._board.reconnect()
         self._board.renewed(sent_at)
         self._board.judge(answer.welcome.verdicts)
+        if answer.welcome.hand_back:
+            self._board.hand_back()
         self._welcomed()
 
     async def _receive(self, call: Stream) -> grpc.aio.AioRpcError | TimeoutError | None:
@@ -139,6 +141,8 @@ class StreamLine:
             if sent_at is not None:
                 self._board.renewed(sent_at)
             self._board.judge(answer.heartbeat_ack.verdicts)
+            if answer.heartbeat_ack.hand_back:
+                self._board.hand_back()
         elif kind == "task_cancel_command":
             command = answer.task_cancel_command
             self._board.cancel(

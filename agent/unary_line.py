@@ -86,6 +86,8 @@ class UnaryLine:
         answer = await self._plane.heartbeat(request)
         self._board.renewed(sent_at)
         self._board.judge(answer.verdicts)
+        if answer.hand_back:
+            self._board.hand_back()
 
     def _metrics(self) -> dict[str, str]:
         if time.monotonic() - self._measured_at < _METRICS_SECONDS:

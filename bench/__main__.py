@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from bench.family import Family, UnknownFigureError, choose, families
-from bench.lab import ROUNDS, Lab, Unmeasurable
+from bench.lab import Lab, Unmeasurable
 
 Chosen = Sequence[tuple[Family, frozenset[str]]]
 
@@ -29,13 +29,7 @@ Chosen = Sequence[tuple[Family, frozenset[str]]]
     default=1.0,
     help="Measure so much less of everything, for a quick look.",
 )
-@click.option(
-    "--rounds",
-    type=click.IntRange(1),
-    default=ROUNDS,
-    help="Measure each figure so often and take the median.",
-)
-def main(figures: str, scale: float, rounds: int) -> None:
+def main(figures: str, scale: float) -> None:
     """Measure FIGURES (names with commas between them; all without a name)."""
     names = [name for name in figures.split(",") if name]
     try:
@@ -43,7 +37,7 @@ def main(figures: str, scale: float, rounds: int) -> None:
     except UnknownFigureError as error:
         raise click.ClickException(str(error)) from error
     with tempfile.TemporaryDirectory(prefix="mb-", ignore_cleanup_errors=True) as folder:
-        asyncio.run(until_terminated(Lab(Path(folder), scale, rounds), chosen))
+        asyncio.run(until_terminated(Lab(Path(folder), scale), chosen))
 
 
 async def until_terminated(lab: Lab, chosen: Chosen) -> None:

@@ -8,12 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from bench.client import Client
-from bench.programs import STOP_SECONDS, Program, module
+from bench.programs import Program, module
 
-ROUNDS = 3
 LOOPBACK = ("--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
 
 
@@ -30,38 +27,21 @@ class Server:
     http: str
 
 
-def supervisors_of(agent: Program) -> list[psutil.Process]:
-    """Return the process that an agent's tasks are children of, which outlives the agent."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        command = process.info["cmdline"] or []
-        if "agent.supervisor" in command and str(agent.folder) in command:
-            found.append(process)
-    return found
-
-
-def end_supervisor_of(agent: Program) -> None:
-    """Wait for the supervisor of an agent that has ended, and kill it when it stays."""
-    _, alive = psutil.wait_procs(supervisors_of(agent), timeout=STOP_SECONDS)
-    for process in alive:
-        process.kill()
-
-
 @dataclass(frozen=True)
 class Muster:
     """A server, an agent and a client of theirs."""
 
     server: Server
     agent: Program
+    agent_dir: Path
     client: Client
 
 
 class Lab:
     """One run of the benchmarks."""
 
-    def __init__(self, folder: Path, scale: float = 1.0, rounds: int = ROUNDS) -> None:
+    def __init__(self, folder: Path, scale: float = 1.0) -> None:
         self.folder = folder
-        self.rounds = rounds
         self._scale = scale
         self._names = itertools.count(1)
 
@@ -103,7 +83,6 @@ class Lab:
             yield program
         finally:
             await asyncio.to_thread(program.stop)
-            await asyncio.to_thread(end_supervisor_of, program)
 
     @asynccontextmanager
     async def muster(
@@ -115,4 +94,4 @@ class Lab:
             self.agent(server, slots) as agent,
             Client(server.grpc, server.http) as client,
         ):
-            yield Muster(server, agent, client)
+            yield Muster(server, agent, self.folder, client)

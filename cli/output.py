@@ -25,6 +25,17 @@ def show_all(messages: Sequence[Message], for_people: Callable[[], None]) -> Non
         for_people()
 
 
+def print_line(data: dict[str, Any], for_people: str) -> None:
+    """Print one of many things as they come, on one line: text, JSON, or a document of YAML."""
+    match current_settings().output:
+        case "json":
+            click.echo(json.dumps(data, ensure_ascii=False))
+        case "yaml":
+            click.echo(f"--- {json.dumps(data, ensure_ascii=False)}")  # JSON is YAML too
+        case _:
+            click.echo(for_people)
+
+
 def as_data(message: Message) -> dict[str, Any]:
     """Return a message as JSON data with the names of the .proto file, empty fields included."""
     return MessageToDict(

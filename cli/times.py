@@ -12,6 +12,12 @@ def age(unix_seconds: float) -> str:
     return lasted(max(0.0, time.time() - unix_seconds) * 1000) if unix_seconds else ""
 
 
+def until(unix_seconds: float) -> str:
+    """Return how far away a moment is: `in 5m 00s`, or `now`."""
+    left = unix_seconds - time.time()
+    return f"in {lasted(left * 1000)}" if left > 0 else "now"
+
+
 def lasted(milliseconds: float) -> str:
     """Return a number of milliseconds as a duration."""
     try:
@@ -43,6 +49,11 @@ def between(start_ms: float, end_ms: float) -> str:
         return ""
     end = end_ms or time.time() * 1000
     return lasted(max(0.0, end - start_ms))
+
+
+def clock() -> str:
+    """Return the time of day."""
+    return time.strftime("%H:%M:%S")
 
 
 def moment(unix_seconds: float) -> str:

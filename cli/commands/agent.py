@@ -1,9 +1,11 @@
-"""`muster agent`: look at the worker machines."""
+"""`muster agent`: look at the worker machines, and say which are given work."""
 
 from collections.abc import Mapping, Sequence
 
 import click
 
+from cli.agent_words import status_of, work_of
+from cli.commands import agent_control
 from cli.connection import Api, with_api
 from cli.framework import Group
 from cli.output import print_fields, print_table, show, show_all
@@ -21,7 +23,13 @@ HEADINGS = ("AGENT", "HOST", "STATUS", "TASKS", "LABELS", "SEEN", "VERSION")
 
 @click.group("agent", cls=Group)
 def command() -> None:
-    """Look at the worker machines."""
+    """Look at the worker machines, pause and drain them."""
+
+
+command.add_command(agent_control.pause)
+command.add_command(agent_control.resume)
+command.add_command(agent_control.drain)
+command.add_command(agent_control.watch)
 
 
 @command.command(
@@ -95,7 +103,7 @@ def _row(agent: agent_pb2.AgentDetail) -> tuple[str, ...]:
     return (
         agent.agent_id,
         agent.hostname,
-        short_name(STATUS, agent.status),
+        status_of(agent),
         f"{agent.running_jobs_count}/{agent.max_concurrent_jobs}",
         _pairs(agent.labels, ","),
         age(agent.last_seen / 1000),
@@ -108,6 +116,7 @@ def _print(agent: agent_pb2.AgentDetail) -> None:
         (
             ("Agent", agent.agent_id),
             ("Status", short_name(STATUS, agent.status)),
+            ("Work", work_of(agent)),
             ("Host", f"{agent.hostname} {agent.ip}".strip()),
             ("System", f"{agent.os} {agent.arch}".strip()),
             ("Version", agent.version),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from server.domain.moment import Moment
 
@@ -15,6 +15,26 @@ class SessionState(StrEnum):
     """Three heartbeats were missed; its next word revives it."""
     CLOSED = "closed"
     """The agent said goodbye."""
+
+
+class Scheduling(StrEnum):
+    """Whether an agent is given work, as its operator wants it."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    DRAINING = "draining"
+    """No new work; what runs may finish, until the deadline if there is one."""
+    STOPPING = "stopping"
+    """The deadline of a drain has passed: what still runs is being stopped."""
+
+
+class SchedulingState(IntEnum):
+    """The same as callers see it. The numbers are those of `agent.v1.SchedulingState`."""
+
+    ACTIVE = 1
+    PAUSED = 2
+    DRAINING = 3
+    DRAINED = 4
 
 
 @dataclass(slots=True)
@@ -42,6 +62,22 @@ class Agent:
     overlay: dict[str, str] = field(default_factory=dict)
     """What UpdateLabels put over that."""
     plugins: list[str] = field(default_factory=list)
+    scheduling: Scheduling = Scheduling.ACTIVE
+    note: str = ""
+    """Why it is paused or drained."""
+    scheduling_since: Moment | None = None
+    """Since when it is not active."""
+    drain_until: Moment | None = None
+    """Until when a drain lets its tasks run."""
+    control: int = 0
+    """Grows whenever `open` may have changed: servers hear of it in any order."""
+    due_at: Moment | None = None
+    """When the timers look at it next; always `next_agent_due(agent)`."""
+
+    @property
+    def open(self) -> bool:
+        """Whether it is given work."""
+        return self.scheduling is Scheduling.ACTIVE
 
     @property
     def effective_labels(self) -> dict[str, str]:
@@ -64,6 +100,22 @@ def effective_labels(agent: Agent) -> dict[str, str]:
         **agent.overlay,
         **{key: value for key, value in facts.items() if value},
     }
+
+
+def scheduling_state(agent: Agent, held: int) -> SchedulingState:
+    """Return how its operator's wish stands, given how many leases the agent holds."""
+    match agent.scheduling:
+        case Scheduling.ACTIVE:
+            return SchedulingState.ACTIVE
+        case Scheduling.PAUSED:
+            return SchedulingState.PAUSED
+        case Scheduling.DRAINING | Scheduling.STOPPING:
+            return SchedulingState.DRAINING if held else SchedulingState.DRAINED
+
+
+def next_agent_due(agent: Agent) -> Moment | None:
+    """Return when something happens to the agent by itself, or None."""
+    return agent.drain_until if agent.scheduling is Scheduling.DRAINING else None
 
 
 def _split(plugin: str) -> tuple[str, str]:

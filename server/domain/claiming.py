@@ -92,6 +92,8 @@ class Claim:
             if agent.session_state is SessionState.LOST:
                 claimed.lost.add(offer.session_id)
                 continue
+            if not agent.open:
+                continue
             found = len(claimed.assignments.get(offer.session_id, ()))
             slots = min(offer.slots - found, agent.slots - held.get(agent.key, 0))
             if slots > 0:
@@ -153,6 +155,7 @@ def _lease(ledger: Ledger, task: Task, agent: Agent, offer: Offer) -> None:
     task.lease_frame = offer.frame
     task.lease_request = offer.request_id
     task.claimed_at = ledger.now
+    task.release_requested_at = None
     task.started_at = None
     task.exit_code = 0
     task.error = ""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from server.domain.attempt import Attempt, AttemptStatus, LogSummary
+from server.domain.condition import note_end
 from server.domain.event import Event, EventKind
 from server.domain.ledger import Ledger
 from server.domain.moment import Millis, Moment
@@ -59,6 +60,7 @@ def end_attempt(ledger: Ledger, task: Task, outcome: Outcome) -> None:
         start_attempt(ledger, task, attempt.claimed_at)
     _close(ledger, attempt, outcome)
     drop_lease(ledger, task)
+    _tell_agent_of_end(ledger, attempt)
     task.exit_code = outcome.exit_code
     if outcome.status is AttemptStatus.RELEASED:
         _after_release(ledger, task)
@@ -86,6 +88,11 @@ def _close(ledger: Ledger, attempt: Attempt, outcome: Outcome) -> None:
     ledger.touch_attempt(attempt)
 
 
+def _tell_agent_of_end(ledger: Ledger, attempt: Attempt) -> None:
+    for agent in ledger.agents_by_key([attempt.agent_key]).values():
+        note_end(ledger, agent)
+
+
 def _after_end(ledger: Ledger, task: Task, outcome: Outcome) -> None:
     end = _END[outcome.status]
     if end is TaskStatus.SUCCESS:
@@ -111,8 +118,11 @@ def _retry_later(ledger: Ledger, task: Task, cause: str) -> None:
 
 
 def _after_release(ledger: Ledger, task: Task) -> None:
+    attempt = ledger.last_attempt(task)
     if task.cancel_requested_at is not None:
         end_task(ledger, task, TaskStatus.CANCELLED, task.cancel_reason or "cancelled")
+    elif attempt.started_at is not None and not task.retry_on_lost:
+        end_task(ledger, task, TaskStatus.FAILED, attempt.cause)
     else:
         requeue(ledger, task)
 

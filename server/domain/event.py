@@ -12,6 +12,7 @@ class EventKind(StrEnum):
 
     TASK_STATUS = "task.status"
     TASK_CANCEL_REQUESTED = "task.cancel_requested"
+    TASK_RELEASE_REQUESTED = "task.release_requested"
     TASK_DELETED = "task.deleted"
     RUN_STATUS = "run.status"
     RUN_REMARK = "run.remark"
@@ -20,6 +21,7 @@ class EventKind(StrEnum):
     AGENT_UNREGISTERED = "agent.unregistered"
     AGENT_OFFLINE = "agent.offline"
     AGENT_LABELS = "agent.labels"
+    AGENT_STATE = "agent.state"
 
 
 @dataclass(slots=True)

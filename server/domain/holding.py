@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from server.domain.agent import Agent
+from server.domain.agent import Agent, Scheduling
 from server.domain.attempt import AttemptStatus, LogState
 from server.domain.ending import Outcome, end_attempt, tell_status
 from server.domain.lease import (
@@ -15,6 +15,7 @@ from server.domain.lease import (
     verdict_for,
 )
 from server.domain.ledger import Ledger
+from server.domain.releasing import ask_release
 from server.domain.task import Task, TaskStatus, move
 
 
@@ -92,6 +93,8 @@ def adopt(ledger: Ledger, task: Task, agent: Agent) -> None:
         task.deadline = max(ledger.now, began + task.timeout) + slack
         tell_status(ledger, task, previous)
     ledger.touch(task)
+    if agent.scheduling is Scheduling.STOPPING:
+        ask_release(ledger, task)
     ledger.effects.adopted_leases.append((agent.session_id, task.lease_id))
 
 

@@ -12,6 +12,7 @@ from enum import Enum, IntEnum, auto
 from server.domain.agent import Agent
 from server.domain.attempt import AttemptStatus
 from server.domain.ledger import Ledger
+from server.domain.releasing import DRAINED
 from server.domain.task import Task, TaskStatus
 
 
@@ -71,6 +72,8 @@ def verdict_for(task: Task, lease_id: str) -> Verdict:
     """Return the verdict on a lease that is current."""
     if task.cancel_requested_at is not None:
         return Verdict(task.public_id, lease_id, VerdictAction.CANCEL, task.cancel_reason)
+    if task.release_requested_at is not None:
+        return Verdict(task.public_id, lease_id, VerdictAction.CANCEL, DRAINED)
     return Verdict(task.public_id, lease_id, VerdictAction.CONTINUE)
 
 

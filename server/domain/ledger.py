@@ -11,7 +11,7 @@ trusted to have left the set whole: the batch is thrown away and replayed comman
 from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from server.domain.agent import Agent
+from server.domain.agent import Agent, next_agent_due
 from server.domain.attempt import Attempt, log_state, next_log_due
 from server.domain.changes import Changes, Effects, LogBatch, RequestRecord
 from server.domain.errors import NotFound
@@ -95,6 +95,9 @@ class Ledger:
                 self.effects.log_tasks.add(self._tasks[attempt.task_key].public_id)
             attempt.log_due = next_log_due(attempt, self.policy)
             self.effects.hint_due(attempt.log_due)
+        for agent in (*self.changes.new_agents, *self.changes.agents.values()):
+            agent.due_at = next_agent_due(agent)
+            self.effects.hint_due(agent.due_at)
 
     # ---- tasks
 
@@ -294,6 +297,14 @@ class Ledger:
         for agent in self.source.agents_by_key(missing) if missing else ():
             self._remember_agent(agent)
         return {key: self._agents[key] for key in wanted if key in self._agents}
+
+    def agents_due(self, limit: int) -> list[Agent]:
+        """Return agents that the timers must look at."""
+        self.flush()
+        found = self.source.agents_due(self.now, limit)
+        for agent in found:
+            self._remember_agent(agent)
+        return [self._agents[agent.key] for agent in found]
 
     def leases_of(self, agent_keys: Sequence[int]) -> dict[int, int]:
         """Return how many leases each agent holds."""

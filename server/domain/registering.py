@@ -9,10 +9,7 @@ from server.domain.errors import NotFound, SessionSuperseded
 from server.domain.event import Event, EventKind
 from server.domain.holding import Held, keep_unconfirmed, lose_leases, reconcile
 from server.domain.labels import check_labels
-from server.domain.lease import (
-    Verdict,
-    verdict_for,
-)
+from server.domain.lease import Verdict, VerdictAction, verdict_for
 from server.domain.ledger import Ledger
 from server.domain.moment import Moment
 
@@ -62,7 +59,7 @@ class Attached:
     complete: bool
     """Whether the agent has said what it holds."""
     cancels: tuple[Verdict, ...]
-    """Cancels of leases held now that its agent has not confirmed."""
+    """Leases held now that its agent was asked to end, and has not."""
     leases: dict[str, int]
     """Leases held now, with the number of the frame that carried each."""
 
@@ -306,7 +303,8 @@ def _attached(
     ledger: Ledger, agent: Agent, verdicts: tuple[Verdict, ...], *, complete: bool
 ) -> Attached:
     tasks = [t for t in ledger.tasks_leased_to(agent) if t.lease_agent == agent.key]
-    cancels = [verdict_for(t, t.lease_id) for t in tasks if t.cancel_requested_at is not None]
+    verdicts_now = (verdict_for(task, task.lease_id) for task in tasks)
+    cancels = [v for v in verdicts_now if v.action is VerdictAction.CANCEL]
     leases = {task.lease_id: task.lease_frame for task in tasks}
     return Attached(agent, verdicts, complete, tuple(cancels), leases)
 

@@ -51,6 +51,8 @@ class Report:
     log: LogSummary | None = None
     infrastructure: bool = False
     """Whether a FAILED attempt was lost with the agent's own process."""
+    released: bool = False
+    """Whether a FAILED attempt was ended because its agent was told to stop."""
 
     def task_ids(self) -> Iterable[str]:
         """See Command."""
@@ -61,7 +63,7 @@ class Report:
         agent = ledger.agent(self.agent_id)
         task = ledger.task(None, self.ref.task_id)
         how = standing(ledger, task, agent, self.ref.lease_id)
-        if how is Standing.ENDED and self._repeats(ledger.last_attempt(task)):
+        if how is Standing.ENDED and self._repeats(task, ledger.last_attempt(task)):
             return go_on(self.ref)
         if how in (Standing.STALE, Standing.ENDED):
             return self._refuse(task)
@@ -72,11 +74,11 @@ class Report:
             return verdict_for(task, self.ref.lease_id)
         if self.started_at is not None and task.status is TaskStatus.QUEUED:
             start_attempt(ledger, task, self.started_at)
-        end_attempt(ledger, task, self._outcome())
+        end_attempt(ledger, task, self._outcome(task))
         return go_on(self.ref)
 
-    def _outcome(self) -> Outcome:
-        status = AttemptStatus.LOST if self.infrastructure else _ENDS[self.status]
+    def _outcome(self, task: Task) -> Outcome:
+        status = self._end(task)
         return Outcome(
             status,
             exit_code=self.exit_code,
@@ -86,8 +88,16 @@ class Report:
             ended_at=self.ended_at,
         )
 
-    def _repeats(self, attempt: Attempt) -> bool:
-        return self.status is TaskStatus.RUNNING or attempt.status is self._outcome().status
+    def _end(self, task: Task) -> AttemptStatus:
+        if self.infrastructure:
+            return AttemptStatus.LOST
+        asked = self.status is TaskStatus.CANCELLED and task.cancel_requested_at is None
+        if self.released or (asked and task.release_requested_at is not None):
+            return AttemptStatus.RELEASED
+        return _ENDS[self.status]
+
+    def _repeats(self, task: Task, attempt: Attempt) -> bool:
+        return self.status is TaskStatus.RUNNING or attempt.status is self._end(task)
 
     def _refuse(self, task: Task) -> Verdict:
         if not self.ref.lease_id:

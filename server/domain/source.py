@@ -75,6 +75,9 @@ class Source(Protocol):
     def agents_by_key(self, keys: Sequence[int]) -> list[Agent]:
         """Return the agents that exist, in key order."""
 
+    def agents_due(self, now: Moment, limit: int) -> list[Agent]:
+        """Return agents whose `due_at` has come, earliest first, skipping rows others lock."""
+
     def runs_by_key(self, keys: Sequence[int]) -> list[Run]:
         """Return the runs that exist, in key order."""
 

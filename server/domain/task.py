@@ -155,6 +155,8 @@ class Task:
     finished_at: Moment | None = None
     cancel_requested_at: Moment | None = None
     cancel_reason: str = ""
+    release_requested_at: Moment | None = None
+    """When the agent of the current or last lease was asked to give the task up."""
     exit_code: int = 0
     error: str = ""
     retry_of: str | None = None
@@ -210,6 +212,8 @@ def _lease_limits(task: Task, policy: Policy) -> list[Moment]:
     limits = []
     if task.cancel_requested_at is not None:
         limits.append(task.cancel_requested_at + policy.kill_grace + policy.deadline_slack)
+    if task.release_requested_at is not None:
+        limits.append(task.release_requested_at + policy.kill_grace + policy.deadline_slack)
     if task.confirm_by is not None:
         limits.append(task.confirm_by)
     if task.status is TaskStatus.RUNNING and task.deadline is not None:

@@ -1,11 +1,13 @@
-"""What becomes due: second tries, deadlines, silent agents' tasks, logs that stay short."""
+"""What becomes due: second tries, deadlines, silent agents' tasks, drains, logs that stay short."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from server.domain.attempt import AttemptStatus
+from server.domain.controlling import when_agent_due
 from server.domain.ending import Outcome, end_attempt, requeue
 from server.domain.ledger import Ledger
+from server.domain.releasing import DRAINED
 from server.domain.task import Task, TaskStatus
 
 
@@ -24,10 +26,13 @@ class RunTimers:
         tasks = ledger.tasks_due(self.limit)
         for task in tasks:
             _when_due(ledger, task)
+        agents = ledger.agents_due(self.limit)
+        for agent in agents:
+            when_agent_due(ledger, agent)
         attempts = ledger.attempts_due(self.limit)
         for attempt in attempts:
             ledger.touch_attempt(attempt)  # saving it judges its log anew
-        return len(tasks) == self.limit or len(attempts) == self.limit
+        return self.limit in (len(tasks), len(agents), len(attempts))
 
 
 def _when_due(ledger: Ledger, task: Task) -> None:
@@ -45,6 +50,12 @@ def _overdue(ledger: Ledger, task: Task) -> Outcome:
     cancel_at = task.cancel_requested_at
     if cancel_at is not None and now >= cancel_at + policy.kill_grace + policy.deadline_slack:
         return Outcome(AttemptStatus.CANCELLED, cause=f"agent {agent} did not confirm the cancel")
+    release_at = task.release_requested_at
+    if release_at is not None and now >= release_at + policy.kill_grace + policy.deadline_slack:
+        # A v1 agent names no lease, so what it may still say is kept apart as after a loss.
+        v1 = ledger.last_attempt(task).session == ""
+        status = AttemptStatus.LOST if v1 else AttemptStatus.RELEASED
+        return Outcome(status, cause=f"{DRAINED}; agent {agent} did not confirm that it stopped it")
     if task.confirm_by is not None and now >= task.confirm_by:
         return Outcome(AttemptStatus.LOST, cause=f"agent {agent} came back without it")
     if task.status is TaskStatus.RUNNING:

@@ -15,7 +15,7 @@ from server.domain.registering import (
 )
 from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
-from server.engine.mailbox import Mailbox, Stop
+from server.engine.mailbox import HandBackAll, Mailbox, Stop
 from server.engine.sessions import Session, Sessions
 from server.engine.writer import Committed, Writer
 
@@ -130,13 +130,13 @@ class Attendance:
         return current
 
     def committed(self, committed: Committed) -> None:
-        """Tell agents of cancels as soon as they are durable."""
+        """Tell agents what concerns them as soon as it is durable."""
         for event in committed.events:
             self.told(event)
 
     def told(self, event: Event) -> None:
         """Take in an event of this server or another."""
-        if event.kind is EventKind.TASK_CANCEL_REQUESTED:
+        if event.kind in (EventKind.TASK_CANCEL_REQUESTED, EventKind.TASK_RELEASE_REQUESTED):
             data = event.data
             verdict = Verdict(
                 event.resource_id, data["lease"], VerdictAction.CANCEL, data["reason"]
@@ -150,6 +150,19 @@ class Attendance:
             session = self._sessions.of_agent(event.resource_id)
             if session is not None and session.session_id != event.data["session"]:
                 self._sessions.remove(session, SessionSuperseded(session.agent_id))
+
+        elif event.kind is EventKind.AGENT_STATE:
+            session = self._sessions.of_agent(event.resource_id)
+            if session is not None:
+                self._admit(session, event.data["control"], is_open=event.data["open"])
+
+    def _admit(self, session: Session, control: int, *, is_open: bool) -> None:
+        if not session.admit(control, is_open=is_open):
+            return
+        if is_open:
+            self._dispatcher.capacity_changed()
+        elif session.mailbox is not None and session.mailbox.pushes:
+            session.mailbox.put(HandBackAll())
 
     def _pass_on(self, session_id: str, verdict: Verdict) -> None:
         session = self._sessions.get(session_id)

@@ -25,7 +25,12 @@ class Stop:
     verdict: Verdict
 
 
-Frame: TypeAlias = Work | Stop
+@dataclass(frozen=True, slots=True)
+class HandBackAll:
+    """Word that the agent is given no work now, so that what has not started goes back."""
+
+
+Frame: TypeAlias = Work | Stop | HandBackAll
 
 
 class Mailbox:

@@ -39,6 +39,10 @@ class Session:
     """What its row says, as far as this server knows."""
     assigned_at: Moment = 0
     draining: bool = False
+    open: bool = True
+    """Whether its agent is given work: its operator has neither paused nor drained it."""
+    control: int = 0
+    """Which `Agent.control` that goes by: word of it may come in any order."""
     lost: bool = False
     awaits_held: bool = False
     """Whether its agent must say what it holds before it is offered more."""
@@ -59,7 +63,7 @@ class Session:
     @property
     def wants(self) -> int:
         """How many tasks it would take now."""
-        if self.draining or self.lost or self.awaits_held:
+        if not self.open or self.draining or self.lost or self.awaits_held:
             return 0
         if self.parked is not None:
             return min(self.free, self.parked.want)
@@ -81,10 +85,19 @@ class Session:
     def adjust(self, agent: Agent) -> None:
         """Take over what the agent's row says."""
         self.slots = agent.slots
+        self.admit(agent.control, is_open=agent.open)
         labels = agent.effective_labels
         if labels != self.labels:
             self.labels = labels
             self.fits.clear()
+
+    def admit(self, control: int, *, is_open: bool) -> bool:
+        """Take in whether its agent is given work; return whether that changed."""
+        if control < self.control:
+            return False
+        changed = self.open is not is_open
+        self.control, self.open = control, is_open
+        return changed
 
     def hold(self, assignments: list[Assignment], frame: int, now: Moment) -> None:
         """Note new leases."""
@@ -157,6 +170,8 @@ class Sessions:
             slots=agent.slots,
             labels=agent.effective_labels,
             v1=agent.v1,
+            open=agent.open,
+            control=agent.control,
         )
         self._by_agent[agent.public_id] = session
         self._by_id[agent.session_id] = session

@@ -23,7 +23,7 @@ from server.domain.reporting import AppendLog, LogAnswer
 from server.engine.attendance import Attendance
 from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
-from server.engine.mailbox import Mailbox, Stop, Work
+from server.engine.mailbox import HandBackAll, Mailbox, Stop, Work
 from server.engine.parked import Parked
 from server.engine.sessions import Session
 from server.engine.writer import Writer
@@ -129,6 +129,7 @@ class AgentChannel:
                 verdicts=[verdict_message(v, self._policy) for v in verdicts],
                 heartbeat_interval=max(1, self._policy.heartbeat_interval // SECOND),
                 lease_seconds=self._policy.lease // SECOND,
+                hand_back=not self._session.open,
             ),
         )
 
@@ -229,6 +230,7 @@ class AgentChannel:
             server_time=self._clock.now(),
             success=True,
             verdicts=[verdict_message(v, self._policy) for v in verdicts],
+            hand_back=not session.open,
         )
         self._say(request, heartbeat_ack=ack)
 
@@ -274,7 +276,17 @@ class AgentChannel:
                     case Stop():
                         verdict = frame.verdict
                         self._tell_stop(verdict.task_id, verdict.lease_id, verdict.reason)
+                    case HandBackAll():
+                        self._out.put_nowait(self._hand_back_all())
         self._out.put_nowait(self._mailbox.error)
+
+    def _hand_back_all(self) -> Response:
+        return Response(
+            agent_id=self._session.agent_id if self._session else "",
+            heartbeat_ack=stream_pb2.HeartbeatAck(
+                server_time=self._clock.now(), success=True, hand_back=True
+            ),
+        )
 
     def _work(self, work: Work) -> Response:
         tasks: Sequence[agent_pb2.Task] = [

@@ -27,6 +27,8 @@ from server.rpc.convert_agent import (
     held_of,
     profile_of,
     report_of,
+    said_of,
+    set_state_of,
     task_message,
     verdict_message,
 )
@@ -100,6 +102,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             message="Heard.",
             timestamp=self._clock.now(),
             verdicts=[verdict_message(v, self._policy) for v in verdicts],
+            hand_back=not session.open,
         )
 
     async def Unregister(
@@ -243,6 +246,17 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         detail.task_ids.extend(task_ids)
         return agent_pb2.GetAgentResponse(
             success=True, message=f"It holds {counted(len(task_ids), 'task')}", agent=detail
+        )
+
+    async def SetAgentState(
+        self, request: agent_pb2.SetAgentStateRequest, context: Context
+    ) -> agent_pb2.SetAgentStateResponse:
+        """See the proto."""
+        command = set_state_of(request, current_caller().namespace)
+        command.check()
+        agent, held = await self._writer.submit(command)
+        return agent_pb2.SetAgentStateResponse(
+            success=True, message=said_of(agent, held), agent=agent_detail(agent, held)
         )
 
 

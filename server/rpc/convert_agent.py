@@ -2,9 +2,10 @@
 
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
-from server.domain.agent import Agent, SessionState
+from server.domain.agent import Agent, SchedulingState, SessionState, scheduling_state
 from server.domain.attempt import LogSummary
 from server.domain.claiming import Assignment
+from server.domain.controlling import Action, SetAgentState
 from server.domain.errors import Invalid, Violation
 from server.domain.holding import Held
 from server.domain.lease import LeaseRef, Verdict, VerdictAction
@@ -13,7 +14,7 @@ from server.domain.policy import Policy
 from server.domain.registering import HELD_LIMIT, Profile
 from server.domain.reporting import REPORTABLE, Report
 from server.domain.task import TaskSpec, TaskStatus
-from server.rpc.convert import enum, moment_of_seconds, seconds
+from server.rpc.convert import counted, enum, moment_of_seconds, seconds
 
 ERROR_LIMIT = 4096
 # Frames of a session are counted from 1; a million a second would take centuries to get here.
@@ -125,6 +126,7 @@ def report_of(request: agent_pb2.ReportTaskStatusRequest) -> Report:
         ended_at=moment_of_seconds(_time("end_time", request.end_time, _LATEST // SECOND)),
         log=_summary(request.log) if request.HasField("log") else None,
         infrastructure=request.failure == agent_pb2.FAILURE_CLASS_INFRASTRUCTURE,
+        released=request.failure == agent_pb2.FAILURE_CLASS_RELEASED,
     )
 
 
@@ -145,6 +147,7 @@ def update_of(agent_id: str, message: stream_pb2.TaskStatusUpdate) -> Report:
         ended_at=(_time("timestamp", message.timestamp) or None) if status.ended else None,
         log=_summary(message.log) if message.HasField("log") else None,
         infrastructure=message.failure == agent_pb2.FAILURE_CLASS_INFRASTRUCTURE,
+        released=message.failure == agent_pb2.FAILURE_CLASS_RELEASED,
     )
 
 
@@ -188,7 +191,43 @@ def agent_detail(agent: Agent, held: int) -> agent_pb2.AgentDetail:
         labels=agent.effective_labels,
         created_at=seconds(agent.created_at),
         last_seen=agent.last_seen,
+        scheduling=enum(scheduling_state(agent, held)),
+        note=agent.note,
+        scheduling_since=agent.scheduling_since or 0,
+        drain_deadline=agent.drain_until or 0,
     )
+
+
+def set_state_of(request: agent_pb2.SetAgentStateRequest, namespace: str) -> SetAgentState:
+    """Return what an operator wants of an agent.
+
+    Raises:
+        Invalid: there is no such action.
+    """
+    if request.action not in {int(action) for action in Action}:
+        names = ", ".join(action.name for action in Action)
+        raise Invalid([Violation("action", f"must be one of {names}")])
+    return SetAgentState(
+        namespace,
+        request.agent_id,
+        Action(request.action),
+        request.note,
+        request.deadline_seconds if request.HasField("deadline_seconds") else None,
+    )
+
+
+def said_of(agent: Agent, held: int) -> str:
+    """Return in a sentence how an agent stands with its operator."""
+    tasks = counted(held, "task").removesuffix(".")
+    match scheduling_state(agent, held):
+        case SchedulingState.ACTIVE:
+            return "The agent is given work."
+        case SchedulingState.PAUSED:
+            return f"The agent is paused; it holds {tasks}."
+        case SchedulingState.DRAINING:
+            return f"The agent is draining; it holds {tasks}."
+        case SchedulingState.DRAINED:
+            return "The agent is drained."
 
 
 def agent_status(agent: Agent, held: int) -> int:

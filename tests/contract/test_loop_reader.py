@@ -118,9 +118,10 @@ async def test_live_sessions_are_those_not_lost_and_not_closed(reader, save):
 
 
 @pytest.mark.parametrize(
-    ("task_due", "log_due", "expected"),
-    [(None, None, None), (5, None, 5), (None, 7, 7), (5, 7, 5), (7, 5, 5)],
+    "dues", [(None, None, None), (5, None, None), (None, 7, 9), (5, 7, 6), (7, 5, 9), (9, 7, 3)]
 )
-async def test_the_next_due_moment_is_the_earliest(reader, save, task_due, log_due, expected):
-    await save(tasks=[task(1, due_at=task_due)], attempts=[attempt(1, log_due=log_due)])
-    assert await reader.next_due() == expected
+async def test_the_next_due_moment_is_the_earliest(reader, save, dues):
+    of_task, of_log, of_agent = dues
+    await save(tasks=[task(1, due_at=of_task)], attempts=[attempt(1, log_due=of_log)])
+    await save(agents=[agent(1, due_at=of_agent)])
+    assert await reader.next_due() == min((due for due in dues if due), default=None)

@@ -255,15 +255,17 @@ async def test_due_rows_come_earliest_first_up_to_the_limit(database):
     rows = [task(key, due_at=due) for key, due in dues.items()]
     tries = [attempt(key, log_due=due) for key, due in dues.items()]
     await save(database, new(tasks=rows, attempts=tries))
+    await save(database, new(agents=[agent(key, due_at=due) for key, due in dues.items()]))
 
     def keys(limit):
         return lambda source: (
             [t.key for t in source.tasks_due(40, limit)],
             [a.task_key for a in source.attempts_due(40, limit)],
+            [a.key for a in source.agents_due(40, limit)],
         )
 
-    assert await read(database, keys(9)) == ([2, 3, 1], [2, 3, 1])
-    assert await read(database, keys(2)) == ([2, 3], [2, 3])
+    assert await read(database, keys(9)) == ([2, 3, 1], [2, 3, 1], [2, 3, 1])
+    assert await read(database, keys(2)) == ([2, 3], [2, 3], [2, 3])
 
 
 async def test_leases_are_counted_by_agent(database):

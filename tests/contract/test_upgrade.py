@@ -1,8 +1,10 @@
 """A database written by an earlier schema opens, is brought up to date, and works on."""
 
+from dataclasses import replace
+
 import pytest
 from alembic import command
-from sqlalchemy import text
+from sqlalchemy import MetaData, insert, text
 
 from server.domain.ledger import Ledger
 from server.domain.policy import Policy
@@ -11,10 +13,12 @@ from server.domain.task import TaskSpec
 from server.stores.sql.database import PostgresDatabase, SqliteDatabase
 from server.stores.sql.migrate import config, current_version
 from server.stores.sql.reader import SqlReader
-from server.stores.sql.source import SqlSource
+from server.stores.sql.rows import AGENT, TASK
+from tests.fakes.memory_source import MemoryDatabase
+from tests.records import agent
 
 NOW = 1_700_000_000_000
-EARLIER = ["0001"]
+EARLIER = ["0001", "0002"]
 
 
 def submit(task_id):
@@ -28,11 +32,27 @@ def submit(task_id):
 
 
 def write_earlier(connection, keys, revision):
-    """Make a database of an earlier schema, with a task in it."""
+    """Make a database of an earlier schema, with a task and an agent in it."""
     settings = config()
     settings.attributes["connection"] = connection
     command.upgrade(settings, revision)
-    submit("old")(SqlSource(connection, keys))
+    earlier = MetaData()
+    earlier.reflect(connection)
+    rows = MemoryDatabase()
+    rows.transact_now(submit("old"))
+    key = keys.take(connection)
+    for class_key, canonical in rows.tables.classes.items():
+        classes = earlier.tables["task_classes"]
+        connection.execute(insert(classes).values(class_key=class_key, canonical=canonical))
+    for record, kept in (
+        (TASK, replace(next(iter(rows.tables.tasks.values())), key=key)),
+        (AGENT, agent(key, public_id="old")),
+    ):
+        table = earlier.tables[record.table.name]
+        values = {name: v for name, v in record.full(kept).items() if name in table.c}
+        for name in values:
+            table.c[name].type = record.table.c[name].type  # what JSON is, SQLite does not tell
+        connection.execute(insert(table).values(values))
 
 
 @pytest.fixture
@@ -75,7 +95,7 @@ async def test_an_earlier_database_is_upgraded_and_works_on(make, kind, revision
     async with database.reading() as connection:
         version = await connection.run_sync(current_version)
         names = await connection.scalars(text("SELECT name FROM tasks"))
-        assert (version, list(names)) == ("0002", ["kept"])
+        assert (version, list(names)) == ("0003", ["kept"])
 
     def change(source):
         ledger = Ledger(source, NOW, Policy())
@@ -86,3 +106,5 @@ async def test_an_earlier_database_is_upgraded_and_works_on(make, kind, revision
     await database.transact(change)
     view = await SqlReader(database).task("default", "old")
     assert view.task.name == "changed"
+    ((found, held),) = await SqlReader(database).agents("default")
+    assert (found, held) == (agent(found.key, public_id="old"), 0)

@@ -4,6 +4,7 @@ from itertools import count
 
 from server.domain.canceling import CancelTask
 from server.domain.claiming import Claim
+from server.domain.controlling import SetAgentState
 from server.domain.holding import Held
 from server.domain.labels import Selector
 from server.domain.lease import LeaseRef
@@ -168,6 +169,10 @@ class Core:
         """Give an agent up; return whether it was."""
         agent = self.agent(agent_id)
         return self.do(LoseSession(agent_id, agent.session_id, agent.last_seen))
+
+    def control(self, agent_id, action, **more):
+        """Pause, drain or resume an agent; return it and how many leases it holds."""
+        return self.do(SetAgentState(NAMESPACE, agent_id, action, **more))
 
     def cancel(self, task_id, **more):
         return self.do(CancelTask(NAMESPACE, task_id, **more))

@@ -71,4 +71,5 @@ class MemoryReader:
         tables = await self._tables()
         dues = [task.due_at for task in tables.tasks.values()]
         dues += [attempt.log_due for attempt in tables.attempts.values()]
+        dues += [agent.due_at for agent in tables.agents.values()]
         return min((due for due in dues if due is not None), default=None)

@@ -185,6 +185,10 @@ class MemorySource:
     def agents_by_key(self, keys):
         return _by_key(self._tables.agents, keys)
 
+    def agents_due(self, now, limit):
+        due = self._where("agents", lambda agent: agent.due_at is not None and agent.due_at <= now)
+        return sorted(due, key=lambda agent: agent.due_at)[:limit]
+
     def runs_by_key(self, keys):
         return _by_key(self._tables.runs, keys)
 

@@ -60,6 +60,10 @@ class _FailureClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureC
     """The task's: its script ended with another code than 0."""
     FAILURE_CLASS_INFRASTRUCTURE: _FailureClass.ValueType  # 2
     """The agent's: the attempt was lost with its process. Queued again within its own budget."""
+    FAILURE_CLASS_RELEASED: _FailureClass.ValueType  # 3
+    """Nobody's: the agent was told to stop and ended the attempt for that. Queued again, and counted
+    against no budget; with `retry_on_lost: false` the task ends FAILED.
+    """
 
 class FailureClass(_FailureClass, metaclass=_FailureClassEnumTypeWrapper):
     """Whose fault a FAILED attempt was."""
@@ -70,7 +74,77 @@ FAILURE_CLASS_TASK: FailureClass.ValueType  # 1
 """The task's: its script ended with another code than 0."""
 FAILURE_CLASS_INFRASTRUCTURE: FailureClass.ValueType  # 2
 """The agent's: the attempt was lost with its process. Queued again within its own budget."""
+FAILURE_CLASS_RELEASED: FailureClass.ValueType  # 3
+"""Nobody's: the agent was told to stop and ended the attempt for that. Queued again, and counted
+against no budget; with `retry_on_lost: false` the task ends FAILED.
+"""
 Global___FailureClass: _TypeAlias = FailureClass  # noqa: Y015
+
+class _AgentAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AgentActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgentAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AGENT_ACTION_UNSPECIFIED: _AgentAction.ValueType  # 0
+    """Refused."""
+    AGENT_ACTION_PAUSE: _AgentAction.ValueType  # 1
+    """No new work. What runs goes on; what has not started is handed back."""
+    AGENT_ACTION_RESUME: _AgentAction.ValueType  # 2
+    """Work as usual: ends a pause or a drain."""
+    AGENT_ACTION_DRAIN: _AgentAction.ValueType  # 3
+    """No new work. What has not started is handed back; what runs may finish until the deadline, and
+    is then stopped with its grace and queued again, counted against no budget. A task with
+    `retry_on_lost: false` that is stopped so ends FAILED.
+    """
+
+class AgentAction(_AgentAction, metaclass=_AgentActionEnumTypeWrapper):
+    """What an operator wants of an agent."""
+
+AGENT_ACTION_UNSPECIFIED: AgentAction.ValueType  # 0
+"""Refused."""
+AGENT_ACTION_PAUSE: AgentAction.ValueType  # 1
+"""No new work. What runs goes on; what has not started is handed back."""
+AGENT_ACTION_RESUME: AgentAction.ValueType  # 2
+"""Work as usual: ends a pause or a drain."""
+AGENT_ACTION_DRAIN: AgentAction.ValueType  # 3
+"""No new work. What has not started is handed back; what runs may finish until the deadline, and
+is then stopped with its grace and queued again, counted against no budget. A task with
+`retry_on_lost: false` that is stopped so ends FAILED.
+"""
+Global___AgentAction: _TypeAlias = AgentAction  # noqa: Y015
+
+class _SchedulingState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SchedulingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SchedulingState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCHEDULING_STATE_UNSPECIFIED: _SchedulingState.ValueType  # 0
+    """Never sent."""
+    SCHEDULING_STATE_ACTIVE: _SchedulingState.ValueType  # 1
+    """It is given work."""
+    SCHEDULING_STATE_PAUSED: _SchedulingState.ValueType  # 2
+    """It is given none; what runs goes on."""
+    SCHEDULING_STATE_DRAINING: _SchedulingState.ValueType  # 3
+    """It is given none, and what runs must end."""
+    SCHEDULING_STATE_DRAINED: _SchedulingState.ValueType  # 4
+    """It was drained and holds nothing any more."""
+
+class SchedulingState(_SchedulingState, metaclass=_SchedulingStateEnumTypeWrapper):
+    """Whether an agent is given work, as its operator wants it."""
+
+SCHEDULING_STATE_UNSPECIFIED: SchedulingState.ValueType  # 0
+"""Never sent."""
+SCHEDULING_STATE_ACTIVE: SchedulingState.ValueType  # 1
+"""It is given work."""
+SCHEDULING_STATE_PAUSED: SchedulingState.ValueType  # 2
+"""It is given none; what runs goes on."""
+SCHEDULING_STATE_DRAINING: SchedulingState.ValueType  # 3
+"""It is given none, and what runs must end."""
+SCHEDULING_STATE_DRAINED: SchedulingState.ValueType  # 4
+"""It was drained and holds nothing any more."""
+Global___SchedulingState: _TypeAlias = SchedulingState  # noqa: Y015
 
 class _AgentStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -278,12 +352,15 @@ class HeartbeatResponse(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     TIMESTAMP_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
+    HAND_BACK_FIELD_NUMBER: _builtins.int
     success: _builtins.bool
     """True whenever the call succeeds."""
     message: _builtins.str
     """A sentence for people."""
     timestamp: _builtins.int
     """The server's clock, Unix milliseconds."""
+    hand_back: _builtins.bool
+    """Whether the agent is given no work now: it hands back every task it has not started."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseVerdict]:
         """What to do with leases: one for each held lease that must be ended."""
@@ -295,10 +372,11 @@ class HeartbeatResponse(_message.Message):
         message: _builtins.str = ...,
         timestamp: _builtins.int = ...,
         verdicts: _abc.Iterable[Global___LeaseVerdict] | None = ...,
+        hand_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "success", b"success", "timestamp", b"timestamp", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hand_back", b"hand_back", "message", b"message", "success", b"success", "timestamp", b"timestamp", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1677,6 +1755,76 @@ class GetAgentResponse(_message.Message):
 Global___GetAgentResponse: _TypeAlias = GetAgentResponse  # noqa: Y015
 
 @_typing.final
+class SetAgentStateRequest(_message.Message):
+    """Request of SetAgentState."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent's id."""
+    action: Global___AgentAction.ValueType
+    """What is wanted."""
+    note: _builtins.str
+    """Why, for people; at most 1024 characters. Not with RESUME."""
+    deadline_seconds: _builtins.int
+    """With DRAIN only: how many seconds running tasks may take to finish, 0 to 2592000 (30 days);
+    0 stops them at once. Absent lets them take as long as they need.
+    """
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        action: Global___AgentAction.ValueType = ...,
+        note: _builtins.str = ...,
+        deadline_seconds: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_seconds", b"_deadline_seconds", "deadline_seconds", b"deadline_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_seconds", b"_deadline_seconds", "action", b"action", "agent_id", b"agent_id", "deadline_seconds", b"deadline_seconds", "note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__deadline_seconds: _TypeAlias = _typing.Literal["deadline_seconds"]  # noqa: Y015
+    _WhichOneofArgType__deadline_seconds: _TypeAlias = _typing.Literal["_deadline_seconds", b"_deadline_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_seconds) -> _WhichOneofReturnType__deadline_seconds | None: ...
+
+Global___SetAgentStateRequest: _TypeAlias = SetAgentStateRequest  # noqa: Y015
+
+@_typing.final
+class SetAgentStateResponse(_message.Message):
+    """Answer of SetAgentState."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    success: _builtins.bool
+    """True whenever the call succeeds."""
+    message: _builtins.str
+    """A sentence for people."""
+    @_builtins.property
+    def agent(self) -> Global___AgentDetail:
+        """The agent as it stands now."""
+
+    def __init__(
+        self,
+        *,
+        success: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        agent: Global___AgentDetail | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "message", b"message", "success", b"success"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAgentStateResponse: _TypeAlias = SetAgentStateResponse  # noqa: Y015
+
+@_typing.final
 class AgentDetail(_message.Message):
     """An agent as it stands."""
 
@@ -1715,6 +1863,10 @@ class AgentDetail(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     LAST_SEEN_FIELD_NUMBER: _builtins.int
     TASK_IDS_FIELD_NUMBER: _builtins.int
+    SCHEDULING_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    SCHEDULING_SINCE_FIELD_NUMBER: _builtins.int
+    DRAIN_DEADLINE_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's id."""
     hostname: _builtins.str
@@ -1737,6 +1889,14 @@ class AgentDetail(_message.Message):
     """When it was first seen, Unix seconds."""
     last_seen: _builtins.int
     """When it was last heard, Unix milliseconds; written every few seconds."""
+    scheduling: Global___SchedulingState.ValueType
+    """Whether its operator lets it have work."""
+    note: _builtins.str
+    """Why it is paused or drained, as its operator said."""
+    scheduling_since: _builtins.int
+    """Since when it is paused or drained, Unix milliseconds; 0 when it is active."""
+    drain_deadline: _builtins.int
+    """When a drain stops what still runs, Unix milliseconds; 0 when there is no such moment."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Its labels as they count for selectors."""
@@ -1761,10 +1921,14 @@ class AgentDetail(_message.Message):
         created_at: _builtins.int = ...,
         last_seen: _builtins.int = ...,
         task_ids: _abc.Iterable[_builtins.str] | None = ...,
+        scheduling: Global___SchedulingState.ValueType = ...,
+        note: _builtins.str = ...,
+        scheduling_since: _builtins.int = ...,
+        drain_deadline: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "arch", b"arch", "created_at", b"created_at", "hostname", b"hostname", "ip", b"ip", "labels", b"labels", "last_seen", b"last_seen", "max_concurrent_jobs", b"max_concurrent_jobs", "os", b"os", "running_jobs_count", b"running_jobs_count", "status", b"status", "task_ids", b"task_ids", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "arch", b"arch", "created_at", b"created_at", "drain_deadline", b"drain_deadline", "hostname", b"hostname", "ip", b"ip", "labels", b"labels", "last_seen", b"last_seen", "max_concurrent_jobs", b"max_concurrent_jobs", "note", b"note", "os", b"os", "running_jobs_count", b"running_jobs_count", "scheduling", b"scheduling", "scheduling_since", b"scheduling_since", "status", b"status", "task_ids", b"task_ids", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -100,6 +100,11 @@ class AgentServiceStub:
                 request_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.GetAgentRequest.SerializeToString,
                 response_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.GetAgentResponse.FromString,
                 _registered_method=True)
+        self.SetAgentState = channel.unary_unary(
+                '/agent.v1.AgentService/SetAgentState',
+                request_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.SetAgentStateRequest.SerializeToString,
+                response_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.SetAgentStateResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -197,6 +202,16 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetAgentState(self, request, context):
+        """An operator's word on whether an agent is given work: pause it, drain it, resume it. It is kept
+        until the next such call, over restarts of server and agent, and may be said of an agent that is
+        not connected. The same again is OK. NOT_FOUND for an unknown id, INVALID_ARGUMENT for an
+        unknown action, a bad deadline, or a note or deadline that does not belong to the action.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -259,6 +274,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.GetAgent,
                     request_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.GetAgentRequest.FromString,
                     response_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.GetAgentResponse.SerializeToString,
+            ),
+            'SetAgentState': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAgentState,
+                    request_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.SetAgentStateRequest.FromString,
+                    response_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.SetAgentStateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -591,6 +611,33 @@ class AgentService:
             '/agent.v1.AgentService/GetAgent',
             generated_dot_agent_dot_v1_dot_agent__pb2.GetAgentRequest.SerializeToString,
             generated_dot_agent_dot_v1_dot_agent__pb2.GetAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAgentState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent.v1.AgentService/SetAgentState',
+            generated_dot_agent_dot_v1_dot_agent__pb2.SetAgentStateRequest.SerializeToString,
+            generated_dot_agent_dot_v1_dot_agent__pb2.SetAgentStateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,12 @@ class AgentServiceStub:
     """Lists agents, by id."""
     GetAgent: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetAgentRequest, _agent_pb2.GetAgentResponse]
     """Shows one agent. NOT_FOUND for an unknown id."""
+    SetAgentState: _grpc.UnaryUnaryMultiCallable[_agent_pb2.SetAgentStateRequest, _agent_pb2.SetAgentStateResponse]
+    """An operator's word on whether an agent is given work: pause it, drain it, resume it. It is kept
+    until the next such call, over restarts of server and agent, and may be said of an agent that is
+    not connected. The same again is OK. NOT_FOUND for an unknown id, INVALID_ARGUMENT for an
+    unknown action, a bad deadline, or a note or deadline that does not belong to the action.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -107,6 +113,12 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Lists agents, by id."""
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetAgentRequest, _agent_pb2.GetAgentResponse]  # type: ignore[assignment]
     """Shows one agent. NOT_FOUND for an unknown id."""
+    SetAgentState: _aio.UnaryUnaryMultiCallable[_agent_pb2.SetAgentStateRequest, _agent_pb2.SetAgentStateResponse]  # type: ignore[assignment]
+    """An operator's word on whether an agent is given work: pause it, drain it, resume it. It is kept
+    until the next such call, over restarts of server and agent, and may be said of an agent that is
+    not connected. The same again is OK. NOT_FOUND for an unknown id, INVALID_ARGUMENT for an
+    unknown action, a bad deadline, or a note or deadline that does not belong to the action.
+    """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """What an agent says to the control plane, one call at a time. The same is said faster over
@@ -216,5 +228,17 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.GetAgentResponse, _abc.Awaitable[_agent_pb2.GetAgentResponse]]:
         """Shows one agent. NOT_FOUND for an unknown id."""
+
+    @_abc_1.abstractmethod
+    def SetAgentState(
+        self,
+        request: _agent_pb2.SetAgentStateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.SetAgentStateResponse, _abc.Awaitable[_agent_pb2.SetAgentStateResponse]]:
+        """An operator's word on whether an agent is given work: pause it, drain it, resume it. It is kept
+        until the next such call, over restarts of server and agent, and may be said of an agent that is
+        not connected. The same again is OK. NOT_FOUND for an unknown id, INVALID_ARGUMENT for an
+        unknown action, a bad deadline, or a note or deadline that does not belong to the action.
+        """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1017,10 +1017,13 @@ class Welcome(_message.Message):
     VERDICTS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
+    HAND_BACK_FIELD_NUMBER: _builtins.int
     heartbeat_interval: _builtins.int
     """Seconds between heartbeats."""
     lease_seconds: _builtins.int
     """Seconds a lease lasts without renewal."""
+    hand_back: _builtins.bool
+    """Whether the agent is given no work now: it hands back every task it has not started."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.LeaseVerdict]:
         """One for each lease in `hello.held`."""
@@ -1031,10 +1034,11 @@ class Welcome(_message.Message):
         verdicts: _abc.Iterable[_agent_pb2.LeaseVerdict] | None = ...,
         heartbeat_interval: _builtins.int = ...,
         lease_seconds: _builtins.int = ...,
+        hand_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "lease_seconds", b"lease_seconds", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hand_back", b"hand_back", "heartbeat_interval", b"heartbeat_interval", "lease_seconds", b"lease_seconds", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1195,10 +1199,15 @@ class HeartbeatAck(_message.Message):
     SERVER_TIME_FIELD_NUMBER: _builtins.int
     SUCCESS_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
+    HAND_BACK_FIELD_NUMBER: _builtins.int
     server_time: _builtins.int
     """The server's clock, Unix milliseconds."""
     success: _builtins.bool
     """True whenever the heartbeat was taken."""
+    hand_back: _builtins.bool
+    """Whether the agent is given no work now: it hands back every task it has not started. Told
+    without a heartbeat, and without `response_id`, when that begins.
+    """
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.LeaseVerdict]:
         """What to do with leases: one for each held lease that must be ended."""
@@ -1209,10 +1218,11 @@ class HeartbeatAck(_message.Message):
         server_time: _builtins.int = ...,
         success: _builtins.bool = ...,
         verdicts: _abc.Iterable[_agent_pb2.LeaseVerdict] | None = ...,
+        hand_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time", "success", b"success", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hand_back", b"hand_back", "server_time", b"server_time", "success", b"success", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -43,7 +43,9 @@ class _AttemptStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Attempt
     ATTEMPT_STATUS_LOST: _AttemptStatus.ValueType  # 7
     """Lost with its agent."""
     ATTEMPT_STATUS_RELEASED: _AttemptStatus.ValueType  # 8
-    """Handed back before it started; it counts against nothing."""
+    """Handed back: before it started, or because its agent was stopped or drained. It counts against
+    nothing.
+    """
 
 class AttemptStatus(_AttemptStatus, metaclass=_AttemptStatusEnumTypeWrapper):
     """How an attempt went."""
@@ -65,7 +67,9 @@ ATTEMPT_STATUS_TIMEOUT: AttemptStatus.ValueType  # 6
 ATTEMPT_STATUS_LOST: AttemptStatus.ValueType  # 7
 """Lost with its agent."""
 ATTEMPT_STATUS_RELEASED: AttemptStatus.ValueType  # 8
-"""Handed back before it started; it counts against nothing."""
+"""Handed back: before it started, or because its agent was stopped or drained. It counts against
+nothing.
+"""
 Global___AttemptStatus: _TypeAlias = AttemptStatus  # noqa: Y015
 
 class _LogState:

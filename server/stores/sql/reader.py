@@ -242,7 +242,11 @@ class SqlReader:
             moments = [
                 # Without the condition SQLite would not see that the partial index serves.
                 await connection.scalar(select(func.min(column)).where(column.is_not(None)))
-                for column in (tables.tasks.c.due_at, tables.attempts.c.log_due)
+                for column in (
+                    tables.tasks.c.due_at,
+                    tables.attempts.c.log_due,
+                    tables.agents.c.due_at,
+                )
             ]
         return min((moment for moment in moments if moment is not None), default=None)
 

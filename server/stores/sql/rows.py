@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Column, Row, Table
 
-from server.domain.agent import Agent, SessionState
+from server.domain.agent import Agent, Scheduling, SessionState
 from server.domain.attempt import Attempt, AttemptStatus, LogState
 from server.domain.event import Event, EventKind
 from server.domain.pipeline import Pipeline
@@ -116,6 +116,7 @@ AGENT = Record(
     tables.agents,
     constant=("key", "namespace", "public_id", "created_at"),
     session_state=SessionState,
+    scheduling=Scheduling,
 )
 RUN = Record(
     Run,

@@ -321,6 +321,12 @@ class SqlSource:
         """See Source."""
         return self._by_keys(AGENT, tables.agents.c.key, sorted(keys))
 
+    def agents_due(self, now: Moment, limit: int) -> list[Agent]:
+        """See Source."""
+        due = tables.agents.c.due_at
+        query = select(*AGENT.columns).where(due <= now).order_by(due).limit(limit)
+        return self._load(AGENT, query.with_for_update(skip_locked=True))
+
     def runs_by_key(self, keys: Sequence[int]) -> list[Run]:
         """See Source."""
         return self._by_keys(RUN, tables.runs.c.key, sorted(keys))

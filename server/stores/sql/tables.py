@@ -65,7 +65,15 @@ agents = Table(
     Column("labels", JSON, nullable=False),
     Column("overlay", JSON, nullable=False),
     Column("plugins", JSON, nullable=False),
+    Column("scheduling", String(8), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("scheduling_since", Moment),
+    Column("drain_until", Moment),
+    Column("control", Integer, nullable=False),
+    Column("due_at", Moment),
 )
+_AGENT_DUE = text("due_at IS NOT NULL")
+Index("ix_agents_due", agents.c.due_at, sqlite_where=_AGENT_DUE, postgresql_where=_AGENT_DUE)
 
 pipelines = Table(
     "pipelines",
@@ -156,6 +164,7 @@ tasks = Table(
     Column("finished_at", Moment),
     Column("cancel_requested_at", Moment),
     Column("cancel_reason", Text, nullable=False),
+    Column("release_requested_at", Moment),
     Column("exit_code", Integer, nullable=False),
     Column("error", Text, nullable=False),
     Column("retry_of", PublicId),

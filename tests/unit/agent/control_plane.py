@@ -102,6 +102,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         self.swallow_acks = 0
         self.answer_beats = True
         self.answer_reports = True
+        self.hand_back = False
         self.repeated_lines = 0
         self.fetches: list[agent_pb2.FetchTaskRequest] = []
         self.streams_before_fetch: list[int] = []
@@ -167,6 +168,10 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         )
         self._say(task_cancel_command=command)
 
+    def push_hand_back(self):
+        """Says without being asked that there is no work for the agent now."""
+        self._say(heartbeat_ack=stream_pb2.HeartbeatAck(success=True, hand_back=True))
+
     def cut(self):
         """Breaks the stream that is open."""
         if self._outgoing is not None:
@@ -197,7 +202,9 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         if request.HasField("held"):
             self._hold(request.held)
         verdicts = self._verdicts(request.held)
-        return agent_pb2.HeartbeatResponse(success=True, verdicts=verdicts)
+        return agent_pb2.HeartbeatResponse(
+            success=True, verdicts=verdicts, hand_back=self.hand_back
+        )
 
     async def FetchTask(self, request, context):  # noqa: N802 - the .proto's name
         await self._fail(context)
@@ -301,6 +308,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
             verdicts=self._verdicts(first.hello.held),
             heartbeat_interval=self.interval,
             lease_seconds=self.lease_seconds,
+            hand_back=self.hand_back,
         )
         yield stream_pb2.AgentChannelResponse(response_id=first.request_id, welcome=welcome)
         waiting = [lease for lease in self.leases.values() if not lease.delivered]
@@ -324,7 +332,9 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
                 self._hold(request.heartbeat.held)
                 if self.answer_beats:
                     ack = stream_pb2.HeartbeatAck(
-                        success=True, verdicts=self._verdicts(request.heartbeat.held)
+                        success=True,
+                        verdicts=self._verdicts(request.heartbeat.held),
+                        hand_back=self.hand_back,
                     )
                     self._say(request.request_id, heartbeat_ack=ack)
             elif kind == "reports":

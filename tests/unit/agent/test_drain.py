@@ -32,7 +32,7 @@ async def test_after_the_drain_limit_tasks_are_stopped_to_run_elsewhere(plane, s
     agent.process.send_signal(signal.SIGTERM)
     assert await agent.exit_code() == 0
     assert lease.end.status == task_pb2.TASK_STATUS_FAILED
-    assert lease.end.failure == agent_pb2.FAILURE_CLASS_INFRASTRUCTURE
+    assert lease.end.failure == agent_pb2.FAILURE_CLASS_RELEASED
     assert lease.end.error_message == "the agent was stopped"
 
 

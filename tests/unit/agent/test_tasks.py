@@ -184,6 +184,39 @@ async def test_no_more_tasks_run_than_there_are_slots(plane, start_agent):
     await until(lambda: third.whole)
 
 
+async def test_what_has_not_started_is_handed_back_on_demand_and_what_runs_goes_on(
+    plane, start_agent, tmp_path
+):
+    start_agent("--slots", "1")
+    gate = tmp_path / "gate"
+    running = plane.assign(f"while [ ! -e {gate} ]; do sleep 0.05; done")
+    waiting = plane.assign("true")
+    await until(lambda: running.statuses and waiting.delivered)
+    plane.push_hand_back()
+    await until(lambda: waiting.handed_back)
+    assert not running.handed_back
+    gate.touch()
+    later = plane.assign("true")
+    await until(lambda: running.whole)
+    await until(lambda: later.whole)
+    assert running.end.status == task_pb2.TASK_STATUS_SUCCESS
+    assert waiting.statuses == []
+
+
+async def test_the_word_to_hand_back_comes_with_the_answer_to_a_heartbeat_too(
+    plane, start_agent, tmp_path
+):
+    start_agent("--slots", "1")
+    gate = tmp_path / "gate"
+    running = plane.assign(f"while [ ! -e {gate} ]; do sleep 0.05; done")
+    waiting = plane.assign("true")
+    await until(lambda: running.statuses and waiting.delivered)
+    plane.hand_back = True
+    await until(lambda: waiting.handed_back)
+    gate.touch()
+    await until(lambda: running.whole)
+
+
 async def test_secrets_reach_the_task_and_no_disk(plane, start_agent, data_dir):
     start_agent()
     lease = plane.assign(

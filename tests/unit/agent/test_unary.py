@@ -66,6 +66,22 @@ async def test_a_stream_that_is_swallowed_or_cut_is_as_good_as_refused(plane, st
     assert plane.streams_before_fetch[0] == 3
 
 
+async def test_what_has_not_started_goes_back_when_a_heartbeat_is_answered_so(
+    unary_plane, start_agent, tmp_path
+):
+    plane = unary_plane
+    start_agent("--slots", "2")
+    gate = tmp_path / "gate"
+    wait = f"while [ ! -e {gate} ]; do sleep 0.05; done"
+    running = [await plane.offer(wait) for _ in range(2)]
+    await until(lambda: all(lease.statuses for lease in running))
+    plane.hand_back = True
+    beats = len(plane.unary_beats)
+    await until(lambda: len(plane.unary_beats) > beats + 1)
+    gate.touch()
+    await until(lambda: all(lease.whole for lease in running))
+
+
 async def test_the_stream_is_taken_again_when_it_gets_through(unary_plane, start_agent):
     plane = unary_plane
     agent = start_agent()

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from server.domain.agent import SessionState
+from server.domain.agent import Scheduling, SessionState, next_agent_due
 from server.domain.attempt import AttemptStatus, next_log_due
 from server.domain.canceling import CancelTask, StopPipeline
 from server.domain.claiming import Claim, HandBack
+from server.domain.controlling import Action, SetAgentState
 from server.domain.errors import MusterError, NotLeaseHolder, SessionSuperseded
 from server.domain.event import EventKind
 from server.domain.holding import Held
@@ -35,8 +36,10 @@ PICK = st.integers(0, 10_000)
 LEAPS = st.sampled_from([1, 700, 2_000, 2_000, 10_000, 31_000, 61_000, 200_000])
 LOST = "lost"
 """An end whose cause is the agent's own: it reports that its process died under the task."""
+STOPPED = "stopped"
+"""An end that its agent brought about because it was told to stop."""
 ENDS = st.sampled_from(
-    [TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.TIMEOUT, TaskStatus.CANCELLED, LOST]
+    [TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.TIMEOUT, TaskStatus.CANCELLED, LOST, STOPPED]
 )
 WISHES = ["cancel", "cancel", "retry", "delete", "update", "stop", "prune"]
 FATES = WAITING, STARTED, ENDING, ENDED = range(4)
@@ -296,6 +299,15 @@ class World(RuleBasedStateMachine):
         del self.processes[process.agent_id]
         self.gone.append(process)
 
+    @precondition(lambda self: self.processes)
+    @rule(pick=PICK, action=st.sampled_from(Action), deadline=st.sampled_from([None, 0, 30]))
+    def control(self, pick, action, deadline):
+        """An operator has a word about an agent."""
+        agent_id = self.one_of(self.processes, pick)
+        deadline = deadline if action is Action.DRAIN else None
+        agent, _ = self.core.do(SetAgentState(NAMESPACE, agent_id, action, deadline=deadline))
+        assert agent.open is (action is Action.RESUME)
+
     # ---- work goes out
 
     @rule(
@@ -336,6 +348,7 @@ class World(RuleBasedStateMachine):
             agent = self.core.agent(process.agent_id)
             assert agent.session_id == session
             assert agent.session_state is SessionState.LIVE
+            assert agent.open, "work for an agent that is given none"
             assert self._leases(agent) <= agent.slots, "an agent over its slots"
             process.inbox.append((process.frame, assignments, self.core.clock.now()))
             if arrives and process in self.processes.values():
@@ -411,10 +424,16 @@ class World(RuleBasedStateMachine):
             return
         run.code = self.number()
         self.codes.setdefault(run.lease.lease_id, set()).add(run.code)
-        lost = end is LOST and not process.v1
-        status = TaskStatus.FAILED if end is LOST else end
+        status = TaskStatus.FAILED if end in (LOST, STOPPED) else end
         named = process.named(run)
-        command = Report(process.agent_id, named, status, run.code, infrastructure=lost)
+        command = Report(
+            process.agent_id,
+            named,
+            status,
+            run.code,
+            infrastructure=end is LOST and not process.v1,
+            released=end is STOPPED and not process.v1,
+        )
         self.send(command, process, run, late=late, again=again)
 
     @precondition(lambda self: self.executions())
@@ -599,6 +618,7 @@ class World(RuleBasedStateMachine):
         self.an_ended_task_never_changes()
         self.unmet_counters_are_right_and_failures_are_passed_on()
         self.run_counters_are_right()
+        self.drains_come_to_their_end()
         self.events_tell_the_story_of_the_rows()
 
     def nothing_acknowledged_is_lost(self):
@@ -657,6 +677,14 @@ class World(RuleBasedStateMachine):
         for task in tables.tasks.values():
             if not task.status.ended:
                 assert task.unmet == unmet[task.key], task
+
+    def drains_come_to_their_end(self):
+        for agent in self.core.tables.agents.values():
+            assert agent.due_at == next_agent_due(agent), agent
+            for task in self.core.tables.tasks.values():
+                if task.lease_agent == agent.key and agent.scheduling is Scheduling.STOPPING:
+                    asked = (task.release_requested_at, task.cancel_requested_at)
+                    assert asked != (None, None), task
 
     def run_counters_are_right(self):
         tables = self.core.tables

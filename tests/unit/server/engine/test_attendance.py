@@ -2,12 +2,16 @@
 
 import asyncio
 
+from server.domain.controlling import Action, SetAgentState
 from server.domain.errors import SessionSuperseded
+from server.domain.event import EventKind
 from server.domain.holding import Held
 from server.domain.lease import LeaseRef, VerdictAction
 from server.domain.task import TaskStatus
-from server.engine.mailbox import Mailbox, Stop, Work
+from server.engine.mailbox import HandBackAll, Mailbox, Stop, Work
 from server.engine.sessions import Sessions
+from server.engine.timers import Timers
+from tests.fakes.core import NAMESPACE
 from tests.fakes.shop import Shop
 from tests.fakes.virtual_time import in_virtual_time
 
@@ -110,3 +114,54 @@ async def test_a_newer_registration_closes_the_older_session_with_its_reason():
 def test_a_new_memory_knows_nobody():
     sessions = Sessions()
     assert (len(sessions), sessions.get("s"), sessions.of_agent("a")) == (0, None, None)
+
+
+@in_virtual_time
+async def test_a_paused_agent_is_offered_nothing_and_told_to_hand_back():
+    shop = Shop()
+    async with shop.open():
+        session = await shop.arrive("a", slots=2)
+        await shop.writer.submit(SetAgentState(NAMESPACE, "a", Action.PAUSE))
+        assert await session.mailbox.take() == [HandBackAll()]
+        await shop.submit("t")
+        await asyncio.sleep(1)
+        assert shop.task("t").ready
+        forget(shop)
+        session = await shop.arrive("a", slots=2)
+        assert session.wants == 0, "a new session knew nothing of the pause"
+        await shop.writer.submit(SetAgentState(NAMESPACE, "a", Action.RESUME))
+        await lease_of(session)
+
+
+@in_virtual_time
+async def test_word_of_a_pause_that_is_over_comes_too_late_to_count():
+    """Another server's events are read after the commit, and ours are told at once."""
+    shop = Shop()
+    async with shop.open():
+        session = await shop.arrive("a")
+        for action in (Action.PAUSE, Action.RESUME):
+            await shop.writer.submit(SetAgentState(NAMESPACE, "a", action))
+        paused, _ = shop.events(EventKind.AGENT_STATE)
+        shop.attendance.told(paused)
+        assert session.open
+
+
+@in_virtual_time
+async def test_an_agent_hears_at_the_deadline_of_its_drain_that_tasks_must_stop():
+    shop = Shop()
+    timers = Timers(shop.writer, shop.reader, shop.clock)
+    shop.writer.listen(timers.committed)
+    async with shop.open(timers.run()):
+        session = await shop.arrive("a")
+        await shop.submit("t")
+        lease = await lease_of(session)
+        await shop.tell("a", lease, TaskStatus.RUNNING)
+        await shop.writer.submit(SetAgentState(NAMESPACE, "a", Action.DRAIN, deadline=20))
+        assert await session.mailbox.take() == [HandBackAll()]
+        began = shop.clock.now()
+        (frame,) = await session.mailbox.take()
+        assert frame.verdict.action is VerdictAction.CANCEL
+        assert frame.verdict.lease_id == lease.lease_id
+        assert 20_000 <= shop.clock.now() - began < 21_000
+        verdicts = await shop.attendance.heartbeat(session, Held((lease,), 1))
+        assert [v.action for v in verdicts] == [VerdictAction.CANCEL], "it is told until it is done"

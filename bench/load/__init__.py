@@ -1,1 +1,0 @@
-"""Programs that load a server from outside, as processes of their own."""

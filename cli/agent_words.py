@@ -1,0 +1,30 @@
+"""How an agent stands, in words."""
+
+from cli.states import short_name
+from cli.times import moment, until
+from generated.agent.v1 import agent_pb2
+
+STATUS = agent_pb2.AgentStatus.DESCRIPTOR
+SCHEDULING = agent_pb2.SchedulingState.DESCRIPTOR
+ACTIVE = agent_pb2.SCHEDULING_STATE_ACTIVE
+DRAINING = agent_pb2.SCHEDULING_STATE_DRAINING
+
+
+def status_of(agent: agent_pb2.AgentDetail) -> str:
+    """Return an agent's status in a list, with what keeps work from it."""
+    status = short_name(STATUS, agent.status)
+    if agent.scheduling in (0, ACTIVE):
+        return status
+    return f"{status},{short_name(SCHEDULING, agent.scheduling)}"
+
+
+def work_of(agent: agent_pb2.AgentDetail) -> str:
+    """Return what keeps work from an agent, since when and why, or nothing."""
+    if agent.scheduling in (0, ACTIVE):
+        return ""
+    lines = [
+        f"{short_name(SCHEDULING, agent.scheduling)} since {moment(agent.scheduling_since / 1000)}"
+    ]
+    if agent.scheduling == DRAINING and agent.drain_deadline:
+        lines.append(f"tasks are stopped {until(agent.drain_deadline / 1000)}")
+    return "\n".join([*lines, *agent.note.splitlines()])

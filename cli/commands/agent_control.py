@@ -1,0 +1,118 @@
+"""`muster agent pause|resume|drain|watch`: whether agents are given work, and how they fare."""
+
+import asyncio
+from datetime import timedelta
+
+import click
+
+from cli.agent_words import DRAINING, status_of
+from cli.connection import Api, with_api
+from cli.failure import CommandFailed
+from cli.framework import Command
+from cli.output import as_data, print_line, show
+from cli.patience import call_patiently
+from cli.times import clock
+from generated.agent.v1 import agent_pb2
+
+LOOK_AGAIN = timedelta(milliseconds=500)
+PAGE = 200
+
+
+@click.command("pause", cls=Command, epilog="muster agent pause builder-1 --note 'disk swap'")
+@click.argument("agent_id")
+@click.option("--note", default="", help="Why, for people.")
+@with_api
+async def pause(api: Api, agent_id: str, note: str) -> None:
+    """Give an agent no new work; what runs goes on."""
+    await _set(api, agent_id, agent_pb2.AGENT_ACTION_PAUSE, note=note)
+
+
+@click.command("resume", cls=Command, epilog="muster agent resume builder-1")
+@click.argument("agent_id")
+@with_api
+async def resume(api: Api, agent_id: str) -> None:
+    """Give an agent work again."""
+    await _set(api, agent_id, agent_pb2.AGENT_ACTION_RESUME)
+
+
+@click.command(
+    "drain",
+    cls=Command,
+    epilog="""
+    muster agent drain builder-1
+    muster agent drain builder-1 --deadline 600 --note upgrade --wait
+    """,
+)
+@click.argument("agent_id")
+@click.option(
+    "--deadline",
+    type=click.IntRange(0),
+    metavar="SECONDS",
+    help="Stop what still runs after this time; it is queued again (default: never).",
+)
+@click.option("--note", default="", help="Why, for people.")
+@click.option("--wait", is_flag=True, help="Return when it holds nothing any more.")
+@with_api
+async def drain(api: Api, agent_id: str, deadline: int | None, note: str, wait: bool) -> None:
+    """Give an agent no new work, hand back what has not started, let the rest end."""
+    action = agent_pb2.AGENT_ACTION_DRAIN
+    await _set(api, agent_id, action, note=note, deadline=deadline, wait=wait)
+
+
+@click.command("watch", cls=Command, epilog="muster agent watch\nmuster agent watch -o json")
+@with_api
+async def watch(api: Api) -> None:
+    """Print how each agent stands, and each change of it, until Ctrl-C."""
+    seen: dict[str, tuple[str, str]] = {}
+    while True:
+        for agent in await _agents(api):
+            stands = (status_of(agent), f"{agent.running_jobs_count}/{agent.max_concurrent_jobs}")
+            if seen.get(agent.agent_id) != stands:
+                seen[agent.agent_id] = stands
+                line = f"{clock()}  {agent.agent_id}  {'  '.join(stands)}  {agent.note}".rstrip()
+                print_line(as_data(agent), line)
+        await asyncio.sleep(LOOK_AGAIN.total_seconds())
+
+
+async def _set(
+    api: Api,
+    agent_id: str,
+    action: "agent_pb2.AgentAction.ValueType",
+    *,
+    note: str = "",
+    deadline: int | None = None,
+    wait: bool = False,
+) -> None:
+    request = agent_pb2.SetAgentStateRequest(
+        agent_id=agent_id, action=action, note=note, deadline_seconds=deadline
+    )
+    answer = await api.call(api.agents.SetAgentState, request)
+    if not wait:
+        show(answer, lambda: click.echo(answer.message))
+        return
+    agent = await _drained(api, answer.agent)
+    if agent.scheduling != agent_pb2.SCHEDULING_STATE_DRAINED:
+        raise CommandFailed("the drain was ended by somebody")
+    show(agent, lambda: click.echo("The agent is drained."))
+
+
+async def _drained(api: Api, agent: agent_pb2.AgentDetail) -> agent_pb2.AgentDetail:
+    """Return an agent once it is not draining any more."""
+    request = agent_pb2.GetAgentRequest(agent_id=agent.agent_id)
+    while agent.scheduling == DRAINING:
+        await asyncio.sleep(LOOK_AGAIN.total_seconds())
+        agent = (await call_patiently(api, api.agents.GetAgent, request)).agent
+    return agent
+
+
+async def _agents(api: Api) -> list[agent_pb2.AgentDetail]:
+    """Return every agent."""
+    found: list[agent_pb2.AgentDetail] = []
+    token = ""
+    while True:
+        request = agent_pb2.ListAgentsRequest(page_size=PAGE, page_token=token)
+        page = await call_patiently(api, api.agents.ListAgents, request)
+        found += page.agents
+        token = page.next_page_token
+        if not token:
+            return found
