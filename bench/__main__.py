@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from bench.family import Family, UnknownFigureError, choose, families
-from bench.lab import Lab, Unmeasurable
+from bench.lab import ROUNDS, Lab, Unmeasurable
 
 Chosen = Sequence[tuple[Family, frozenset[str]]]
 
@@ -29,7 +29,18 @@ Chosen = Sequence[tuple[Family, frozenset[str]]]
     default=1.0,
     help="Measure so much less of everything, for a quick look.",
 )
-def main(figures: str, scale: float) -> None:
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=ROUNDS,
+    help="Measure each figure so often and take the median.",
+)
+@click.option(
+    "--profiles",
+    type=click.Path(path_type=Path, exists=True, file_okay=False, writable=True, resolve_path=True),
+    help="Write flame graphs of servers and agents to this folder; the figures suffer.",
+)
+def main(figures: str, scale: float, rounds: int, profiles: Path | None) -> None:
     """Measure FIGURES (names with commas between them; all without a name)."""
     names = [name for name in figures.split(",") if name]
     try:
@@ -37,7 +48,7 @@ def main(figures: str, scale: float) -> None:
     except UnknownFigureError as error:
         raise click.ClickException(str(error)) from error
     with tempfile.TemporaryDirectory(prefix="mb-", ignore_cleanup_errors=True) as folder:
-        asyncio.run(until_terminated(Lab(Path(folder), scale), chosen))
+        asyncio.run(until_terminated(Lab(Path(folder), scale, rounds, profiles), chosen))
 
 
 async def until_terminated(lab: Lab, chosen: Chosen) -> None:

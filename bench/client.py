@@ -66,9 +66,13 @@ class Client:
 
     async def succeeded(self) -> int:
         """Return how many tasks the server has brought to SUCCESS since it started, by commit."""
+        return int(await self.metric('muster_task_transitions_total{status="SUCCESS"}'))
+
+    async def metric(self, series: str) -> float:
+        """Return the value of one series of the server; 0 while it has none."""
         text = await asyncio.to_thread(self._metrics)
-        found = re.search(r'^muster_task_transitions_total\{status="SUCCESS"\} (\S+)$', text, re.M)
-        return int(float(found[1])) if found else 0
+        found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.M)
+        return float(found[1]) if found else 0.0
 
     def _metrics(self) -> str:
         with closing(http.client.HTTPConnection(self._http, timeout=CALL_SECONDS)) as connection:

@@ -2,15 +2,19 @@
 
 import asyncio
 import itertools
+import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.client import Client
-from bench.programs import Program, module
+import psutil
 
+from bench.client import Client
+from bench.programs import STOP_SECONDS, Program, module
+
+ROUNDS = 3
 LOOPBACK = ("--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
 
 
@@ -27,21 +31,45 @@ class Server:
     http: str
 
 
+def supervisors_of(agent: Program) -> list[psutil.Process]:
+    """Return the process that an agent's tasks are children of, which outlives the agent."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if "agent.supervisor" in command and str(agent.folder) in command:
+            found.append(process)
+    return found
+
+
+def end_supervisor_of(agent: Program) -> None:
+    """Wait for the supervisor of an agent that has ended, and kill it when it stays."""
+    _, alive = psutil.wait_procs(supervisors_of(agent), timeout=STOP_SECONDS)
+    for process in alive:
+        process.kill()
+
+
 @dataclass(frozen=True)
 class Muster:
     """A server, an agent and a client of theirs."""
 
     server: Server
     agent: Program
-    agent_dir: Path
     client: Client
 
 
 class Lab:
     """One run of the benchmarks."""
 
-    def __init__(self, folder: Path, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scale: float = 1.0,
+        rounds: int = ROUNDS,
+        profiles: Path | None = None,
+    ) -> None:
         self.folder = folder
+        self.rounds = rounds
+        self._profiles = profiles
         self._scale = scale
         self._names = itertools.count(1)
 
@@ -68,7 +96,8 @@ class Lab:
         program = Program("server", command, folder)
         try:
             told = await asyncio.to_thread(program.ready)
-            yield Server(program, told["grpc"], told["http"])
+            with self._profiled("server", program.pid):
+                yield Server(program, told["grpc"], told["http"])
         finally:
             await asyncio.to_thread(program.stop)
 
@@ -80,9 +109,31 @@ class Lab:
         program = Program("agent", module("agent", *place, "--drain-limit", "1", *flags), folder)
         try:
             await asyncio.to_thread(program.ready)
-            yield program
+            with (
+                self._profiled("agent", program.pid),
+                self._profiled("supervisor", *(each.pid for each in supervisors_of(program))),
+            ):
+                yield program
         finally:
             await asyncio.to_thread(program.stop)
+            await asyncio.to_thread(end_supervisor_of, program)
+
+    @contextmanager
+    def _profiled(self, name: str, *pids: int) -> Iterator[None]:
+        """Write a flame graph of each process, when profiles are asked for."""
+        spies = [] if self._profiles is None else [self._spy(name, pid) for pid in pids]
+        try:
+            yield
+        finally:
+            for spy in spies:
+                spy.stop(signal.SIGINT)  # then it writes what it has seen
+
+    def _spy(self, name: str, pid: int) -> Program:
+        folder = self.new_folder("p")
+        flames = f"{self._profiles}/{name}-{pid}.svg"
+        # Who holds the GIL works; without that, threads that wait would fill the picture.
+        command = ["py-spy", "record", "--gil", "--threads", "--duration", "unlimited"]
+        return Program("py-spy", [*command, "--pid", str(pid), "--output", flames], folder)
 
     @asynccontextmanager
     async def muster(
@@ -94,4 +145,4 @@ class Lab:
             self.agent(server, slots) as agent,
             Client(server.grpc, server.http) as client,
         ):
-            yield Muster(server, agent, self.folder, client)
+            yield Muster(server, agent, client)

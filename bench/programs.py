@@ -1,11 +1,14 @@
 """Programs that are measured: started as processes of their own, always ended, by their pid."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 60.0
@@ -28,6 +31,7 @@ class Program:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
+        self.folder = folder
         self._out = folder / f"{name}.stdout"
         self._err = folder / f"{name}.stderr"
         with self._out.open("wb") as out, self._err.open("wb") as err:
@@ -42,7 +46,7 @@ class Program:
             )
         self.pid = self._process.pid
 
-    def ready(self) -> dict[str, str]:
+    def ready(self, within: float = START_SECONDS) -> dict[str, str]:
         """Return what it says about itself when it is ready: `ready grpc=HOST:PORT …`.
 
         Raises:
@@ -54,7 +58,7 @@ class Program:
             ready = [line for line in said if line.startswith("ready ") and line.endswith("\n")]
             return ready[0] if ready else None
 
-        words = str(self.wait_for(line)).split()[1:]
+        words = str(self.wait_for(line, within)).split()[1:]
         return dict(word.split("=", 1) for word in words)
 
     def wait_for(self, question: Callable[[], object], within: float = START_SECONDS) -> object:
@@ -65,25 +69,38 @@ class Program:
         """
         deadline = time.monotonic() + within
         while not (answer := question()):
-            if self._process.poll() is not None:
-                raise ProgramFailedError(f"{self.name} ended:\n{self.complaints()}")
+            self.check()
             if time.monotonic() > deadline:
                 raise ProgramFailedError(f"{self.name} is not ready:\n{self.complaints()}")
             time.sleep(LOOK_EVERY)
         return answer
 
+    def check(self) -> None:
+        """Do nothing while it runs.
+
+        Raises:
+            ProgramFailedError: it has ended.
+        """
+        if self._process.poll() is not None:
+            raise ProgramFailedError(f"{self.name} ended:\n{self.complaints()}")
+
+    def tree(self) -> list[psutil.Process]:
+        """Return it and every process below it."""
+        process = psutil.Process(self.pid)
+        return [process, *process.children(recursive=True)]
+
     def complaints(self) -> str:
         """Return the end of what it wrote to stderr."""
         return self._err.read_text(errors="replace")[-4000:]
 
-    def stop(self) -> None:
+    def stop(self, ask: signal.Signals = signal.SIGTERM) -> None:
         """Ask it to end, and kill it when it does not."""
         if self._process.poll() is None:
-            self._process.terminate()
+            self._process.send_signal(ask)
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            os.killpg(self.pid, signal.SIGKILL)  # a group of its own: it and its workers
             self._process.wait()
 
 

@@ -8,7 +8,6 @@ from bench.numbers import median, rounded
 from bench.workloads import NOOP, PROCESS, latencies
 
 TASKS = 500
-ROUNDS = 3
 NOOP_FIGURES = {
     "submit_to_start_ms_p50": "start_p50",
     "submit_to_start_ms_p99": "start_p99",
@@ -31,7 +30,7 @@ async def measure(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Figure]:
         if wanted.isdisjoint(figures):
             continue
         rounds = []
-        for _ in range(ROUNDS):
+        for _ in range(lab.rounds):
             async with lab.muster(slots=4) as muster:
                 rounds.append(await latencies(muster.client, request, number))
         for name, moment in figures.items():

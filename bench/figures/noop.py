@@ -10,7 +10,6 @@ from bench.workloads import NOOP, tasks_per_second
 
 TASKS = 20_000
 WARM_UP = 500
-ROUNDS = 3
 SLOTS = {"noop_tasks_per_second": 256, "noop_tasks_per_second_16_slots": 16}
 
 FIGURES = tuple(SLOTS)
@@ -24,7 +23,7 @@ async def measure(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Figure]:
             async with lab.muster(slots) as muster:
                 await tasks_per_second(muster.client, NOOP, lab.count(WARM_UP))
                 rounds = [
-                    await tasks_per_second(muster.client, NOOP, number) for _ in range(ROUNDS)
+                    await tasks_per_second(muster.client, NOOP, number) for _ in range(lab.rounds)
                 ]
             settings = {
                 "database": "sqlite FULL",

@@ -1,0 +1,1 @@
+"""What a user would take instead of Muster, set up to be durable, for the same workloads."""
