@@ -13,15 +13,18 @@ class Backoff:
     """Exponential waits with full jitter, so that agents do not come back all at once."""
 
     def __init__(self, first: float = _FIRST, longest: float = _LONGEST) -> None:
-        self._wait = tenacity.wait_random_exponential(multiplier=first, max=longest)
-        self.reset()
+        self._limits = first, longest
+        self._state: tenacity.RetryCallState | None = None
 
     def reset(self) -> None:
         """Starts again with short waits, after a success."""
-        self._state = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
-        self._state.attempt_number = 0
+        self._state = None
 
     def next(self) -> float:
         """Returns the seconds to wait before the next try."""
+        if self._state is None:  # made late: nearly none is ever needed
+            self._state = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
+            self._state.attempt_number = 0
         self._state.attempt_number += 1
-        return self._wait(self._state)
+        first, longest = self._limits
+        return tenacity.wait_random_exponential(multiplier=first, max=longest)(self._state)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 import structlog
 
@@ -88,7 +89,7 @@ class Board:
         for task in tasks:
             if task.lease_id in self._holdings or self._holdings.finished(task.lease_id):
                 continue
-            run = TaskRun(Identity.of_task(task), self._spool.folder(task.lease_id), task)
+            run = TaskRun(Identity.of_task(task), self._spool, task)
             self._holdings.add(run)
             if not self.takes_work:
                 self._return(run)
@@ -132,7 +133,7 @@ class Board:
         for log in acks.logs:
             if run := self._holdings.get(log.lease_id):
                 self.judge([log.verdict])
-                self._retry_later(run, run.shipper.acknowledge(log), run.shipper.resume)
+                self._retry_later(run, run.log.acknowledge(log), run.log.resume)
                 self._settle(run)
         self._start_waiting()
 
@@ -184,7 +185,7 @@ class Board:
                 continue
             run = self._holdings.get(lease)
             if run is None:
-                run = TaskRun(Identity.of_state(state), self._spool.folder(lease), None)
+                run = TaskRun(Identity.of_state(state), self._spool, None)
                 self._holdings.add(run)
             self._take_state(run, state)
         for run in list(self._holdings.ordered.values()):
@@ -239,23 +240,23 @@ class Board:
         run.ending = True
         run.shipper.end()
         place = run.shipper.reader.place
-        folder = self._spool.folder(run.identity.lease)
+        folder = run.folder
         if folder.unread_bytes(place.segment, place.offset) > _SUM_INLINE_BYTES:
             self._group.create_task(self._sum_up(run, end))
         else:
             run.shipper.total = summarize(folder, place)
             self._ended(run, end)
+            self._start_waiting()
 
     async def _sum_up(self, run: TaskRun, end: Message) -> None:
         """Reads a long rest of a log in a thread: the heartbeat must not wait for it."""
-        folder = self._spool.folder(run.identity.lease)
-        run.shipper.total = await asyncio.to_thread(summarize, folder, run.shipper.reader.place)
+        run.shipper.total = await asyncio.to_thread(summarize, run.folder, run.shipper.reader.place)
         self._ended(run, end)
+        self._start_waiting()
 
     def _end_without_process(self, run: TaskRun, end: Message) -> None:
         run.ending = True
-        run.shipper.end()
-        run.shipper.total = run.shipper.reader.place
+        run.end_log()
         self._ended(run, end)
 
     def _ended(self, run: TaskRun, end: Message) -> None:
@@ -264,7 +265,6 @@ class Board:
         _log.debug("task ended", task=run.identity.task, cause=end["cause"], code=end["exit_code"])
         self._outbox.mark(run)
         self._settle(run)
-        self._start_waiting()
 
     def _supersede(self, lease_id: str) -> None:
         run = self._holdings.get(lease_id)
@@ -280,7 +280,7 @@ class Board:
 
     def _start_waiting(self) -> None:
         free = max(self.slots - self.running, 0)
-        for run in list(self._holdings.waiting.values())[:free]:
+        for run in list(islice(self._holdings.waiting.values(), free)):
             self._order(run)
         self.look()
 
@@ -293,6 +293,7 @@ class Board:
         if order is None:  # its folder was deleted by other hands
             end = _end("lost", "the task's folder is gone", "")
             self._end_without_process(run, {**end, "dropped": True})
+            self._start_waiting()
         else:
             self._tell(order)
             if run.stop_message is not None:

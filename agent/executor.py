@@ -4,12 +4,14 @@ import contextlib
 import time
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 from agent.backoff import Backoff
 from agent.log_shipper import LogShipper
+from agent.no_log import NoLog
 from agent.outcome import describe
 from agent.rpc import is_transient, status_code
-from agent.spool import AttemptFolder
+from agent.spool import AttemptFolder, Spool
 from agent.supervisor.frames import Message
 from agent.supervisor.order import LONGEST_LEASE_GRACE
 from generated.agent.v1 import agent_pb2
@@ -66,9 +68,7 @@ class Identity:
 class TaskRun:
     """One attempt, from its assignment until the server has all of it."""
 
-    def __init__(
-        self, identity: Identity, folder: AttemptFolder, task: agent_pb2.Task | None
-    ) -> None:
+    def __init__(self, identity: Identity, spool: Spool, task: agent_pb2.Task | None) -> None:
         self.identity = identity
         self.phase = Phase.WAITING if task is not None else Phase.ORDERED
         self.reports: list[Report] = []
@@ -76,15 +76,38 @@ class TaskRun:
         self.stop_message: Message | None = None
         self.ending = False
         self.spooled = task is None
-        self.shipper = LogShipper(identity.lease, identity.task, folder)
-        self._folder = folder
+        self._spool = spool
         self._task = task
         self._running_reported = False
+        self._no_log: NoLog | None = None
+
+    @cached_property
+    def folder(self) -> AttemptFolder:
+        """Its folder in the spool, which exists once it is ordered."""
+        return self._spool.folder(self.identity.lease)
+
+    @cached_property
+    def shipper(self) -> LogShipper:
+        """Uploads its log; made when there may be one."""
+        return LogShipper(self.identity.lease, self.identity.task, self.folder)
+
+    @property
+    def log(self) -> LogShipper | NoLog:
+        """What there is to say of its log."""
+        return self._no_log or self.shipper
+
+    def end_log(self) -> None:
+        """Notes that no line follows those read so far."""
+        if "shipper" not in self.__dict__ and not self.spooled:
+            self._no_log = NoLog()
+            return
+        self.shipper.end()
+        self.shipper.total = self.shipper.reader.place
 
     @property
     def settled(self) -> bool:
         """Whether the server has the end and the whole log."""
-        return self.phase is Phase.ENDED and not self.reports and self.shipper.done
+        return self.phase is Phase.ENDED and not self.reports and self.log.done
 
     @property
     def held(self) -> bool:
@@ -148,17 +171,21 @@ class TaskRun:
         """Notes that nothing of it runs any more; the log's total must be known by now."""
         self.phase = Phase.ENDED
         self.superseded |= end["cause"] == "superseded"
-        self.shipper.superseded = self.superseded
-        if not self.superseded and self._folder.read(_END_ACKNOWLEDGED) is None:
+        self.log.superseded = self.superseded
+        if not self.superseded and not self._end_acknowledged():
             update = describe(end)
             if not end.get("dropped"):  # without a summary the log does not claim to be whole
-                update.log.CopyFrom(self.shipper.summary())
+                update.log.CopyFrom(self.log.summary())
             self._report(update)
+
+    def _end_acknowledged(self) -> bool:
+        """Tells whether an earlier session was told that the server has the end."""
+        return self.spooled and self.folder.read(_END_ACKNOWLEDGED) is not None
 
     def supersede(self) -> None:
         """Notes that the lease is not current: nothing is reported any more."""
         self.superseded = True
-        self.shipper.superseded = True
+        self.log.superseded = True
         self.reports.clear()
 
     def take_reports(self) -> list[stream_pb2.TaskStatusUpdate]:
@@ -179,9 +206,9 @@ class TaskRun:
             if is_transient(code):
                 return report.backoff.next()
             self.reports.remove(report)
-            if self.phase is Phase.ENDED and not self.reports and not self.shipper.done:
+            if self.phase is Phase.ENDED and not self.reports and not self.log.done:
                 with contextlib.suppress(OSError):  # then the next session reports it once more
-                    self._folder.write(_END_ACKNOWLEDGED, {"status": ack.status})
+                    self.folder.write(_END_ACKNOWLEDGED, {"status": ack.status})
         return None
 
     def resend(self) -> None:
@@ -192,7 +219,7 @@ class TaskRun:
     def reconnect(self) -> None:
         """Prepares for a new stream: answers on the old one will not come."""
         self.resend()
-        self.shipper.reconnect()
+        self.log.reconnect()
 
     def _report(self, update: stream_pb2.TaskStatusUpdate) -> None:
         update.task_id = self.identity.task

@@ -57,7 +57,7 @@ class Outbox:
                     self.mark(later)
                 break
             frame.statuses.extend(run.take_reports())
-            while size < _FRAME_LOG_BYTES and (batch := run.shipper.next_batch()) is not None:
+            while size < _FRAME_LOG_BYTES and (batch := run.log.next_batch()) is not None:
                 frame.logs.append(batch)
                 size += batch.ByteSize()
             if size >= _FRAME_LOG_BYTES:

@@ -12,6 +12,7 @@ ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED_ENV = "MUSTER_"
 ENV_VALUE_LIMIT = 128 * 1024  # one argument or variable of execve(2): MAX_ARG_STRLEN
 LOAD_LIMIT = 512 * 1024
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -105,7 +106,7 @@ class Checks:
 
 def has_control(text: str) -> bool:
     """Whether text holds a control character (Unicode category Cc)."""
-    return any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in text)
+    return _CONTROL.search(text) is not None
 
 
 def printable(text: str) -> str:

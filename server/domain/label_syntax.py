@@ -54,6 +54,8 @@ def value_problem(value: str) -> str | None:
 
 def check_labels(labels: Mapping[str, str], path: str) -> list[Violation]:
     """Return what is wrong with a label set that is found at this path of a request."""
+    if not labels:
+        return []
     size = sum(len(key) + len(value) for key, value in labels.items())
     if len(labels) > MOST_LABELS or size > LARGEST_SET:
         text = f"should have at most {MOST_LABELS} labels and {LARGEST_SET} characters in all"

@@ -12,6 +12,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
+from typing import Any
 
 from server.domain.moment import Millis, Moment
 from server.domain.policy import Policy
@@ -80,24 +81,25 @@ class TaskSpec:
     executor: str = ""
 
     def to_json(self) -> str:
-        """Return the spec as JSON."""
-        data = {name: getattr(self, name) for name in self.__slots__}
-        data["artifacts"] = [asdict(artifact) for artifact in self.artifacts]
-        return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        """Return the spec as JSON, without what is empty."""
+        data: dict[str, Any] = {"commands": self.commands}
+        if self.artifacts:
+            data["artifacts"] = [asdict(artifact) for artifact in self.artifacts]
+        for name in ("env", "workspace", "image", "labels", "executor"):
+            if value := getattr(self, name):
+                data[name] = value
+        return _JSON.encode(data)
 
     @staticmethod
     def from_json(text: str) -> "TaskSpec":
         """Return the spec that `to_json` wrote."""
         data = json.loads(text)
-        return TaskSpec(
-            commands=tuple(data["commands"]),
-            env=data["env"],
-            workspace=data["workspace"],
-            image=data["image"],
-            artifacts=tuple(ArtifactSpec(**a) for a in data["artifacts"]),
-            labels=data["labels"],
-            executor=data["executor"],
-        )
+        data["commands"] = tuple(data["commands"])
+        data["artifacts"] = tuple(ArtifactSpec(**a) for a in data.get("artifacts", ()))
+        return TaskSpec(**data)
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(slots=True)

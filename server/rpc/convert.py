@@ -53,11 +53,14 @@ _OPERATORS = {
     task_pb2.LABEL_OPERATOR_GT: Operator.GT,
     task_pb2.LABEL_OPERATOR_LT: Operator.LT,
 }
+_ANY = Selector()
 _OPERATOR_NUMBERS = {operator: number for number, operator in _OPERATORS.items()}
 
 
 def selector_of(message: task_pb2.LabelSelector) -> Selector:
     """Return a selector; an unknown operator becomes None, which the check refuses."""
+    if not message.match_labels and not message.match_expressions:
+        return _ANY
     return Selector.of(
         message.match_labels,
         *(

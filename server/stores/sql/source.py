@@ -80,6 +80,7 @@ def _ready_tasks(*, avoiding: bool) -> Select[Any]:
     return query.limit(bindparam("limit")).with_for_update(skip_locked=True)
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _EVENT_COLUMNS = tuple(column.name for column in tables.events.c)
 _EVENT_VALUES = attrgetter(*(name for name in _EVENT_COLUMNS if name != "data"))
 _ATTEMPTS = select(*ATTEMPT.columns).where(
@@ -210,7 +211,7 @@ class SqlSource:
         rows = []
         for place, event in enumerate(events, 1):
             event.position = last + place
-            data = json.dumps(event.data, ensure_ascii=False)
+            data = _JSON.encode(event.data)
             rows.append((*_EVENT_VALUES(event), data))
         insert_rows(self._connection, tables.events, _EVENT_COLUMNS, rows)
 
