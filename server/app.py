@@ -19,6 +19,7 @@ from server.config import Settings
 from server.domain.errors import StoreUnavailable
 from server.domain.moment import millis
 from server.domain.policy import Policy
+from server.engine import event_feed
 from server.engine.attendance import Attendance
 from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
@@ -194,7 +195,7 @@ class App:
             grpc_address = self._listen()
             await self._dispatcher.start(self._reader)
             await self._keeper.start()
-            await self._tail.start()
+            await self._begin_feed(await self._tail.start())
             async with asyncio.TaskGroup() as tasks:
                 writing = tasks.create_task(self._writer.run(), name="writer")
                 loops = [
@@ -224,6 +225,12 @@ class App:
                     await serving_web
         finally:
             await self._database.close()
+
+    async def _begin_feed(self, position: int) -> None:
+        """Keep the last events at hand: after a start, readers come back for a few they missed."""
+        after = max(0, position - event_feed.PAGE)
+        recent = await self._reader.events(after, event_feed.PAGE)
+        self._feed.begin(position, [event for event in recent if event.position <= position])
 
     def _bind_http(self) -> socket:
         wanted = self._settings.http_listen

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import Any
 
 from server.domain.moment import Moment
 
@@ -83,6 +84,18 @@ class Agent:
     def effective_labels(self) -> dict[str, str]:
         """Labels as they count for selectors."""
         return effective_labels(self)
+
+
+def as_told(agent: Agent) -> dict[str, Any]:
+    """Return what every event about an agent says of it."""
+    return {
+        "session": agent.session_id,
+        "session_state": agent.session_state.value,
+        "hostname": agent.hostname,
+        "ip": agent.ip,
+        "slots": agent.slots,
+        "labels": agent.effective_labels,
+    }
 
 
 def effective_labels(agent: Agent) -> dict[str, str]:

@@ -1,6 +1,12 @@
 """Word of an agent's condition: whether it is given work, and what it still holds."""
 
-from server.domain.agent import Agent, Scheduling, SchedulingState, scheduling_state
+from server.domain.agent import (
+    Agent,
+    Scheduling,
+    SchedulingState,
+    as_told,
+    scheduling_state,
+)
 from server.domain.event import Event, EventKind
 from server.domain.ledger import Ledger
 
@@ -15,7 +21,7 @@ def tell_condition(ledger: Ledger, agent: Agent) -> None:
             ledger.now,
             agent.public_id,
             data={
-                "session": agent.session_id,
+                **as_told(agent),
                 "state": int(scheduling_state(agent, held)),
                 "note": agent.note,
                 # Other servers learn from these whether to offer its slots.

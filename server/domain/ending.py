@@ -1,6 +1,7 @@
 """How attempts and tasks end, and what follows from it in the same transaction."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from server.domain.attempt import Attempt, AttemptStatus, LogSummary
 from server.domain.condition import note_end
@@ -9,7 +10,7 @@ from server.domain.ledger import Ledger
 from server.domain.moment import Millis, Moment
 from server.domain.policy import Policy
 from server.domain.retry import backoff
-from server.domain.run import Run, RunStatus, count_end, status_of
+from server.domain.run import Run, RunStatus, count_end, count_running, counts, status_of
 from server.domain.task import Task, TaskStatus, move
 
 
@@ -195,12 +196,14 @@ def _end_one(ledger: Ledger, task: Task, end: TaskStatus, error: str) -> None:
     task.not_before = None
     ledger.touch(task)
     ledger.effects.log_tasks.add(task.public_id)
+    if task.run_key is None:
+        tell_status(ledger, task, previous)
+        return
+    run = ledger.run_by_key(task.run_key)
+    count_end(run, task)
+    ledger.touch_run(run)
     tell_status(ledger, task, previous)
-    if task.run_key is not None:
-        run = ledger.run_by_key(task.run_key)
-        count_end(run, task)
-        ledger.touch_run(run)
-        settle_run(ledger, run)
+    settle_run(ledger, run)
 
 
 def _release_dependents(ledger: Ledger, task: Task) -> list[tuple[Task, TaskStatus, str]]:
@@ -253,11 +256,11 @@ def settle_run(ledger: Ledger, run: Run) -> None:
     if run.number == pipeline.runs:
         pipeline.last_status = status
         ledger.touch_pipeline(pipeline)
-    tell_run(ledger, run, previous)
+    tell_run(ledger, run, previous, pipeline.name)
 
 
-def tell_run(ledger: Ledger, run: Run, previous: RunStatus | None) -> None:
-    """Add the event of a run's new status."""
+def tell_run(ledger: Ledger, run: Run, previous: RunStatus | None, name: str) -> None:
+    """Add the event of a run's new status; `name` is its pipeline's."""
     ledger.tell(
         Event(
             EventKind.RUN_STATUS,
@@ -266,13 +269,21 @@ def tell_run(ledger: Ledger, run: Run, previous: RunStatus | None) -> None:
             run.public_id,
             run_id=run.public_id,
             pipeline_id=run.pipeline_id,
-            data={"status": int(run.status), "previous": int(previous or 0)},
+            data={
+                "name": name,
+                "status": int(run.status),
+                "previous": int(previous or 0),
+                **({"by": run.triggered_by} if previous is None else {}),
+                **counts(run, ledger.now),
+            },
         )
     )
 
 
 def tell_status(ledger: Ledger, task: Task, previous: TaskStatus | None) -> None:
     """Add the event of a task's new status."""
+    runs = TaskStatus.RUNNING in (task.status, previous)
+    measured = ledger.measured.get(task.key) if runs else None
     ledger.tell(
         Event(
             EventKind.TASK_STATUS,
@@ -292,9 +303,24 @@ def tell_status(ledger: Ledger, task: Task, previous: TaskStatus | None) -> None
                 "exit_code": task.exit_code,
                 "error": task.error,
                 "duration": _duration(ledger, task),
+                **({"by": task.created_by} if previous is None else {}),
+                **({"metrics": measured} if measured else {}),
+                **_of_run(ledger, task, previous),
             },
         )
     )
+
+
+def _of_run(ledger: Ledger, task: Task, previous: TaskStatus | None) -> dict[str, Any]:
+    """Return how far the task's run is, where this change of the task is news about that."""
+    if task.run_key is None or previous is None:
+        return {}
+    if TaskStatus.RUNNING not in (task.status, previous) and not task.status.ended:
+        return {}
+    run = ledger.run_by_key(task.run_key)
+    if count_running(run, task, previous):
+        ledger.touch_run(run)
+    return {"run": {"status": int(run.status), **counts(run, ledger.now)}}
 
 
 def _duration(ledger: Ledger, task: Task) -> Millis:

@@ -9,6 +9,7 @@
     ├── NotLeaseHolder     the caller does not hold the task (v1 agents)
     ├── SessionSuperseded  a newer registration has the agent's id
     ├── LogGap             log lines were skipped
+    ├── CursorExpired      events after a reader's cursor are gone
     ├── Overloaded         the queue is full
     ├── StoreUnavailable   the database does not answer
     ├── Draining           the server is shutting down
@@ -105,6 +106,17 @@ class LogGap(MusterError):
         self.expected = expected
         self.got = got
         super().__init__(f"The log of task {task_id} goes on with line {expected}, not line {got}.")
+
+
+class CursorExpired(MusterError):
+    """Events after a reader's cursor are not kept any more."""
+
+    def __init__(self, cursor: int, oldest: int) -> None:
+        self.oldest = oldest
+        super().__init__(
+            f"What happened right after cursor {cursor} is not kept any more; "
+            f"the oldest cursor that works is {oldest}."
+        )
 
 
 class Overloaded(MusterError):

@@ -22,6 +22,7 @@ class EventKind(StrEnum):
     AGENT_OFFLINE = "agent.offline"
     AGENT_LABELS = "agent.labels"
     AGENT_STATE = "agent.state"
+    AGENT_SLOTS = "agent.slots"
 
 
 @dataclass(slots=True)

@@ -50,6 +50,8 @@ class Ledger:
         self.changes = Changes()
         self.effects = Effects()
         self.events: list[Event] = []
+        self.measured: dict[int, dict[str, str]] = {}
+        """What agents measured of tasks they report on in this transaction, by the task's key."""
         self.edits = 0
         """Changes so far; the writer compares it around each command."""
         self._tasks: dict[int, Task] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from server.domain.agent import Agent, SessionState
+from server.domain.agent import Agent, SessionState, as_told
 from server.domain.checks import AGENT_ID, Checks
 from server.domain.errors import NotFound, SessionSuperseded
 from server.domain.event import Event, EventKind
@@ -260,6 +260,7 @@ class ChangeAgent:
         if self.slots is not None and self.slots != agent.slots:
             agent.slots = self.slots
             ledger.touch_agent(agent)
+            tell_agent(ledger, agent, EventKind.AGENT_SLOTS)
         return agent
 
 
@@ -317,6 +318,6 @@ def tell_agent(ledger: Ledger, agent: Agent, kind: EventKind, **data: str) -> No
             agent.namespace,
             ledger.now,
             agent.public_id,
-            data={"session": agent.session_id, **data},
+            data={**as_told(agent), **data},
         )
     )

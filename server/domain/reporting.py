@@ -1,7 +1,7 @@
 """What agents say about their tasks: starts, ends and log lines."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from server.domain.attempt import Attempt, AttemptStatus, LogState, LogSummary
 from server.domain.changes import LogBatch
@@ -53,6 +53,8 @@ class Report:
     """Whether a FAILED attempt was lost with the agent's own process."""
     released: bool = False
     """Whether a FAILED attempt was ended because its agent was told to stop."""
+    measured: dict[str, str] = field(default_factory=dict)
+    """What the agent measured, to be told with the change."""
 
     def task_ids(self) -> Iterable[str]:
         """See Command."""
@@ -67,6 +69,8 @@ class Report:
             return go_on(self.ref)
         if how in (Standing.STALE, Standing.ENDED):
             return self._refuse(task)
+        if self.measured:
+            ledger.measured[task.key] = self.measured
         if how is Standing.ADOPTABLE:
             adopt(ledger, task, agent)
         if self.status is TaskStatus.RUNNING:

@@ -51,6 +51,10 @@ class Run:
     stop_requested_at: Moment | None = None
     stages: list[str] = field(default_factory=list)
     """Names of the stages as they were when it was triggered."""
+    running: int = 0
+    """Jobs that run."""
+    stage: int = 0
+    """The latest stage in which a job has started, from 1."""
 
 
 def count_end(run: Run, task: Task) -> None:
@@ -66,6 +70,31 @@ def count_end(run: Run, task: Task) -> None:
         run.excused += 1
     else:
         run.failed += 1
+
+
+def count_running(run: Run, task: Task, previous: TaskStatus | None) -> bool:
+    """Keep count of jobs that run, after a task has moved; return whether something changed."""
+    started, stopped = task.status is TaskStatus.RUNNING, previous is TaskStatus.RUNNING
+    if started == stopped:
+        return False
+    run.running += 1 if started else -1
+    if started:
+        run.stage = max(run.stage, task.stage)
+    return True
+
+
+def counts(run: Run, now: Moment) -> dict[str, int]:
+    """Return how far a run is, as its events tell."""
+    return {
+        "number": run.number,
+        "total": run.total,
+        "ended": run.ended,
+        "failed": run.failed + run.excused,
+        "running": run.running,
+        "stage": run.stage,
+        "stages": len(run.stages),
+        "duration": max(0, (run.finished_at or now) - run.started_at) if run.started_at else 0,
+    }
 
 
 def status_of(run: Run) -> RunStatus:

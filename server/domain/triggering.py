@@ -175,7 +175,7 @@ class TriggerPipeline:
             stages=[stage.name for stage in definition.stages],
         )
         ledger.add_run(run)
-        tell_run(ledger, run, None)
+        tell_run(ledger, run, None, pipeline.name)
         return run
 
     def _add_tasks(self, ledger: Ledger, run: Run, definition: Definition) -> list[str]:

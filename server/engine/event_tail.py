@@ -49,9 +49,10 @@ class EventTail:
         """Look at once: another server has written something."""
         self._hinted.set()
 
-    async def start(self) -> None:
-        """Begin after the last event there is."""
+    async def start(self) -> int:
+        """Begin after the last event there is; return its position."""
         self._position = await self._reader.last_position()
+        return self._position
 
     async def run(self) -> None:
         """Read events until cancelled."""

@@ -1,9 +1,12 @@
 """Agents, leases and reports: between messages and records."""
 
+from collections.abc import Mapping
+
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 from server.domain.agent import Agent, SchedulingState, SessionState, scheduling_state
 from server.domain.attempt import LogSummary
+from server.domain.checks import Checks
 from server.domain.claiming import Assignment
 from server.domain.controlling import Action, SetAgentState
 from server.domain.errors import Invalid, Violation
@@ -19,6 +22,8 @@ from server.rpc.convert import counted, enum, moment_of_seconds, seconds
 ERROR_LIMIT = 4096
 # Frames of a session are counted from 1; a million a second would take centuries to get here.
 FRAME_LIMIT = 2**53
+MEASURED_LIMIT = 64
+MEASURED_TEXT_LIMIT = 256
 
 
 def profile_of(request: agent_pb2.RegisterRequest) -> Profile:
@@ -127,6 +132,7 @@ def report_of(request: agent_pb2.ReportTaskStatusRequest) -> Report:
         log=_summary(request.log) if request.HasField("log") else None,
         infrastructure=request.failure == agent_pb2.FAILURE_CLASS_INFRASTRUCTURE,
         released=request.failure == agent_pb2.FAILURE_CLASS_RELEASED,
+        measured=_measured(request.metrics),
     )
 
 
@@ -170,6 +176,16 @@ def _status(number: int) -> TaskStatus:
 
 def _error(text: str) -> str:
     return text.replace("\0", "\ufffd")[:ERROR_LIMIT]
+
+
+def _measured(metrics: Mapping[str, str]) -> dict[str, str]:
+    checks = Checks()
+    checks.number("metrics", len(metrics), 0, MEASURED_LIMIT)
+    for name, value in list(metrics.items())[:MEASURED_LIMIT]:
+        checks.name("metrics", name)
+        checks.text(f"metrics[{name!r}]", value, MEASURED_TEXT_LIMIT)
+    checks.done()
+    return dict(metrics)
 
 
 def _summary(message: agent_pb2.LogSummary) -> LogSummary:

@@ -57,6 +57,9 @@ ANSWERS: dict[type[errors.MusterError], Answer] = {
     errors.LogGap: Answer(
         grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_LOG_GAP
     ),
+    errors.CursorExpired: Answer(
+        grpc.StatusCode.OUT_OF_RANGE, reasons.ERROR_REASON_CURSOR_EXPIRED
+    ),
     errors.Overloaded: Answer(
         grpc.StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_OVERLOADED, retry=True
     ),
@@ -98,7 +101,10 @@ def to_status(error: BaseException, request_id: str = "") -> Status:
 
 def _details(error: BaseException, answer: Answer) -> list[Message]:
     reason = reasons.ErrorReason.Name(answer.reason)
-    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)]
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)
+    if isinstance(error, errors.CursorExpired):
+        info.metadata["oldest_cursor"] = str(error.oldest)
+    details: list[Message] = [info]
     if isinstance(error, errors.Invalid):
         details.append(_bad_request(error))
     if answer.retry:

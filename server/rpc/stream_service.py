@@ -6,7 +6,7 @@ from contextlib import aclosing
 from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from server.auth import current_caller
 from server.domain.checks import Checks
-from server.domain.errors import Invalid, NotAvailable, NotFound, Violation
+from server.domain.errors import Invalid, NotFound, Violation
 from server.domain.event import Event, EventKind
 from server.domain.lease import LeaseRef
 from server.domain.log import LogLine
@@ -20,9 +20,14 @@ from server.engine.event_feed import EventFeed
 from server.engine.log_hub import LogHub, LogPart
 from server.engine.writer import Writer
 from server.rpc.agent_channel import AgentChannel
+from server.rpc.agent_stream import AgentStream
 from server.rpc.context import Context
 from server.rpc.convert import chunk, enum, lines_of, seconds
 from server.rpc.convert_agent import verdict_message
+from server.rpc.convert_event import status_change
+from server.rpc.cursor import check_reached, cursor_of
+from server.rpc.event_stream import stream_events
+from server.rpc.pipeline_stream import PipelineStream
 from server.stores.interfaces import Reader, TaskFilter
 
 FOLLOWED_TASKS = 1000
@@ -133,8 +138,7 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
             for task in tasks:
                 yield _standing(task, position)
         start = position if after is None else after
-        if start > position:
-            raise Invalid([Violation("after", f"is beyond the last event, {position}")])
+        await check_reached(start, self._feed, self._reader)
         endless = bool(request.pipeline_id)
         wants = _StatusFilter(wanted)
         if not endless and not open_tasks:
@@ -145,7 +149,7 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
             async for event in events:
                 gone = event.kind is EventKind.TASK_DELETED
                 if not gone:
-                    yield _change(event)
+                    yield status_change(event)
                 if gone or TaskStatus(event.data["status"]).ended:
                     open_tasks.discard(event.resource_id)
                     if not endless and not open_tasks and event.position > position:
@@ -172,22 +176,30 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
         self, request: stream_pb2.StreamPipelineStatusRequest, context: Context
     ) -> AsyncIterator[stream_pb2.StreamPipelineStatusResponse]:
         """See the proto."""
-        raise NotAvailable("StreamPipelineStatus")
-        yield  # a stream, even if it has nothing to say
+        namespace = current_caller().namespace
+        stream = PipelineStream(self._feed, self._reader, self._clock, namespace)
+        async with aclosing(stream.responses(request)) as responses:
+            async for response in responses:
+                yield response
 
     async def StreamAgentStatus(
         self, request: stream_pb2.StreamAgentStatusRequest, context: Context
     ) -> AsyncIterator[stream_pb2.StreamAgentStatusResponse]:
         """See the proto."""
-        raise NotAvailable("StreamAgentStatus")
-        yield  # a stream, even if it has nothing to say
+        stream = AgentStream(self._feed, self._reader, current_caller().namespace)
+        async with aclosing(stream.responses(request)) as responses:
+            async for response in responses:
+                yield response
 
     async def StreamEvents(
         self, request: stream_pb2.StreamEventsRequest, context: Context
     ) -> AsyncIterator[stream_pb2.StreamEventsResponse]:
         """See the proto."""
-        raise NotAvailable("StreamEvents")
-        yield  # a stream, even if it has nothing to say
+        namespace = current_caller().namespace
+        events = stream_events(request, namespace, self._feed, self._reader)
+        async with aclosing(events) as responses:
+            async for response in responses:
+                yield response
 
 
 def _log_responses(
@@ -222,11 +234,9 @@ def _check_status_request(request: stream_pb2.StreamTaskStatusRequest) -> int | 
         checks.fail("task_ids", "name tasks, a pipeline or a run")
     if len(request.task_ids) > FOLLOWED_TASKS:
         checks.fail("task_ids", f"must name at most {FOLLOWED_TASKS} tasks")
-    cursor = request.after
-    if cursor and not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 19):
-        checks.fail("after", "must be the cursor of an answer")
+    after = cursor_of(checks, request.after)
     checks.done()
-    return int(cursor) if cursor else None
+    return after
 
 
 def _check_found(request: stream_pb2.StreamTaskStatusRequest, tasks: list[Task]) -> None:
@@ -269,23 +279,6 @@ def _standing(task: Task, position: int) -> stream_pb2.StreamTaskStatusResponse:
         duration=_duration(task.started_at, task.finished_at),
         cursor=str(position),
         attempt=task.attempt,
-    )
-
-
-def _change(event: Event) -> stream_pb2.StreamTaskStatusResponse:
-    data = event.data
-    return stream_pb2.StreamTaskStatusResponse(
-        task_id=event.resource_id,
-        task_name=data["name"],
-        status=enum(data["status"]),
-        previous_status=enum(data["previous"]),
-        timestamp=event.at,
-        agent_id=data["agent"],
-        exit_code=data["exit_code"],
-        error_message=data["error"],
-        duration=data["duration"],
-        cursor=str(event.position),
-        attempt=data["attempt"],
     )
 
 

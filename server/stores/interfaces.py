@@ -107,6 +107,23 @@ class TaskFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs; empty parts match all."""
+
+    namespace: str
+    pipeline_ids: tuple[str, ...] = ()
+    run_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStanding:
+    """An agent and how many tasks it runs."""
+
+    agent: Agent
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """A page of a list."""
 
@@ -180,6 +197,14 @@ class Reader(Protocol):
     async def dependencies_of_run(self, run_key: int) -> list[tuple[int, int]]:
         """Return pairs (task key, key it waits for) of a run's tasks."""
 
+    async def runs_with_position(
+        self, wanted: RunFilter, limit: int
+    ) -> tuple[list[tuple[Run, str]], int]:
+        """Return runs with their pipelines' names, and the position of the last event they reflect.
+
+        Those named, or else those that are active; oldest first.
+        """
+
     async def runs(
         self, namespace: str, pipeline_id: str, status: int, page: PageSpec
     ) -> Page[tuple[Run, str]]:
@@ -191,8 +216,20 @@ class Reader(Protocol):
     async def agents(self, namespace: str) -> list[tuple[Agent, int]]:
         """Return every agent with the number of leases it holds, by id."""
 
+    async def agents_with_position(
+        self, namespace: str, agent_ids: Sequence[str]
+    ) -> tuple[list[AgentStanding], int]:
+        """Return agents (all without ids) and the position of the last event they reflect."""
+
     async def events(self, after: int, limit: int) -> list[Event]:
-        """Return events of all namespaces after a position, in order."""
+        """Return events of all namespaces after a position, in order.
+
+        Positions have no holes: a page that does not begin right after `after` shows that what was
+        there is not kept any more.
+        """
+
+    async def oldest_cursor(self) -> int:
+        """Return the position before the oldest event that is kept: what a reader of all takes."""
 
     async def last_position(self) -> int:
         """Return the position of the last event, 0 when there is none."""

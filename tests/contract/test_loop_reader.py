@@ -8,12 +8,13 @@ from server.domain.changes import Changes, LogBatch
 from server.domain.errors import NotFound
 from server.domain.event import Event
 from server.domain.log import LogLine, pack
+from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
-from server.stores.interfaces import LiveSession
+from server.stores.interfaces import AgentStanding, LiveSession, RunFilter
 from server.stores.sql.reader import SqlReader
 from tests.fakes.memory_reader import MemoryReader
 from tests.fakes.memory_source import MemoryDatabase
-from tests.records import agent, attempt, full, new, task
+from tests.records import agent, attempt, event, full, new, pipeline, run, task
 
 
 @pytest.fixture
@@ -96,6 +97,77 @@ async def test_events_come_back_in_order_after_a_position(reader, save):
 async def test_without_events_the_last_position_is_zero(reader):
     assert await reader.last_position() == 0
     assert await reader.events(0, 9) == []
+
+
+async def test_the_oldest_cursor_lies_before_the_oldest_event_that_is_kept(reader, save, database):
+    assert await reader.oldest_cursor() == 0
+    await save(events=[event(at=at) for at in (1, 2, 3)])
+    assert await reader.oldest_cursor() == 0
+    for before, oldest in ((3, 2), (9, 3)):
+        await database.transact(lambda source, before=before: source.prune_events(before, 0, 9))
+        assert await reader.oldest_cursor() == oldest
+
+
+async def test_positions_have_no_holes_even_after_a_transaction_that_failed(reader, save, database):
+    await save(events=[event()])
+
+    def fail(source):
+        source.save(new(events=[event(), event()]))
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await database.transact(fail)
+    await save(events=[event()])
+    assert [each.position for each in await reader.events(0, 9)] == [1, 2]
+
+
+# ---- where runs and agents stand
+
+
+@pytest.fixture
+async def runs(save):
+    rows = [
+        run(1, status=RunStatus.SUCCESS, finished_at=5),
+        run(2, running=1, stage=2),
+        run(3, namespace="other"),
+        run(4, pipeline_key=2, pipeline_id="pipeline-2"),
+    ]
+    await save(pipelines=[pipeline(1), pipeline(2)], runs=rows, events=[event(), event()])
+    return rows
+
+
+async def test_without_names_the_active_runs_of_the_namespace_stand(reader, runs):
+    found, position = await reader.runs_with_position(RunFilter("default"), 9)
+    assert found == [(runs[1], "pipeline 1"), (runs[3], "pipeline 2")]
+    assert position == 2
+    assert (await reader.runs_with_position(RunFilter("default"), 1))[0] == found[:1]
+
+
+async def test_runs_that_are_named_stand_ended_or_not(reader, runs):
+    wanted = RunFilter("default", run_ids=("run-1", "run-3", "run-4", "a\0b"))
+    found, _ = await reader.runs_with_position(wanted, 9)
+    assert [each.public_id for each, _ in found] == ["run-1", "run-4"]
+    wanted = RunFilter("default", pipeline_ids=("pipeline-2",), run_ids=("run-1", "run-4"))
+    found, _ = await reader.runs_with_position(wanted, 9)
+    assert [each.public_id for each, _ in found] == ["run-4"]
+
+
+async def test_agents_stand_with_the_number_of_tasks_that_run_on_them(reader, save):
+    agents = [agent(1), agent(2), agent(3, namespace="other")]
+    leased = {"lease_session": "session-1", "lease_agent": 1}
+    await save(
+        agents=agents,
+        tasks=[
+            task(1, status=TaskStatus.RUNNING, **leased),
+            task(2, status=TaskStatus.RUNNING, **leased),
+            task(3, status=TaskStatus.QUEUED, **leased),
+        ],
+        events=[event()],
+    )
+    everybody = [AgentStanding(agents[0], 2), AgentStanding(agents[1], 0)]
+    assert await reader.agents_with_position("default", []) == (everybody, 1)
+    named = ["agent-1", "agent-3", "a\0b"]
+    assert await reader.agents_with_position("default", named) == (everybody[:1], 1)
 
 
 async def test_classes_with_ready_tasks_are_known_with_their_text(reader, save, database):

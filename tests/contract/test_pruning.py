@@ -56,6 +56,12 @@ async def test_a_task_goes_with_its_attempts_and_dependencies_on_either_side(dat
     assert await ask(database, lambda s: s.dependents([1, 2])) == []
 
 
+async def test_events_go_without_leaving_holes_when_a_clock_was_set(database):
+    await save(database, Changes(events=[event(at=at) for at in (10, 90, 20, 80)]))
+    assert await ask(database, lambda s: s.prune_events(25, 0, 10)) == 3
+    assert await ask(database, lambda s: s.prune_events(25, 0, 10)) == 0
+
+
 async def test_events_go_by_age_or_by_position_from_the_oldest_on(database):
     await save(database, Changes(events=[event(at=at) for at in (10, 20, 30, 40)]))
     assert await ask(database, lambda s: s.prune_events(25, 0, 10)) == 2

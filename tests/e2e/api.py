@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -180,6 +180,8 @@ class Refusal:
     fields: dict[str, str]
     """The path of each bad field, with what is wrong."""
     retry_after: float | None
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Of its ErrorInfo."""
 
 
 async def refusal(call: Awaitable[Any]) -> Refusal:
@@ -197,13 +199,14 @@ async def refusal(call: Awaitable[Any]) -> Refusal:
 
 def told(error: grpc.aio.AioRpcError) -> Refusal:
     """Return what an error tells."""
-    reason, fields, retry_after = "", {}, None
+    reason, fields, retry_after, metadata = "", {}, None, {}
     status = rpc_status.from_call(error)
     for packed in status.details if status else ():
         if packed.Is(details.ErrorInfo.DESCRIPTOR):
             info = details.ErrorInfo()
             packed.Unpack(info)
             reason = info.reason.removeprefix("ERROR_REASON_")
+            metadata = dict(info.metadata)
         elif packed.Is(details.BadRequest.DESCRIPTOR):
             bad = details.BadRequest()
             packed.Unpack(bad)
@@ -212,7 +215,7 @@ def told(error: grpc.aio.AioRpcError) -> Refusal:
             retry = details.RetryInfo()
             packed.Unpack(retry)
             retry_after = retry.retry_delay.ToTimedelta().total_seconds()
-    return Refusal(error.code(), error.details() or "", reason, fields, retry_after)
+    return Refusal(error.code(), error.details() or "", reason, fields, retry_after, metadata)
 
 
 async def soon(

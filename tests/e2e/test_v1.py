@@ -377,9 +377,9 @@ CALLS = {
         lambda w: [{"agent_id": "world", "heartbeat": {}}],
         "heartbeat_ack",
     ),
-    (STREAMS, "StreamPipelineStatus"): (lambda w: {}, MISSING),
-    (STREAMS, "StreamAgentStatus"): (lambda w: {}, MISSING),
-    (STREAMS, "StreamEvents"): (lambda w: {}, MISSING),
+    (STREAMS, "StreamPipelineStatus"): (lambda w: {}, "run_id"),
+    (STREAMS, "StreamAgentStatus"): (lambda w: {}, "status"),
+    (STREAMS, "StreamEvents"): (lambda w: {}, "title"),
 }
 LAST = [(AGENTS, "CancelTask"), (AGENTS, "Unregister")]
 
@@ -398,6 +398,22 @@ async def first_answer(v1: V1, service: str, method: str, request) -> dict:
     return await v1.call(service, method, request)
 
 
+async def answer_while_things_happen(v1: V1, world: World, answer) -> dict:
+    """Return an answer that comes only when something happens."""
+
+    async def happen():
+        while True:
+            await v1.call(PIPELINES, "TriggerPipeline", {"pipeline_id": world.pipeline})
+            await asyncio.sleep(0.1)
+
+    async with asyncio.TaskGroup() as group:
+        happening = group.create_task(happen())
+        try:
+            return await answer
+        finally:
+            happening.cancel()
+
+
 async def test_every_rpc_of_the_table_answers(v1: V1):
     world = World(v1)
     await world.make()
@@ -406,7 +422,11 @@ async def test_every_rpc_of_the_table_answers(v1: V1):
     ):
         what = f"{service}.{method}"
         try:
-            answer = await first_answer(v1, service, method, request(world))
+            call = first_answer(v1, service, method, request(world))
+            if method in ("StreamEvents", "StreamPipelineStatus"):
+                answer = await answer_while_things_happen(v1, world, call)
+            else:
+                answer = await call
         except grpc.aio.AioRpcError as error:
             refused = told(error)
             assert refused.code is expected, f"{what}: {refused}"

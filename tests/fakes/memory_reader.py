@@ -1,12 +1,14 @@
 """The reads that loops make, over the memory database; see stores.interfaces.Reader."""
 
 import asyncio
+from collections import Counter
 
 from server.domain.agent import SessionState
 from server.domain.attempt import AttemptStatus, LogState
 from server.domain.errors import NotFound
 from server.domain.log import unpack
-from server.stores.interfaces import LiveSession, LogPage
+from server.domain.task import TaskStatus
+from server.stores.interfaces import AgentStanding, LiveSession, LogPage
 
 
 class MemoryReader:
@@ -49,6 +51,36 @@ class MemoryReader:
     async def events(self, after, limit):
         tables = await self._tables()
         return [event for event in tables.events if event.position > after][:limit]
+
+    async def oldest_cursor(self):
+        tables = await self._tables()
+        return tables.events[0].position - 1 if tables.events else tables.position
+
+    async def runs_with_position(self, wanted, limit):
+        tables = await self._tables()
+        found = [
+            (run, tables.pipelines[run.pipeline_key].name)
+            for _, run in sorted(tables.runs.items())
+            if run.namespace == wanted.namespace
+            and (not wanted.pipeline_ids or run.pipeline_id in wanted.pipeline_ids)
+            and (run.public_id in wanted.run_ids if wanted.run_ids else run.finished_at is None)
+        ]
+        return found[:limit], tables.position
+
+    async def agents_with_position(self, namespace, agent_ids):
+        tables = await self._tables()
+        running = Counter(
+            task.lease_agent
+            for task in tables.tasks.values()
+            if task.lease_agent is not None and task.status is TaskStatus.RUNNING
+        )
+        agents = sorted(tables.agents.values(), key=lambda agent: agent.public_id)
+        found = [
+            AgentStanding(agent, running[agent.key])
+            for agent in agents
+            if agent.namespace == namespace and (not agent_ids or agent.public_id in agent_ids)
+        ]
+        return found, tables.position
 
     async def last_position(self):
         return (await self._tables()).position

@@ -234,9 +234,10 @@ class MemorySource:
 
     def prune_events(self, before, through, limit):
         first = self._tables.events[:limit]
-        gone = [e for e in first if e.at < before or e.position <= through]
-        self._tables.events = [e for e in self._tables.events if e not in gone]
-        return len(gone)
+        last = max((e.position for e in first if e.at < before or e.position <= through), default=0)
+        kept = [e for e in self._tables.events if e.position > last]
+        gone, self._tables.events = len(self._tables.events) - len(kept), kept
+        return gone
 
     def prune_runs(self, before, limit):
         tables = self._tables

@@ -470,7 +470,7 @@ class StreamTaskStatusResponse(_message.Message):
     """How often it has been handed to an agent."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Measurements the agent reported."""
+        """Measurements the agent sent with this change, in agent.v1.ReportTaskStatusRequest."""
 
     def __init__(
         self,
@@ -498,23 +498,35 @@ Global___StreamTaskStatusResponse: _TypeAlias = StreamTaskStatusResponse  # noqa
 
 @_typing.final
 class StreamPipelineStatusRequest(_message.Message):
-    """Request of StreamPipelineStatus."""
+    """Request of StreamPipelineStatus. Filters are ANDed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINE_IDS_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    RUN_IDS_FIELD_NUMBER: _builtins.int
+    after: _builtins.str
+    """Go on after this cursor instead of beginning with where things stand."""
     @_builtins.property
     def pipeline_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Pipelines to follow; empty follows all."""
+        """Pipelines to follow, at most 1000; empty follows all."""
+
+    @_builtins.property
+    def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Runs to follow, at most 1000; empty follows all. When given, the stream begins with these runs,
+        whether they have ended or not, and ends when all of them have ended.
+        """
 
     def __init__(
         self,
         *,
         pipeline_ids: _abc.Iterable[_builtins.str] | None = ...,
+        after: _builtins.str = ...,
+        run_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pipeline_ids", b"pipeline_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "pipeline_ids", b"pipeline_ids", "run_ids", b"run_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -522,7 +534,7 @@ Global___StreamPipelineStatusRequest: _TypeAlias = StreamPipelineStatusRequest  
 
 @_typing.final
 class StreamPipelineStatusResponse(_message.Message):
-    """Where a run stands."""
+    """Where a run stands: after a change of its status, or after one of its jobs started or ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -539,6 +551,8 @@ class StreamPipelineStatusResponse(_message.Message):
     CURRENT_STAGE_FIELD_NUMBER: _builtins.int
     TOTAL_STAGES_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    RUN_NUMBER_FIELD_NUMBER: _builtins.int
     pipeline_id: _builtins.str
     """The pipeline's id."""
     run_id: _builtins.str
@@ -548,7 +562,9 @@ class StreamPipelineStatusResponse(_message.Message):
     status: _pipeline_pb2.PipelineStatus.ValueType
     """Where the run stands."""
     previous_status: _pipeline_pb2.PipelineStatus.ValueType
-    """Where it stood before."""
+    """Where it stood before; the same as `status` when only counts changed, UNSPECIFIED in a message
+    that begins a stream and for a run just started.
+    """
     timestamp: _builtins.int
     """When it changed, Unix milliseconds."""
     total_jobs: _builtins.int
@@ -560,11 +576,15 @@ class StreamPipelineStatusResponse(_message.Message):
     running_jobs: _builtins.int
     """Jobs that run."""
     current_stage: _builtins.int
-    """The stage that runs, from 1."""
+    """The latest stage in which a job has started, from 1; 0 before the first."""
     total_stages: _builtins.int
     """Stages in all."""
     duration: _builtins.int
     """How long it has run, milliseconds."""
+    cursor: _builtins.str
+    """Pass it as `after` to go on from here."""
+    run_number: _builtins.int
+    """The run's number in its pipeline, from 1."""
     def __init__(
         self,
         *,
@@ -581,10 +601,12 @@ class StreamPipelineStatusResponse(_message.Message):
         current_stage: _builtins.int = ...,
         total_stages: _builtins.int = ...,
         duration: _builtins.int = ...,
+        cursor: _builtins.str = ...,
+        run_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_jobs", b"completed_jobs", "current_stage", b"current_stage", "duration", b"duration", "failed_jobs", b"failed_jobs", "pipeline_id", b"pipeline_id", "pipeline_name", b"pipeline_name", "previous_status", b"previous_status", "run_id", b"run_id", "running_jobs", b"running_jobs", "status", b"status", "timestamp", b"timestamp", "total_jobs", b"total_jobs", "total_stages", b"total_stages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_jobs", b"completed_jobs", "current_stage", b"current_stage", "cursor", b"cursor", "duration", b"duration", "failed_jobs", b"failed_jobs", "pipeline_id", b"pipeline_id", "pipeline_name", b"pipeline_name", "previous_status", b"previous_status", "run_id", b"run_id", "run_number", b"run_number", "running_jobs", b"running_jobs", "status", b"status", "timestamp", b"timestamp", "total_jobs", b"total_jobs", "total_stages", b"total_stages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1449,18 +1471,25 @@ class StreamAgentStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_IDS_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    after: _builtins.str
+    """First tell what was kept after this cursor: that an agent came, left or was lost, and changes of
+    its settings. Then, as without it, how each agent stands now. How busy an agent was in between
+    is not kept.
+    """
     @_builtins.property
     def agent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Agents to follow; empty follows all."""
+        """Agents to follow, at most 1000; empty follows all."""
 
     def __init__(
         self,
         *,
         agent_ids: _abc.Iterable[_builtins.str] | None = ...,
+        after: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_ids", b"agent_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "agent_ids", b"agent_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1468,7 +1497,7 @@ Global___StreamAgentStatusRequest: _TypeAlias = StreamAgentStatusRequest  # noqa
 
 @_typing.final
 class StreamAgentStatusResponse(_message.Message):
-    """How an agent stands."""
+    """How an agent stands: at the beginning, after each change, and when it has measured anew."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1503,6 +1532,7 @@ class StreamAgentStatusResponse(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     LAST_HEARTBEAT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's id."""
     hostname: _builtins.str
@@ -1512,18 +1542,20 @@ class StreamAgentStatusResponse(_message.Message):
     status: Global___AgentStatus.ValueType
     """How it stands."""
     previous_status: Global___AgentStatus.ValueType
-    """How it stood before."""
+    """How it stood in the message before on this stream; UNSPECIFIED in the first one about an agent."""
     timestamp: _builtins.int
     """When it changed, Unix milliseconds."""
     running_jobs_count: _builtins.int
-    """Tasks it holds."""
+    """Tasks it runs."""
     max_concurrent_jobs: _builtins.int
     """Tasks it runs at most."""
     last_heartbeat: _builtins.int
     """When it was last heard, Unix seconds."""
+    cursor: _builtins.str
+    """Pass it as `after` to go on from here."""
     @_builtins.property
     def metrics(self) -> Global___AgentMetrics:
-        """Its latest measurements."""
+        """Its latest measurements; unset when it has sent none."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -1543,10 +1575,11 @@ class StreamAgentStatusResponse(_message.Message):
         metrics: Global___AgentMetrics | None = ...,
         last_heartbeat: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        cursor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "hostname", b"hostname", "ip", b"ip", "labels", b"labels", "last_heartbeat", b"last_heartbeat", "max_concurrent_jobs", b"max_concurrent_jobs", "metrics", b"metrics", "previous_status", b"previous_status", "running_jobs_count", b"running_jobs_count", "status", b"status", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cursor", b"cursor", "hostname", b"hostname", "ip", b"ip", "labels", b"labels", "last_heartbeat", b"last_heartbeat", "max_concurrent_jobs", b"max_concurrent_jobs", "metrics", b"metrics", "previous_status", b"previous_status", "running_jobs_count", b"running_jobs_count", "status", b"status", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1554,29 +1587,61 @@ Global___StreamAgentStatusResponse: _TypeAlias = StreamAgentStatusResponse  # no
 
 @_typing.final
 class StreamEventsRequest(_message.Message):
-    """Request of StreamEvents. Filters are ANDed; values inside one are ORed."""
+    """Request of StreamEvents. Filters are ANDed; values inside one are ORed. At most 1000 values each."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_TYPES_FIELD_NUMBER: _builtins.int
     RESOURCE_IDS_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    BATCHED_FIELD_NUMBER: _builtins.int
+    FROM_OLDEST_FIELD_NUMBER: _builtins.int
+    RESOURCE_TYPES_FIELD_NUMBER: _builtins.int
+    RUN_IDS_FIELD_NUMBER: _builtins.int
+    PIPELINE_IDS_FIELD_NUMBER: _builtins.int
+    after: _builtins.str
+    """Go on after this cursor; empty begins with what happens from now on."""
+    batched: _builtins.bool
+    """Whether to get many events a message in `events`. The first message then comes at once, and
+    messages without events come now and then: they only move the cursor on.
+    """
+    from_oldest: _builtins.bool
+    """Whether to begin with the oldest event that is kept. Not together with `after`."""
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[Global___EventType.ValueType]:
-        """Only events of these types; empty takes all."""
+        """Only events of these types; empty takes all. UNSPECIFIED takes those that v1 has no name for."""
 
     @_builtins.property
     def resource_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only events about these resources; empty takes all."""
+
+    @_builtins.property
+    def resource_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only events about these kinds of resource: `task`, `run`, `pipeline`, `agent`; empty takes all."""
+
+    @_builtins.property
+    def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only events about these runs and their tasks; empty takes all."""
+
+    @_builtins.property
+    def pipeline_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only events about these pipelines, their runs and their tasks; empty takes all."""
 
     def __init__(
         self,
         *,
         event_types: _abc.Iterable[Global___EventType.ValueType] | None = ...,
         resource_ids: _abc.Iterable[_builtins.str] | None = ...,
+        after: _builtins.str = ...,
+        batched: _builtins.bool = ...,
+        from_oldest: _builtins.bool = ...,
+        resource_types: _abc.Iterable[_builtins.str] | None = ...,
+        run_ids: _abc.Iterable[_builtins.str] | None = ...,
+        pipeline_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_types", b"event_types", "resource_ids", b"resource_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "batched", b"batched", "event_types", b"event_types", "from_oldest", b"from_oldest", "pipeline_ids", b"pipeline_ids", "resource_ids", b"resource_ids", "resource_types", b"resource_types", "run_ids", b"run_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1584,7 +1649,7 @@ Global___StreamEventsRequest: _TypeAlias = StreamEventsRequest  # noqa: Y015
 
 @_typing.final
 class StreamEventsResponse(_message.Message):
-    """Something that happened."""
+    """Something that happened; or several things, when the request asked for batches."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1617,8 +1682,10 @@ class StreamEventsResponse(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
-    """The event's id."""
+    """The event's id; unique, and never given again."""
     event_type: Global___EventType.ValueType
     """What happened."""
     timestamp: _builtins.int
@@ -1633,9 +1700,19 @@ class StreamEventsResponse(_message.Message):
     """A sentence."""
     user_id: _builtins.str
     """Who caused it, or empty."""
+    cursor: _builtins.str
+    """Pass it as `after` to go on from here."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Details."""
+        """Details. Those there are: `kind`, `name`, `status`, `previous_status`, `attempt`, `agent_id`,
+        `exit_code`, `error`, `duration_ms`, `run_id`, `pipeline_id`, `reason` and others.
+        """
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamEventsResponse]:
+        """The events, when the request asked for batches. Each has its own cursor; this message's is that
+        of the last, or beyond it.
+        """
 
     def __init__(
         self,
@@ -1649,10 +1726,12 @@ class StreamEventsResponse(_message.Message):
         description: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         user_id: _builtins.str = ...,
+        cursor: _builtins.str = ...,
+        events: _abc.Iterable[Global___StreamEventsResponse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "event_id", b"event_id", "event_type", b"event_type", "metadata", b"metadata", "resource_id", b"resource_id", "resource_type", b"resource_type", "timestamp", b"timestamp", "title", b"title", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "description", b"description", "event_id", b"event_id", "event_type", b"event_type", "events", b"events", "metadata", b"metadata", "resource_id", b"resource_id", "resource_type", b"resource_type", "timestamp", b"timestamp", "title", b"title", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -103,14 +103,16 @@ class StreamServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamTaskStatus(self, request, context):
-        """Tells where tasks stand, then each change, until every named task has ended.
+        """Tells where tasks stand, then each change, until every named task has ended. OUT_OF_RANGE when
+        `after` is older than what is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamPipelineStatus(self, request, context):
-        """Tells each change of pipelines' runs.
+        """Tells where active runs stand, then each change of runs: of their status, and of their counts
+        when a job starts or ends. OUT_OF_RANGE when `after` is older than what is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,14 +128,17 @@ class StreamServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamAgentStatus(self, request, context):
-        """Tells each change of agents.
+        """Tells how agents stand, then each change. OUT_OF_RANGE when `after` is older than what is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamEvents(self, request, context):
-        """Tells every event, in order.
+        """Tells every event of the caller's namespace, in commit order, from now on or after a cursor, and
+        goes on until the caller hangs up. Nothing is missed, and nothing comes twice on one call.
+        OUT_OF_RANGE when events after the cursor are not kept any more; the message and the
+        `oldest_cursor` in ErrorInfo.metadata name the oldest one that works.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,18 +40,26 @@ class StreamServiceStub:
     UploadTaskLog: _grpc.StreamUnaryMultiCallable[_stream_pb2.UploadTaskLogRequest, _stream_pb2.UploadTaskLogResponse]
     """Hands in log lines, many messages a call. The answer comes when all are durable."""
     StreamTaskStatus: _grpc.UnaryStreamMultiCallable[_stream_pb2.StreamTaskStatusRequest, _stream_pb2.StreamTaskStatusResponse]
-    """Tells where tasks stand, then each change, until every named task has ended."""
+    """Tells where tasks stand, then each change, until every named task has ended. OUT_OF_RANGE when
+    `after` is older than what is kept.
+    """
     StreamPipelineStatus: _grpc.UnaryStreamMultiCallable[_stream_pb2.StreamPipelineStatusRequest, _stream_pb2.StreamPipelineStatusResponse]
-    """Tells each change of pipelines' runs."""
+    """Tells where active runs stand, then each change of runs: of their status, and of their counts
+    when a job starts or ends. OUT_OF_RANGE when `after` is older than what is kept.
+    """
     AgentChannel: _grpc.StreamStreamMultiCallable[_stream_pb2.AgentChannelRequest, _stream_pb2.AgentChannelResponse]
     """An agent's session: heartbeats, work, reports and logs both ways. A stream whose first message
     carries `hello` is pushed work in batched frames; any other is a v1 agent, which gets work only
     in answer to `task_fetch`.
     """
     StreamAgentStatus: _grpc.UnaryStreamMultiCallable[_stream_pb2.StreamAgentStatusRequest, _stream_pb2.StreamAgentStatusResponse]
-    """Tells each change of agents."""
+    """Tells how agents stand, then each change. OUT_OF_RANGE when `after` is older than what is kept."""
     StreamEvents: _grpc.UnaryStreamMultiCallable[_stream_pb2.StreamEventsRequest, _stream_pb2.StreamEventsResponse]
-    """Tells every event, in order."""
+    """Tells every event of the caller's namespace, in commit order, from now on or after a cursor, and
+    goes on until the caller hangs up. Nothing is missed, and nothing comes twice on one call.
+    OUT_OF_RANGE when events after the cursor are not kept any more; the message and the
+    `oldest_cursor` in ErrorInfo.metadata name the oldest one that works.
+    """
 
 @_typing.type_check_only
 class StreamServiceAsyncStub(StreamServiceStub):
@@ -65,18 +73,26 @@ class StreamServiceAsyncStub(StreamServiceStub):
     UploadTaskLog: _aio.StreamUnaryMultiCallable[_stream_pb2.UploadTaskLogRequest, _stream_pb2.UploadTaskLogResponse]  # type: ignore[assignment]
     """Hands in log lines, many messages a call. The answer comes when all are durable."""
     StreamTaskStatus: _aio.UnaryStreamMultiCallable[_stream_pb2.StreamTaskStatusRequest, _stream_pb2.StreamTaskStatusResponse]  # type: ignore[assignment]
-    """Tells where tasks stand, then each change, until every named task has ended."""
+    """Tells where tasks stand, then each change, until every named task has ended. OUT_OF_RANGE when
+    `after` is older than what is kept.
+    """
     StreamPipelineStatus: _aio.UnaryStreamMultiCallable[_stream_pb2.StreamPipelineStatusRequest, _stream_pb2.StreamPipelineStatusResponse]  # type: ignore[assignment]
-    """Tells each change of pipelines' runs."""
+    """Tells where active runs stand, then each change of runs: of their status, and of their counts
+    when a job starts or ends. OUT_OF_RANGE when `after` is older than what is kept.
+    """
     AgentChannel: _aio.StreamStreamMultiCallable[_stream_pb2.AgentChannelRequest, _stream_pb2.AgentChannelResponse]  # type: ignore[assignment]
     """An agent's session: heartbeats, work, reports and logs both ways. A stream whose first message
     carries `hello` is pushed work in batched frames; any other is a v1 agent, which gets work only
     in answer to `task_fetch`.
     """
     StreamAgentStatus: _aio.UnaryStreamMultiCallable[_stream_pb2.StreamAgentStatusRequest, _stream_pb2.StreamAgentStatusResponse]  # type: ignore[assignment]
-    """Tells each change of agents."""
+    """Tells how agents stand, then each change. OUT_OF_RANGE when `after` is older than what is kept."""
     StreamEvents: _aio.UnaryStreamMultiCallable[_stream_pb2.StreamEventsRequest, _stream_pb2.StreamEventsResponse]  # type: ignore[assignment]
-    """Tells every event, in order."""
+    """Tells every event of the caller's namespace, in commit order, from now on or after a cursor, and
+    goes on until the caller hangs up. Nothing is missed, and nothing comes twice on one call.
+    OUT_OF_RANGE when events after the cursor are not kept any more; the message and the
+    `oldest_cursor` in ErrorInfo.metadata name the oldest one that works.
+    """
 
 class StreamServiceServicer(metaclass=_abc_1.ABCMeta):
     """Live logs, states and events, and the agents' own channel."""
@@ -111,7 +127,9 @@ class StreamServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _stream_pb2.StreamTaskStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_stream_pb2.StreamTaskStatusResponse], _abc.AsyncIterator[_stream_pb2.StreamTaskStatusResponse]]:
-        """Tells where tasks stand, then each change, until every named task has ended."""
+        """Tells where tasks stand, then each change, until every named task has ended. OUT_OF_RANGE when
+        `after` is older than what is kept.
+        """
 
     @_abc_1.abstractmethod
     def StreamPipelineStatus(
@@ -119,7 +137,9 @@ class StreamServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _stream_pb2.StreamPipelineStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_stream_pb2.StreamPipelineStatusResponse], _abc.AsyncIterator[_stream_pb2.StreamPipelineStatusResponse]]:
-        """Tells each change of pipelines' runs."""
+        """Tells where active runs stand, then each change of runs: of their status, and of their counts
+        when a job starts or ends. OUT_OF_RANGE when `after` is older than what is kept.
+        """
 
     @_abc_1.abstractmethod
     def AgentChannel(
@@ -138,7 +158,7 @@ class StreamServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _stream_pb2.StreamAgentStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_stream_pb2.StreamAgentStatusResponse], _abc.AsyncIterator[_stream_pb2.StreamAgentStatusResponse]]:
-        """Tells each change of agents."""
+        """Tells how agents stand, then each change. OUT_OF_RANGE when `after` is older than what is kept."""
 
     @_abc_1.abstractmethod
     def StreamEvents(
@@ -146,6 +166,10 @@ class StreamServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _stream_pb2.StreamEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_stream_pb2.StreamEventsResponse], _abc.AsyncIterator[_stream_pb2.StreamEventsResponse]]:
-        """Tells every event, in order."""
+        """Tells every event of the caller's namespace, in commit order, from now on or after a cursor, and
+        goes on until the caller hangs up. Nothing is missed, and nothing comes twice on one call.
+        OUT_OF_RANGE when events after the cursor are not kept any more; the message and the
+        `oldest_cursor` in ErrorInfo.metadata name the oldest one that works.
+        """
 
 def add_StreamServiceServicer_to_server(servicer: StreamServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -50,6 +50,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A bug in the server; the log has the details under the request id."""
     ERROR_REASON_NAME_TAKEN: _ErrorReason.ValueType  # 13
     """The name is taken."""
+    ERROR_REASON_CURSOR_EXPIRED: _ErrorReason.ValueType  # 14
+    """What follows the cursor is not kept any more; `ErrorInfo.metadata` has the oldest cursor that
+    works as `oldest_cursor`. What happened before it is lost to this reader.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused, in `google.rpc.ErrorInfo.reason` of every error of every service
@@ -84,4 +88,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 12
 """A bug in the server; the log has the details under the request id."""
 ERROR_REASON_NAME_TAKEN: ErrorReason.ValueType  # 13
 """The name is taken."""
+ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 14
+"""What follows the cursor is not kept any more; `ErrorInfo.metadata` has the oldest cursor that
+works as `oldest_cursor`. What happened before it is lost to this reader.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,6 +1,6 @@
 """Short reads for the doors, over a pool of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Column, ColumnElement, Select, false, func, select
@@ -16,10 +16,12 @@ from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
 from server.domain.task import Task, TaskStatus
 from server.stores.interfaces import (
+    AgentStanding,
     LiveSession,
     LogPage,
     Page,
     PageSpec,
+    RunFilter,
     TaskFilter,
     TaskView,
 )
@@ -158,6 +160,24 @@ class SqlReader:
         async with self._database.reading() as connection:
             return [(row[0], row[1]) for row in await connection.execute(query)]
 
+    async def runs_with_position(
+        self, wanted: RunFilter, limit: int
+    ) -> tuple[list[tuple[Run, str]], int]:
+        """See Reader."""
+        table = tables.runs
+        conditions = [table.c.namespace == wanted.namespace]
+        if wanted.run_ids:
+            conditions.append(table.c.public_id.in_(_knowable(wanted.run_ids)))
+        else:
+            conditions.append(table.c.finished_at.is_(None))
+        if wanted.pipeline_ids:
+            conditions.append(table.c.pipeline_id.in_(_knowable(wanted.pipeline_ids)))
+        query = select(*RUN.columns).where(*conditions).order_by(table.c.key).limit(limit)
+        async with self._database.reading() as connection:
+            position = await _last_position(connection)
+            runs = [RUN.load(row) for row in await connection.execute(query)]
+            return await _with_names(connection, runs), position
+
     async def runs(
         self, namespace: str, pipeline_id: str, status: int, page: PageSpec
     ) -> Page[tuple[Run, str]]:
@@ -170,11 +190,7 @@ class SqlReader:
             conditions.append(table.c.status == status)
         async with self._database.reading() as connection:
             found = await _page(connection, RUN, conditions, page)
-            keys = {run.pipeline_key for run in found.items}
-            columns = (tables.pipelines.c.key, tables.pipelines.c.name)
-            rows = await connection.execute(select(*columns).where(columns[0].in_(keys)))
-            names: dict[int, str] = {row[0]: row[1] for row in rows}
-            items = [(run, names[run.pipeline_key]) for run in found.items]
+            items = await _with_names(connection, found.items)
             return Page(items, found.total, found.next_after)
 
     # ---- agents
@@ -198,6 +214,27 @@ class SqlReader:
             agents = [AGENT.load(row) for row in rows]
             return [(agent, held.get(agent.key, 0)) for agent in agents]
 
+    async def agents_with_position(
+        self, namespace: str, agent_ids: Sequence[str]
+    ) -> tuple[list[AgentStanding], int]:
+        """See Reader."""
+        table, holder = tables.agents, tables.tasks.c.lease_agent
+        query = select(*AGENT.columns).where(table.c.namespace == namespace)
+        if agent_ids:
+            query = query.where(table.c.public_id.in_(_knowable(agent_ids)))
+        async with self._database.reading() as connection:
+            position = await _last_position(connection)
+            rows = await connection.execute(query.order_by(table.c.public_id))
+            agents = [AGENT.load(row) for row in rows]
+            counts = select(holder, func.count()).where(
+                holder.is_not(None), tables.tasks.c.status == int(TaskStatus.RUNNING)
+            )
+            if agent_ids:
+                counts = counts.where(holder.in_([agent.key for agent in agents]))
+            rows = await connection.execute(counts.group_by(holder))
+            running: dict[int, int] = {row[0]: row[1] for row in rows}
+            return [AgentStanding(a, running.get(a.key, 0)) for a in agents], position
+
     async def live_sessions(self) -> list[LiveSession]:
         """See Reader."""
         table = tables.agents
@@ -214,6 +251,13 @@ class SqlReader:
         query = select(*EVENT.columns).where(position > after).order_by(position).limit(limit)
         async with self._database.reading() as connection:
             return [EVENT.load(row) for row in await connection.execute(query)]
+
+    async def oldest_cursor(self) -> int:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            last = await _last_position(connection)
+            oldest = await connection.scalar(select(func.min(tables.events.c.position)))
+            return last if oldest is None else int(oldest) - 1
 
     async def last_position(self) -> int:
         """See Reader."""
@@ -337,6 +381,20 @@ def _is(column: Column[str], value: str) -> ColumnElement[bool]:
     return false() if "\0" in value else column == value
 
 
+def _knowable(public_ids: Iterable[str]) -> list[str]:
+    """Return the ids that something may have; see `_is`."""
+    return [public_id for public_id in public_ids if "\0" not in public_id]
+
+
+async def _with_names(connection: AsyncConnection, runs: Sequence[Run]) -> list[tuple[Run, str]]:
+    """Return runs with their pipelines' names."""
+    keys = {run.pipeline_key for run in runs}
+    columns = (tables.pipelines.c.key, tables.pipelines.c.name)
+    rows = await connection.execute(select(*columns).where(columns[0].in_(keys)))
+    names: dict[int, str] = {row[0]: row[1] for row in rows}
+    return [(run, names[run.pipeline_key]) for run in runs]
+
+
 def _task_conditions(wanted: TaskFilter) -> list[ColumnElement[bool]]:
     table = tables.tasks
     conditions = [table.c.namespace == wanted.namespace]
@@ -349,8 +407,7 @@ def _task_conditions(wanted: TaskFilter) -> list[ColumnElement[bool]]:
     if wanted.agent_id:
         conditions.append(_is(table.c.last_agent_id, wanted.agent_id))
     if wanted.task_ids:
-        known = [task_id for task_id in wanted.task_ids if "\0" not in task_id]
-        conditions.append(table.c.public_id.in_(known))
+        conditions.append(table.c.public_id.in_(_knowable(wanted.task_ids)))
     return conditions
 
 

@@ -401,11 +401,14 @@ class SqlSource:
     def prune_events(self, before: Moment, through: int, limit: int) -> int:
         """See Source."""
         table = tables.events
-        old = select(table.c.position).order_by(table.c.position).limit(limit).subquery()
         # Positions grow with time, so the oldest are the first; only they are looked at.
-        goes = (table.c.at < before) | (table.c.position <= through)
-        query = delete(table).where(table.c.position.in_(select(old.c.position)), goes)
-        return self._connection.execute(query).rowcount
+        columns = (table.c.position, table.c.at)
+        old = select(*columns).order_by(table.c.position).limit(limit).subquery()
+        goes = (old.c.at < before) | (old.c.position <= through)
+        last = self._connection.scalar(select(func.max(old.c.position)).where(goes))
+        if last is None:
+            return 0
+        return self._connection.execute(delete(table).where(table.c.position <= last)).rowcount
 
     def prune_runs(self, before: Moment, limit: int) -> int:
         """See Source."""

@@ -118,8 +118,12 @@ runs = Table(
     Column("skipped", Integer, nullable=False),
     Column("stop_requested_at", Moment),
     Column("stages", JSON, nullable=False),
+    Column("running", Integer, nullable=False),
+    Column("stage", Integer, nullable=False),
     Index("ix_runs_pipeline", "pipeline_key", "key"),
 )
+_ACTIVE = text("finished_at IS NULL")
+Index("ix_runs_active", runs.c.key, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE)
 
 tasks = Table(
     "tasks",

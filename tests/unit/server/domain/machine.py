@@ -111,6 +111,8 @@ class World(RuleBasedStateMachine):
         """Rows of ended tasks as they were when they ended."""
         self.statuses = {}
         self.run_statuses = {}
+        self.running = Counter()
+        """Tasks each agent runs, as events tell it."""
         self.read = 0
         self.position = 0
         self.numbers = 0
@@ -620,6 +622,7 @@ class World(RuleBasedStateMachine):
         self.run_counters_are_right()
         self.drains_come_to_their_end()
         self.events_tell_the_story_of_the_rows()
+        self.events_tell_what_each_agent_runs()
 
     def nothing_acknowledged_is_lost(self):
         assert {task.public_id for task in self.core.tables.tasks.values()} == self.known
@@ -701,10 +704,18 @@ class World(RuleBasedStateMachine):
             assert run.cancelled == ends[TaskStatus.CANCELLED]
             assert run.excused == sum(t.allow_failure for t in bad)
             assert run.failed == sum(not t.allow_failure for t in bad)
+            assert run.running == sum(t.status is TaskStatus.RUNNING for t in tasks)
+            begun = {key for (key, _), a in tables.attempts.items() if a.started_at is not None}
+            assert run.stage == max((t.stage for t in tasks if t.key in begun), default=0)
         for pipeline in tables.pipelines.values():
             for run in tables.runs.values():
                 if (run.pipeline_key, run.number) == (pipeline.key, pipeline.runs):
                     assert pipeline.last_status == run.status
+
+    def events_tell_what_each_agent_runs(self):
+        tasks = self.core.tables.tasks.values()
+        runs = Counter(t.last_agent_id for t in tasks if t.status is TaskStatus.RUNNING)
+        assert {agent: count for agent, count in self.running.items() if count} == runs
 
     def events_tell_the_story_of_the_rows(self):
         events = self.core.tables.events
@@ -713,6 +724,9 @@ class World(RuleBasedStateMachine):
             self.position = event.position
             if event.kind is EventKind.TASK_STATUS:
                 self._told(self.statuses, TaskStatus, event)
+                data = event.data
+                self.running[data["agent"]] += data["status"] == TaskStatus.RUNNING
+                self.running[data["agent"]] -= data["previous"] == TaskStatus.RUNNING
             elif event.kind is EventKind.RUN_STATUS:
                 self._told(self.run_statuses, RunStatus, event)
             elif event.kind is EventKind.TASK_DELETED:
