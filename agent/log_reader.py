@@ -1,14 +1,13 @@
-"""Reads an attempt's output from its spool, from any place in it, line by line."""
+"""Reads an attempt's output from its spool, from any place in it, record by record."""
 
 import base64
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.log_lines import Line, LineCutter, Partial
+from agent.log_lines import LineCutter, Partial, Run
 from agent.spool import GONE, RECORD, AttemptFolder
 
-_READ_BYTES = 1024 * 1024
+_READ_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +45,6 @@ class Place:
         return cls(**{**value, "partials": partials})
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedLine:
-    """A line and the last border before the record that ended it."""
-
-    line: Line
-    place: Place
-
-
 class LogReader:
     """Follows one attempt's segments."""
 
@@ -64,7 +55,6 @@ class LogReader:
         self._cutter = LineCutter(place.lines, place.bytes, place.crc32, place.partials)
         self._buffer = b""
         self._used = 0
-        self._ready: deque[PlacedLine] = deque()
         self.finished = False
 
     @property
@@ -81,33 +71,24 @@ class LogReader:
         )
 
     @property
-    def next_place(self) -> Place:
-        """The last border from which the next line can be read again."""
-        return self._ready[0].place if self._ready else self.place
+    def lines(self) -> int:
+        """Lines read so far."""
+        return self._cutter.lines
 
-    def next_line(self) -> PlacedLine | None:
-        """Returns the next line, or None when the spool has no further one now."""
-        while not self._ready:
-            before = self.place
-            record = None if self.finished else self._record()
-            if record is None:
-                return None
-            for line in self._cutter.feed(*record):
-                self._ready.append(PlacedLine(line, before))
-        return self._ready.popleft()
+    def read(self) -> list[Run] | None:
+        """Returns the lines that the next record ends, or None when there is no record now."""
+        record = None if self.finished else self._record()
+        return None if record is None else self._cutter.feed(*record)
 
     def skip_to_end(self) -> None:
-        """Counts what follows without building lines: an end must not wait for a long log."""
-        self._ready.clear()
-        while (record := self._record()) is not None:
-            self._cutter.count(*record)
+        """Counts what follows: an end must not wait until a long log is sent."""
+        while self.read() is not None:
+            pass
 
-    def finish(self) -> None:
-        """Ends lines that have no end; call it when no more output can come and all was read."""
-        if not self.finished:
-            before = self.place
-            self.finished = True
-            self._ready.extend(PlacedLine(line, before) for line in self._cutter.finish())
+    def finish(self) -> list[Run]:
+        """Returns lines that have no end; call it when no more output can come."""
+        self.finished = True
+        return self._cutter.finish()
 
     def _record(self) -> tuple[int, int, bytes] | None:
         found = self._whole_record()
@@ -124,24 +105,24 @@ class LogReader:
         return found
 
     def _whole_record(self) -> tuple[int, int, bytes] | None:
-        head = self._take(RECORD.size)
-        if head is None:
+        if not self._has(RECORD.size):
             return None
-        time, stream, length = RECORD.unpack(head)
-        record = self._take(RECORD.size + length)
-        if record is None:
+        time, stream, length = RECORD.unpack_from(self._buffer, self._used)
+        size = RECORD.size + length
+        if not self._has(size):
             return None
-        self._used += len(record)
-        self._offset += len(record)
-        return time, stream, record[RECORD.size :]
+        end = self._used + size
+        data = self._buffer[self._used + RECORD.size : end]
+        self._used, self._offset = end, self._offset + size
+        if end == len(self._buffer):  # a reader that waits holds no memory
+            self._buffer, self._used = b"", 0
+        return time, stream, data
 
-    def _take(self, size: int) -> bytes | None:
-        """Returns the next bytes without stepping over them, or None when they are not there."""
+    def _has(self, size: int) -> bool:
+        """Tells whether the next bytes are there, after a look at the file if need be."""
         if len(self._buffer) - self._used < size:
             self._fill(size)
-        if len(self._buffer) - self._used < size:
-            return None
-        return self._buffer[self._used : self._used + size]
+        return len(self._buffer) - self._used >= size
 
     def _fill(self, size: int) -> None:
         try:

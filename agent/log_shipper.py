@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from grpc import StatusCode
 
 from agent.backoff import Backoff
-from agent.log_lines import Line
+from agent.log_block import BlockBuilder
+from agent.log_lines import Run
 from agent.log_reader import LogReader, Place
 from agent.rpc import is_transient, status_code
-from agent.spool import POSITION, STREAMS, AttemptFolder
+from agent.spool import POSITION, AttemptFolder
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 
-_BATCH_LINES = 1000
-_BATCH_BYTES = 512 * 1024
+_BLOCK_BYTES = 256 * 1024
 _BATCHES_IN_FLIGHT = 4
 
-_LEVELS = {"stdout": "info", "stderr": "error"}
 _POSITION_ERRORS = (StatusCode.FAILED_PRECONDITION, StatusCode.OUT_OF_RANGE)
 
 
@@ -82,22 +81,14 @@ class LogShipper:
             self._discard()
         if self.refused or self._paused or len(self._in_flight) >= window:
             return None
-        place = self.reader.next_place
-        data = stream_pb2.LogData(job_id=self._task_id, lease_id=self._lease_id)
-        size = 0
-        while len(data.logs) < _BATCH_LINES and size < _BATCH_BYTES:
-            line = self._next_line()
-            if line is None:
-                break
-            chunk = _chunk(line)
-            size += len(line.data) + len(chunk.raw)
-            data.logs.append(chunk)
-        if not data.logs:
+        place, block = self._gather()
+        if not block.lines:
             self._let_go()
             return None
-        first, last = data.logs[0].line_number, data.logs[-1].line_number
-        self._in_flight.append(_Batch(first, last, place))
-        return data
+        packed = block.build()
+        first = packed.first_line
+        self._in_flight.append(_Batch(first, first + packed.lines - 1, place))
+        return stream_pb2.LogData(job_id=self._task_id, lease_id=self._lease_id, block=packed)
 
     def acknowledge(self, ack: stream_pb2.LogAck) -> float | None:
         """Takes the answer to the oldest batch.
@@ -135,16 +126,30 @@ class LogShipper:
         self._position_known = False
         self._paused = False
 
-    def _next_line(self) -> Line | None:
-        while True:
-            placed = self.reader.next_line()
-            if placed is None:
-                if not self._ended or self.reader.finished:
-                    return None
-                self.reader.finish()
-                self.total = self.reader.place
-            elif placed.line.number > self.acked:
-                return placed.line
+    def _gather(self) -> tuple[Place, BlockBuilder]:
+        """Reads the next block; returns the last border before its first line with it."""
+        place = self.reader.place
+        block = BlockBuilder(max(place.lines, self.acked) + 1)
+        while block.size < _BLOCK_BYTES:
+            number = self.reader.lines
+            runs = self._read()
+            if runs is None:
+                break
+            for run in runs:
+                known = max(0, self.acked - number)  # lines that the server has already
+                number += run.lines
+                if known < run.lines:
+                    block.add(run.after(known) if known else run)
+            if not block.lines:
+                place = self.reader.place
+        return place, block
+
+    def _read(self) -> list[Run] | None:
+        runs = self.reader.read()
+        if runs is None and self._ended and not self.reader.finished:
+            runs = self.reader.finish()
+            self.total = self.reader.place
+        return runs
 
     def _taken(self, batch: _Batch) -> None:
         self._position_known = True
@@ -166,9 +171,9 @@ class LogShipper:
 
     def _discard(self) -> None:
         """Reads past what the server will never take, so that the task does not wait for room."""
-        while self._next_line() is not None:
+        while self._read() is not None:
             pass
-        self._base = self.reader.next_place
+        self._base = self.reader.place
         self._free()
 
     def _advance(self, acked_through: int, answered: _Batch) -> None:
@@ -178,7 +183,7 @@ class LogShipper:
         waiting = [answered] if acked_through < answered.last else []
         waiting += self._in_flight
         places = [batch.place for batch in waiting if not batch.stale]
-        self._base = places[0] if places else self.reader.next_place
+        self._base = places[0] if places else self.reader.place
         self._free()
 
     def _let_go(self) -> None:
@@ -187,7 +192,7 @@ class LogShipper:
         No answer does that when a segment was closed after its last line: on a full disk.
         """
         if not self._in_flight and self.reader.place.lines <= self.acked:
-            self._base = self.reader.next_place
+            self._base = self.reader.place
             self._free()
 
     def _free(self) -> None:
@@ -218,20 +223,3 @@ class LogShipper:
         self.reader = LogReader(self._folder, place)
         for batch in self._in_flight:
             batch.stale = True
-
-
-def _chunk(line: Line) -> stream_pb2.LogChunk:
-    stream = STREAMS.get(line.stream, "stdout")
-    chunk = stream_pb2.LogChunk(
-        timestamp=line.time,
-        line_number=line.number,
-        level=_LEVELS[stream],
-        stream=stream,
-        continued=line.continued,
-    )
-    try:
-        chunk.content = line.data.decode()
-    except UnicodeDecodeError:
-        chunk.content = line.data.decode(errors="replace")
-        chunk.raw = line.data
-    return chunk

@@ -7,7 +7,7 @@ from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 
 _FRAME_LOG_BYTES = 2 * 1024 * 1024
-"""Log bytes in a frame after which the rest waits for the next: servers take 4 MiB."""
+"""Log bytes in a frame, unpacked, after which the rest waits for the next: servers take 4 MiB."""
 
 _FRAME_STATUSES = 5000
 
@@ -59,7 +59,7 @@ class Outbox:
             frame.statuses.extend(run.take_reports())
             while size < _FRAME_LOG_BYTES and (batch := run.log.next_batch()) is not None:
                 frame.logs.append(batch)
-                size += batch.ByteSize()
+                size += batch.block.unpacked_bytes
             if size >= _FRAME_LOG_BYTES:
                 self.mark(run)
         return frame

@@ -173,14 +173,15 @@ class UnaryLine:
         return ack
 
     async def _send_log(self, data: stream_pb2.LogData) -> stream_pb2.LogAck:
-        request = agent_pb2.ReportTaskLogRequest(task_id=data.job_id, lease_id=data.lease_id)
-        request.logs.extend(map(_entry, data.logs))
+        request = agent_pb2.ReportTaskLogRequest(
+            task_id=data.job_id, lease_id=data.lease_id, block=data.block
+        )
         try:
             answer = await self._plane.report_log(request)
         except grpc.aio.AioRpcError as error:
             # It names no position, but all before this batch was acknowledged: batches of a lease
             # go one after another.
-            return _refused(data, _code_of(error), data.logs[0].line_number - 1)
+            return _refused(data, _code_of(error), data.block.first_line - 1)
         return stream_pb2.LogAck(
             task_id=data.job_id,
             lease_id=data.lease_id,
@@ -228,15 +229,3 @@ def _status_request(update: stream_pb2.TaskStatusUpdate) -> agent_pb2.ReportTask
     if update.HasField("log"):
         request.log.CopyFrom(update.log)
     return request
-
-
-def _entry(chunk: stream_pb2.LogChunk) -> agent_pb2.LogEntry:
-    return agent_pb2.LogEntry(
-        timestamp=chunk.timestamp,
-        level=chunk.level,
-        content=chunk.content,
-        line_number=chunk.line_number,
-        stream=chunk.stream,
-        raw=chunk.raw,
-        continued=chunk.continued,
-    )

@@ -43,7 +43,15 @@ class LogFollower:
     """
 
     def __init__(
-        self, api: Api, task_id: str, *, follow: bool, attempt: int = 0, from_line: int = 0
+        self,
+        api: Api,
+        task_id: str,
+        *,
+        follow: bool,
+        attempt: int = 0,
+        from_line: int = 0,
+        tail: int = 0,
+        since: int = 0,
     ) -> None:
         self.api = api
         self.task_id = task_id
@@ -51,6 +59,8 @@ class LogFollower:
         self.only_attempt = attempt
         self.wanted_attempt = attempt
         self.place = Place(attempt, max(0, from_line - 1))
+        self.tail = tail
+        self.since = since
         self.log_state = task_pb2.LOG_STATE_UNSPECIFIED
         self.patience = Patience()
         self.complete = False
@@ -83,12 +93,12 @@ class LogFollower:
         self.complete = False
         same = self.wanted_attempt == self.place.attempt
         request = stream_pb2.StreamTaskLogRequest(
-            job_id=self.task_id,
-            from_line=self.place.line + 1 if same else 1,
-            follow=self.follow,
-            attempt=self.wanted_attempt,
-            batched=True,
+            job_id=self.task_id, follow=self.follow, attempt=self.wanted_attempt, batched=True
         )
+        if self.place.line or not (self.tail or self.since):
+            request.from_line = self.place.line + 1 if same else 1
+        else:  # nothing was read yet
+            request.tail, request.since = self.tail, self.since
         return self.api.streams.StreamTaskLog(request, metadata=self.api.metadata)
 
     def _new_lines(self, answer: stream_pb2.StreamTaskLogResponse) -> Lines:

@@ -1,5 +1,6 @@
 """Log lines on the terminal: as they are, or behind the name of their task."""
 
+import time
 from collections.abc import Iterable
 from itertools import cycle, groupby
 
@@ -11,10 +12,13 @@ from generated.stream.v1.stream_pb2 import LogChunk
 COLOURS = cycle(("cyan", "magenta", "yellow", "green", "blue", "bright_red"))
 
 
-def print_lines(lines: Iterable[LogChunk]) -> None:
+def print_lines(lines: Iterable[LogChunk], *, timestamps: bool = False) -> None:
     """Print lines where the task printed them: standard output or standard error."""
     for stream, group in groupby(lines, key=lambda line: line.stream):
-        text = b"".join(_exact(line) + (b"" if line.continued else b"\n") for line in group)
+        if timestamps:
+            text = b"".join(_stamp(line) + _exact(line) + b"\n" for line in group)
+        else:
+            text = b"".join(_exact(line) + (b"" if line.continued else b"\n") for line in group)
         click.echo(text, nl=False, err=stream == "stderr")
 
 
@@ -37,6 +41,16 @@ class PrefixedPrinter:
 def remark(text: str) -> None:
     """Tell on standard error something about the work rather than from it."""
     click.echo(f"muster: {text}", err=True)
+
+
+def _stamp(line: LogChunk) -> bytes:
+    try:
+        local = time.localtime(line.timestamp // 1000)
+    except (OverflowError, ValueError, OSError):
+        return b"- "
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", local)
+    zone = time.strftime("%z", local)
+    return f"{moment}.{line.timestamp % 1000:03}{zone} ".encode()
 
 
 def _exact(line: LogChunk) -> bytes:

@@ -13,6 +13,7 @@ from cli.log_print import print_lines, remark
 from cli.output import print_table, show, show_all
 from cli.pages import all_pages
 from cli.pairs import VARIABLE
+from cli.since import SINCE
 from cli.states import choices, chosen
 from cli.task_tables import HEADINGS, print_task, task_row
 from generated.task.v1 import task_pb2
@@ -70,18 +71,47 @@ async def get(api: Api, task_id: str) -> None:
 
 
 @command.command(
-    "logs", epilog="muster task logs 01928f6e-…\nmuster task logs -f --from-line 100 01928f6e-…"
+    "logs",
+    epilog="""
+    muster task logs 01928f6e-…
+    muster task logs -f --tail 20 01928f6e-…
+    muster task logs --since 10m --timestamps 01928f6e-…
+    """,
 )
 @click.argument("task_id")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the task has ended.")
 @click.option("--attempt", type=click.IntRange(1), help="Which attempt's log (default: latest).")
-@click.option("--from-line", type=click.IntRange(1), default=1, help="First line to show.")
+@click.option("--from-line", type=click.IntRange(1), help="First line to show.")
+@click.option("--tail", type=click.IntRange(1), metavar="N", help="Begin with the last N lines.")
+@click.option(
+    "--since", type=SINCE, metavar="T", help="Begin with lines read since: 10m ago, or a moment."
+)
+@click.option("--timestamps", is_flag=True, help="Show when each line was read.")
 @with_api
-async def logs(api: Api, task_id: str, follow: bool, attempt: int | None, from_line: int) -> None:
+async def logs(
+    api: Api,
+    task_id: str,
+    follow: bool,
+    attempt: int | None,
+    from_line: int | None,
+    tail: int | None,
+    since: int | None,
+    timestamps: bool,
+) -> None:
     """Print a task's log: its output to standard output, its errors to standard error."""
-    follower = LogFollower(api, task_id, follow=follow, attempt=attempt or 0, from_line=from_line)
+    if from_line and (tail or since):
+        raise click.UsageError("--from-line does not go with --tail or --since")
+    follower = LogFollower(
+        api,
+        task_id,
+        follow=follow,
+        attempt=attempt or 0,
+        from_line=from_line or 0,
+        tail=tail or 0,
+        since=since or 0,
+    )
     async for _, lines in follower.batches():
-        print_lines(lines)
+        print_lines(lines, timestamps=timestamps)
     if follower.log_state == task_pb2.LOG_STATE_INCOMPLETE:
         remark("the log is not whole: lines were lost with the agent")
 

@@ -6,6 +6,7 @@ from typing import TypeAlias
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt
 from server.domain.event import Event
+from server.domain.log import LogBlock
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run
@@ -16,15 +17,12 @@ RememberedAnswer: TypeAlias = str | list[str]
 
 @dataclass(frozen=True, slots=True)
 class LogBatch:
-    """Consecutive lines of one attempt, as one row."""
+    """A block of one attempt's log, as one row."""
 
     task_key: int
     attempt: int
     namespace: str
-    first_line: int
-    lines: int
-    data: bytes
-    """`log.pack` of the lines."""
+    block: LogBlock
 
 
 @dataclass(frozen=True, slots=True)

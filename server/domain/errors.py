@@ -10,6 +10,7 @@
     ├── SessionSuperseded  a newer registration has the agent's id
     ├── LogGap             log lines were skipped
     ├── CursorExpired      events after a reader's cursor are gone
+    ├── DamagedLog         stored lines are not what was stored
     ├── Overloaded         the queue is full
     ├── StoreUnavailable   the database does not answer
     ├── Draining           the server is shutting down
@@ -116,6 +117,17 @@ class CursorExpired(MusterError):
         super().__init__(
             f"What happened right after cursor {cursor} is not kept any more; "
             f"the oldest cursor that works is {oldest}."
+        )
+
+
+class DamagedLog(MusterError):
+    """Stored log lines are not what was stored: the disk, or an agent, has changed them."""
+
+    def __init__(self, first_line: int) -> None:
+        self.first_line = first_line
+        super().__init__(
+            f"The log is damaged in the block that begins with line {first_line}; "
+            "read on behind it, or what lies before."
         )
 
 

@@ -1,7 +1,7 @@
 """What agents say about their tasks: starts, ends and log lines."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from server.domain.attempt import Attempt, AttemptStatus, LogState, LogSummary
 from server.domain.changes import LogBatch
@@ -18,7 +18,7 @@ from server.domain.lease import (
     verdict_for,
 )
 from server.domain.ledger import Ledger
-from server.domain.log import LogLine, measure, pack
+from server.domain.log import LogBlock, LogCounts, LogLine, pack
 from server.domain.moment import Moment
 from server.domain.task import Task, TaskStatus
 
@@ -29,6 +29,9 @@ REPORTABLE = (
     TaskStatus.CANCELLED,
     TaskStatus.TIMEOUT,
 )
+LOOSE_BLOCK = 256 * 1024
+"""Text after which lines that came one by one go into another block."""
+
 _ENDS = {
     TaskStatus.SUCCESS: AttemptStatus.SUCCESS,
     TaskStatus.FAILED: AttemptStatus.FAILED,
@@ -124,17 +127,59 @@ class LogAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class LooseLines:
+    """Lines that come one by one, from a v1 agent; `first_line` 0 appends."""
+
+    first_line: int
+    lines: tuple[LogLine, ...]
+
+    def fresh(self, task_id: str, expected: int, now: Moment) -> Iterator[LogBlock]:
+        """Yield what is not stored yet, in blocks. Lines without a time get `now`.
+
+        Raises:
+            LogGap: the lines begin after the one expected next.
+        """
+        first = self.first_line or expected
+        if first > expected:
+            raise LogGap(task_id, expected, first)
+        lines = [line if line.at else line._replace(at=now) for line in self.lines]
+        return _blocks(expected, lines[expected - first :])
+
+
+def _blocks(first: int, lines: Sequence[LogLine]) -> Iterator[LogBlock]:
+    begin = size = 0
+    for end, line in enumerate(lines, 1):
+        size += len(line.text) + len(line.raw)
+        if size >= LOOSE_BLOCK or end == len(lines):
+            yield pack(first + begin, lines[begin:end])
+            begin, size = end, 0
+
+
+def fresh_block(task_id: str, block: LogBlock, expected: int) -> Iterator[LogBlock]:
+    """Yield a block that begins with the line expected next.
+
+    One that begins before it brings nothing: the answer tells its agent where to go on.
+
+    Raises:
+        LogGap: it begins after that line.
+    """
+    if block.first_line > expected:
+        raise LogGap(task_id, expected, block.first_line)
+    if block.first_line == expected:
+        yield block
+
+
+@dataclass(frozen=True, slots=True)
 class AppendLog:
     """Lines of an attempt's log, from its agent; answers a LogAnswer.
 
-    `first_line` 0 appends. Lines join the log of their own lease's attempt until it is closed,
-    whatever has become of the task: a superseded attempt's last words are kept.
+    Lines join the log of their own lease's attempt until it is closed, whatever has become of the
+    task: a superseded attempt's last words are kept.
     """
 
     agent_id: str
     ref: LeaseRef
-    first_line: int
-    lines: tuple[LogLine, ...]
+    batch: LooseLines | LogBlock
 
     def task_ids(self) -> Iterable[str]:
         """See Command."""
@@ -151,13 +196,14 @@ class AppendLog:
             return LogAnswer(0, superseded(self.ref))
         if not self.ref.lease_id and standing(ledger, task, agent, "") is Standing.STALE:
             raise NotLeaseHolder(self.agent_id, task.public_id)
-        fresh = self._fresh(attempt)
+        fresh = list(self._fresh(ledger, attempt))
         how = standing(ledger, task, agent, self.ref.lease_id)
         if not self.ref.lease_id and how is Standing.ADOPTABLE:
             adopt(ledger, task, agent)  # a v1 agent has no other way to say that it still runs
             how = Standing.CURRENT
-        if fresh and attempt.log_state is LogState.OPEN:
-            self._store(ledger, task, attempt, fresh)
+        if attempt.log_state is LogState.OPEN:
+            for block in fresh:
+                self._store(ledger, task, attempt, block)
         if how is Standing.CURRENT and task.confirm_by is not None:
             task.confirm_by = None
             ledger.touch(task)
@@ -172,35 +218,27 @@ class AppendLog:
         # Attempts and epochs both grow by one at each claim.
         return ledger.attempt(task, task.attempt - (task.lease_epoch - int(epoch)))
 
-    def _fresh(self, attempt: Attempt) -> Sequence[LogLine]:
-        """Return the lines that are not stored yet.
+    def _fresh(self, ledger: Ledger, attempt: Attempt) -> Iterator[LogBlock]:
+        """Return the blocks that are not stored yet.
 
         Raises:
             LogGap: the batch begins after the line expected next.
         """
         expected = attempt.log_lines + 1
-        first = self.first_line or expected
-        if first > expected:
-            raise LogGap(self.ref.task_id, expected, first)
-        return self.lines[expected - first :]
+        if isinstance(self.batch, LogBlock):
+            return fresh_block(self.ref.task_id, self.batch, expected)
+        return self.batch.fresh(self.ref.task_id, expected, ledger.now)
 
-    def _store(
-        self, ledger: Ledger, task: Task, attempt: Attempt, lines: Sequence[LogLine]
-    ) -> None:
-        size, crc = measure(lines, attempt.log_crc)
-        stamped = [line if line.at else replace(line, at=ledger.now) for line in lines]
-        first = attempt.log_lines + 1
-        ledger.add_log(
-            LogBatch(task.key, attempt.number, task.namespace, first, len(lines), pack(stamped))
-        )
-        attempt.log_lines += len(lines)
-        attempt.log_bytes += size
-        attempt.log_crc = crc
+    def _store(self, ledger: Ledger, task: Task, attempt: Attempt, block: LogBlock) -> None:
+        ledger.add_log(LogBatch(task.key, attempt.number, task.namespace, block))
+        counts = LogCounts(attempt.log_lines, attempt.log_bytes, attempt.log_crc).plus(block)
+        attempt.log_lines, attempt.log_bytes = counts.lines, counts.bytes
+        attempt.log_crc = counts.crc
         attempt.log_at = ledger.now
         ledger.touch_attempt(attempt)
         ledger.effects.log_tasks.add(task.public_id)
-        ledger.effects.lines += len(lines)
-        ledger.effects.bytes += size
+        ledger.effects.lines += block.lines
+        ledger.effects.bytes += block.text_bytes
 
     def _verdict(self, how: Standing, task: Task) -> Verdict:
         if how is Standing.CURRENT:

@@ -28,7 +28,7 @@ from server.engine.parked import Parked
 from server.engine.sessions import Session
 from server.engine.writer import Writer
 from server.rpc.agent_service import LOOK_SECONDS
-from server.rpc.convert import lines_of
+from server.rpc.convert import batch_of
 from server.rpc.convert_agent import held_of, task_info, task_message, update_of, verdict_message
 from server.rpc.errors import answer_to
 
@@ -319,8 +319,8 @@ def _append_of(agent_id: str, message: stream_pb2.LogData) -> AppendLog:
     Raises:
         Invalid: a field is malformed.
     """
-    first, lines = lines_of(message.logs, "logs")
-    return AppendLog(agent_id, LeaseRef(message.job_id, message.lease_id), first, lines)
+    ref = LeaseRef(message.job_id, message.lease_id)
+    return AppendLog(agent_id, ref, batch_of(message))
 
 
 def _or_refusal(

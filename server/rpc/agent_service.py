@@ -20,7 +20,7 @@ from server.engine.dispatcher import Dispatcher
 from server.engine.parked import Parked
 from server.engine.writer import Writer
 from server.rpc.context import Context
-from server.rpc.convert import counted, lines_of, selector_of
+from server.rpc.convert import batch_of, counted, selector_of
 from server.rpc.convert_agent import (
     agent_detail,
     agent_status,
@@ -161,10 +161,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.ReportTaskLogRequest, context: Context
     ) -> agent_pb2.ReportTaskLogResponse:
         """See the proto."""
-        first, lines = lines_of(request.logs, "logs")
+        batch = batch_of(request)
         await self._attendance.session(request.agent_id, "")
         ref = LeaseRef(request.task_id, request.lease_id)
-        answer = await self._writer.submit(AppendLog(request.agent_id, ref, first, lines))
+        answer = await self._writer.submit(AppendLog(request.agent_id, ref, batch))
         return agent_pb2.ReportTaskLogResponse(
             success=True,
             message=f"Lines up to {answer.acked_through} are stored.",

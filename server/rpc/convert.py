@@ -1,5 +1,6 @@
 """Tasks, selectors and log lines: between messages and records."""
 
+import zlib
 from collections.abc import Iterable
 from typing import Any, TypeVar, cast
 
@@ -7,10 +8,12 @@ from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 from generated.task.v1 import task_pb2
 from server.domain.attempt import Attempt
+from server.domain.checks import Checks
 from server.domain.errors import Invalid, SecretsRefused, Violation
 from server.domain.labels import Operator, Requirement, Selector
-from server.domain.log import LINE_LIMIT, LogLine
+from server.domain.log import BLOCK_LIMIT, LINE_LIMIT, Encoding, LogBlock, LogLine, level_of
 from server.domain.moment import SECOND, Moment
+from server.domain.reporting import LooseLines
 from server.domain.submitting import NewTask
 from server.domain.submitting_many import BATCH_LIMIT, check_batch
 from server.domain.task import ArtifactSpec, Task, TaskSpec
@@ -19,6 +22,8 @@ from server.stores.interfaces import Order, PageSpec, TaskView
 PAGE_DEFAULT = 20
 PAGE_LIMIT = 1000
 PRIORITIES = ("high", "normal", "low")
+LINES_LIMIT = 2**31 - 1
+MOMENT_LIMIT = 2**63 - 1
 
 E = TypeVar("E")
 
@@ -329,12 +334,64 @@ def lines_of(messages: Iterable[LogMessage], field: str) -> tuple[int, tuple[Log
     return first, tuple(lines)
 
 
+BatchMessage = stream_pb2.LogData | agent_pb2.ReportTaskLogRequest | stream_pb2.UploadTaskLogRequest
+
+
+def batch_of(message: BatchMessage) -> LooseLines | LogBlock:
+    """Return the lines of a message, packed or one by one.
+
+    Raises:
+        Invalid: they contradict themselves, or are not numbered without holes.
+    """
+    if isinstance(message, stream_pb2.UploadTaskLogRequest) or not message.HasField("block"):
+        return LooseLines(*lines_of(message.logs, "logs"))
+    if message.logs:
+        raise Invalid([Violation("logs", "must be empty beside a block")])
+    if not message.lease_id:
+        raise Invalid([Violation("lease_id", "must name the lease that the block belongs to")])
+    return block_of(message.block)
+
+
+def block_of(message: agent_pb2.LogBlock) -> LogBlock:
+    """Return packed lines.
+
+    Raises:
+        Invalid: a number is out of range, or `data` is not what its CRC says.
+    """
+    checks = Checks()
+    checks.number("block.first_line", message.first_line, 1, LINES_LIMIT)
+    checks.number("block.lines", message.lines, 1, LINES_LIMIT)
+    checks.number("block.bytes", message.bytes, message.lines, BLOCK_LIMIT)
+    checks.number("block.first_at", message.first_at, 0, MOMENT_LIMIT)
+    checks.number("block.last_at", message.last_at, message.first_at, MOMENT_LIMIT)
+    checks.number("block.unpacked_bytes", message.unpacked_bytes, 1, BLOCK_LIMIT)
+    if int(message.encoding) not in list(Encoding):
+        checks.fail("block.encoding", "must be PLAIN or ZSTD")
+    if len(message.data) > BLOCK_LIMIT:
+        checks.fail("block.data", f"must have at most {BLOCK_LIMIT} bytes")
+    elif zlib.crc32(message.data) != message.data_crc32:
+        checks.fail("block.data_crc32", "is not the CRC-32 of data")
+    checks.done()
+    return LogBlock(
+        message.first_line,
+        message.lines,
+        message.bytes,
+        message.crc32,
+        message.first_at,
+        message.last_at,
+        Encoding(message.encoding),
+        message.unpacked_bytes,
+        message.data,
+        message.data_crc32,
+    )
+
+
 def _line(message: LogMessage) -> LogLine:
     stream = message.stream or "stdout"
     return LogLine(
         at=max(0, message.timestamp),
         stream=stream,
-        level=message.level[:16] or ("error" if stream == "stderr" else "info"),
+        level=message.level[:16] or level_of(stream),
         text=message.content.removesuffix("\n"),
         raw=message.raw,
         continued=message.continued,

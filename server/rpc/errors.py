@@ -60,6 +60,9 @@ ANSWERS: dict[type[errors.MusterError], Answer] = {
     errors.CursorExpired: Answer(
         grpc.StatusCode.OUT_OF_RANGE, reasons.ERROR_REASON_CURSOR_EXPIRED
     ),
+    errors.DamagedLog: Answer(
+        grpc.StatusCode.DATA_LOSS, reasons.ERROR_REASON_LOG_DAMAGED
+    ),
     errors.Overloaded: Answer(
         grpc.StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_OVERLOADED, retry=True
     ),

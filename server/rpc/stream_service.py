@@ -9,7 +9,6 @@ from server.domain.checks import Checks
 from server.domain.errors import Invalid, NotFound, Violation
 from server.domain.event import Event, EventKind
 from server.domain.lease import LeaseRef
-from server.domain.log import LogLine
 from server.domain.policy import Policy
 from server.domain.reporting import AppendLog
 from server.domain.task import Task, TaskStatus
@@ -22,7 +21,7 @@ from server.engine.writer import Writer
 from server.rpc.agent_channel import AgentChannel
 from server.rpc.agent_stream import AgentStream
 from server.rpc.context import Context
-from server.rpc.convert import chunk, enum, lines_of, seconds
+from server.rpc.convert import MOMENT_LIMIT, batch_of, chunk, enum, seconds
 from server.rpc.convert_agent import verdict_message
 from server.rpc.convert_event import status_change
 from server.rpc.cursor import check_reached, cursor_of
@@ -72,6 +71,10 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
         checks = Checks()
         checks.number("from_line", request.from_line, 0, 2**31 - 1)
         checks.number("attempt", request.attempt, 0, 2**31 - 1)
+        checks.number("tail", request.tail, 0, 2**31 - 1)
+        checks.number("since", request.since, 0, MOMENT_LIMIT)
+        if request.from_line and (request.tail or request.since):
+            checks.fail("from_line", "must be 0 beside tail and since")
         checks.done()
         parts = self._logs.follow(
             current_caller().namespace,
@@ -79,10 +82,13 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
             request.attempt,
             request.from_line or 1,
             follow=request.follow,
+            tail=request.tail,
+            since=request.since,
         )
-        async for part in parts:
-            for response in _log_responses(request, part):
-                yield response
+        async with aclosing(parts):
+            async for part in parts:
+                for response in _log_responses(request, part):
+                    yield response
 
     async def UploadTaskLog(
         self, request_iterator: AsyncIterator[stream_pb2.UploadTaskLogRequest], context: Context
@@ -98,8 +104,7 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
             elif (request.task_id, request.agent_id) != (task_id, agent_id):
                 text = f"every message of a call names one task and agent, here {task_id}"
                 raise Invalid([Violation("task_id", text)])
-            first, lines = lines_of(request.logs, "logs")
-            await self._append(request, first, lines, response)
+            await self._append(request, response)
         if task_id is None:
             raise Invalid([Violation("task_id", "the call had no message")])
         response.message = f"Lines up to {response.acked_through} are stored."
@@ -108,13 +113,12 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
     async def _append(
         self,
         request: stream_pb2.UploadTaskLogRequest,
-        first: int,
-        lines: tuple[LogLine, ...],
         response: stream_pb2.UploadTaskLogResponse,
     ) -> None:
         ref = LeaseRef(request.task_id, request.lease_id)
-        answer = await self._writer.submit(AppendLog(request.agent_id, ref, first, lines))
-        response.received_lines += len(lines)
+        command = AppendLog(request.agent_id, ref, batch_of(request))
+        answer = await self._writer.submit(command)
+        response.received_lines += len(request.logs)
         response.acked_through = answer.acked_through
         response.verdict.CopyFrom(verdict_message(answer.verdict, self._policy))
 

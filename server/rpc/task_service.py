@@ -173,17 +173,24 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
     ) -> task_pb2.GetTaskLogResponse:
         """See the proto."""
         _check_log_page(request)
-        limit = request.limit or LOG_DEFAULT
+        namespace, task_id = current_caller().namespace, request.task_id
+        attempt, limit = request.attempt, request.limit or LOG_DEFAULT
         first = request.offset + 1
-        page = await self._reader.log(
-            current_caller().namespace, request.task_id, request.attempt, first, limit
-        )
+        if request.tail or request.since:
+            place = await self._reader.log_place(
+                namespace, task_id, attempt, request.tail, request.since
+            )
+            attempt, first = place.attempt, place.line
+        elif request.before_line:
+            first = max(1, request.before_line - limit)
+            limit = request.before_line - first
+        page = await self._reader.log(namespace, task_id, attempt, first, limit)
         return task_pb2.GetTaskLogResponse(
             success=True,
             message=convert.counted(page.total, "line"),
             logs=[convert.log_line(line, first + i) for i, line in enumerate(page.lines)],
             total_lines=page.total,
-            has_more=request.offset + len(page.lines) < page.total,
+            has_more=first - 1 + len(page.lines) < page.total,
             attempt=page.attempt,
             log_state=convert.enum(page.state),
         )
@@ -203,6 +210,16 @@ def _check_log_page(request: task_pb2.GetTaskLogRequest) -> None:
         violations.append(Violation("limit", f"must be from 0 to {LOG_LIMIT}"))
     if request.attempt < 0:
         violations.append(Violation("attempt", "must not be negative"))
+    if request.tail < 0:
+        violations.append(Violation("tail", "must not be negative"))
+    if request.since < 0:
+        violations.append(Violation("since", "must not be negative"))
+    if request.before_line < 0:
+        violations.append(Violation("before_line", "must not be negative"))
+    begins = [request.offset, request.tail or request.since, request.before_line]
+    if sum(map(bool, begins)) > 1:
+        text = "only one of offset, tail or since, and before_line says where to begin"
+        violations.append(Violation("offset" if request.offset else "before_line", text))
     if violations:
         raise Invalid(violations)
 

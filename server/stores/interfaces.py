@@ -151,6 +151,15 @@ class LogPage:
 
 
 @dataclass(frozen=True, slots=True)
+class LogPlace:
+    """A line of one attempt's log, which may be the one after the last."""
+
+    attempt: int
+    """0 when the task has had no attempt yet."""
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
 class LiveSession:
     """A session that was live when last written."""
 
@@ -178,7 +187,22 @@ class Reader(Protocol):
     async def log(
         self, namespace: str, task_id: str, attempt: int, first_line: int, limit: int
     ) -> LogPage:
-        """Return up to `limit` stored lines from `first_line` on; attempt 0 is the latest."""
+        """Return up to `limit` stored lines from `first_line` on; attempt 0 is the latest.
+
+        Raises:
+            DamagedLog: what is stored from there on is not what was stored.
+        """
+
+    async def log_place(
+        self, namespace: str, task_id: str, attempt: int, tail: int, since: Moment
+    ) -> LogPlace:
+        """Return where a log's last `tail` lines begin, or its lines since a moment.
+
+        Of both, whichever begins later; 0 asks for neither. Attempt 0 is the latest.
+
+        Raises:
+            DamagedLog: what is stored of that moment is not what was stored.
+        """
 
     async def pipeline(self, namespace: str, pipeline_id: str) -> Pipeline:
         """Return one pipeline."""

@@ -9,8 +9,9 @@ import psutil
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from server.domain.log import unpack
-from server.stores.sql import tables
+from server.domain.log import LogBlock
+from server.stores.log_blocks import lines_of
+from server.stores.sql import log_rows, tables
 from tests.chaos.workload import RUN_MARK, Submitted
 
 ATTEMPT_MARK = "MUSTER_ATTEMPT"
@@ -58,7 +59,10 @@ async def read_database(evidence: Evidence, url: str) -> None:
 
 
 def _opened(row: Row) -> Row:
-    row["texts"] = [line.text for line in unpack(row.pop("data"))]
+    row["texts"] = [
+        line.text
+        for line in lines_of(log_rows.block_of([row[name] for name in LogBlock.__slots__]))
+    ]
     return row
 
 

@@ -1,17 +1,20 @@
 """What loops ask of a Reader: every implementation, the one of their tests included."""
 
+from dataclasses import replace
+
 import pytest
 
 from server.domain.agent import SessionState
 from server.domain.attempt import AttemptStatus, LogState
-from server.domain.changes import Changes, LogBatch
-from server.domain.errors import NotFound
+from server.domain.changes import Changes
+from server.domain.errors import DamagedLog, NotFound
 from server.domain.event import Event
-from server.domain.log import LogLine, pack
+from server.domain.log import LogLine
 from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
-from server.stores.interfaces import AgentStanding, LiveSession, RunFilter
+from server.stores.interfaces import AgentStanding, LiveSession, LogPlace, RunFilter
 from server.stores.sql.reader import SqlReader
+from tests import blocks
 from tests.fakes.memory_reader import MemoryReader
 from tests.fakes.memory_source import MemoryDatabase
 from tests.records import agent, attempt, event, full, new, pipeline, run, task
@@ -38,7 +41,7 @@ def lines(first, count):
 
 
 def batch(first, count, number=1):
-    return LogBatch(1, number, "default", first, count, pack(lines(first, count)))
+    return blocks.batch(1, number, first, lines(first, count))
 
 
 @pytest.fixture
@@ -59,6 +62,41 @@ async def test_a_log_is_read_from_any_line_on(reader, log, first, limit):
     page = await reader.log("default", "task-1", 2, first, limit)
     assert page.lines == lines(1, 7)[first - 1 : first - 1 + limit]
     assert (page.total, page.first_line, page.state) == (7, first, LogState.OPEN)
+
+
+@pytest.mark.parametrize("tail", [0, 1, 4, 7, 9])
+@pytest.mark.parametrize(("since", "at"), [(0, 1), (1, 1), (4, 4), (7, 7), (8, 8)])
+async def test_a_log_is_read_from_its_end_and_since_a_moment(reader, save, tail, since, at):
+    timed = [LogLine(n, "stdout", "info", f"line {n}") for n in range(1, 8)]
+    await save(
+        tasks=[task(1, attempt=2, status=TaskStatus.RUNNING)],
+        attempts=[attempt(1, 1, status=AttemptStatus.LOST), attempt(1, 2, log_lines=7)],
+        logs=[blocks.batch(1, 2, 1, timed[:3]), blocks.batch(1, 2, 4, timed[3:])],
+    )
+    line = max(at, 8 - tail) if tail and tail < 7 else at
+    assert await reader.log_place("default", "task-1", 2, tail, since) == LogPlace(2, line)
+    assert await reader.log_place("default", "task-1", 0, tail, since) == LogPlace(2, line)
+    with pytest.raises(NotFound):
+        await reader.log_place("default", "task-1", 3, tail, since)
+
+
+async def test_a_task_without_an_attempt_has_nothing_to_go_back_to(reader, save):
+    await save(tasks=[task(1)])
+    assert await reader.log_place("default", "task-1", 0, 5, 1) == LogPlace(0, 1)
+
+
+async def test_damaged_lines_are_told_and_what_lies_before_is_given(reader, save):
+    good, bad = blocks.batch(1, 1, 1, lines(1, 2)), blocks.batch(1, 1, 3, lines(3, 2))
+    flipped = bytes([bad.block.data[0] ^ 1]) + bad.block.data[1:]
+    await save(
+        tasks=[task(1, attempt=1, status=TaskStatus.RUNNING)],
+        attempts=[attempt(1, 1, log_lines=4)],
+        logs=[good, replace(bad, block=replace(bad.block, data=flipped))],
+    )
+    page = await reader.log("default", "task-1", 1, 1, 10)
+    assert page.lines == lines(1, 2)
+    with pytest.raises(DamagedLog, match="begins with line 3"):
+        await reader.log("default", "task-1", 1, 3, 10)
 
 
 async def test_attempt_zero_is_the_latest(reader, log):

@@ -21,7 +21,7 @@ from server.domain.pipeline import Definition, Job, Stage
 from server.domain.placement import Offer
 from server.domain.policy import Policy
 from server.domain.registering import Attach, LoseSession, Profile, Register
-from server.domain.reporting import AppendLog, Report
+from server.domain.reporting import AppendLog, LooseLines, Report
 from server.domain.submitting import (
     CreateTask,
     DeleteTask,
@@ -148,7 +148,9 @@ async def test_a_connection_lost_after_commit_stores_lines_once(forgetful):
     given = await claim(forgetful, "a")
     forgetful.forgets = True
     lines = (LogLine(1, "stdout", "info", "one"), LogLine(1, "stdout", "info", "two"))
-    answer = await do(forgetful, AppendLog("a", LeaseRef("t", given.lease_id), 1, lines))
+    answer = await do(
+        forgetful, AppendLog("a", LeaseRef("t", given.lease_id), LooseLines(1, lines))
+    )
     assert answer.acked_through == 2
     page = await SqlReader(forgetful).log(NAMESPACE, "t", 1, 1, 10)
     assert [line.text for line in page.lines] == ["one", "two"]

@@ -3,14 +3,16 @@
 import pytest
 from sqlalchemy import text
 
-from server.domain.changes import Changes, LogBatch
+from server.domain.changes import Changes
 from server.domain.errors import NotFound, StoreUnavailable
-from server.domain.log import LogLine, pack
+from server.domain.log import LogLine
 from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
 from server.stores.interfaces import Order, PageSpec, TaskFilter
+from server.stores.log_blocks import PAGE_BYTES
 from server.stores.sql.database import PostgresDatabase
-from server.stores.sql.reader import PAGE_BYTES, SqlReader
+from server.stores.sql.reader import SqlReader
+from tests.blocks import batch
 from tests.records import agent, attempt, changed, event, new, pipeline, run, task
 
 HERE = TaskFilter("default")
@@ -225,7 +227,7 @@ async def test_a_page_of_wide_lines_is_cut_and_the_next_goes_on(reader, save):
     await save(
         tasks=[task(1, attempt=1, status=TaskStatus.RUNNING)],
         attempts=[attempt(1, 1, log_lines=7)],
-        logs=[LogBatch(1, 1, "default", 1, 7, pack(wide))],
+        logs=[batch(1, 1, 1, wide)],
     )
     texts, first = [], 1
     while first <= 7:
@@ -241,6 +243,6 @@ async def test_one_line_wider_than_a_page_is_read_all_the_same(reader, save):
     await save(
         tasks=[task(1, attempt=1, status=TaskStatus.RUNNING)],
         attempts=[attempt(1, 1, log_lines=1)],
-        logs=[LogBatch(1, 1, "default", 1, 1, pack([line]))],
+        logs=[batch(1, 1, 1, [line])],
     )
     assert (await reader.log("default", "task-1", 1, 1, 10)).lines == [line]

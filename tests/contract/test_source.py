@@ -14,8 +14,9 @@ from sqlalchemy import text
 
 from server.domain.agent import Agent, SessionState
 from server.domain.attempt import Attempt
-from server.domain.changes import Changes, LogBatch, RequestRecord
+from server.domain.changes import Changes, RequestRecord
 from server.domain.errors import StoreUnavailable
+from server.domain.log import LogBlock, LogLine
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
 from server.domain.task import Task, TaskStatus
@@ -27,6 +28,7 @@ from server.stores.sql.keys import Keys
 from server.stores.sql.migrate import VERSION_TABLE, UnknownSchemaError, config
 from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, TASK
 from server.stores.sql.source import SqlSource
+from tests.blocks import batch
 from tests.records import (
     agent,
     attempt,
@@ -326,14 +328,14 @@ async def test_a_class_is_stored_once(database):
 
 async def test_a_deleted_task_takes_everything_of_its_own_along(database):
     doomed = task(2)
-    batch = LogBatch(2, 1, "default", 1, 1, b"[]")
+    stored = batch(2, 1, 1, [LogLine(1, "stdout", "info", "text")])
     await save(
         database,
         new(
             tasks=[task(1), doomed, task(3)],
             attempts=[attempt(2), attempt(1)],
             dependencies=[(2, 1), (3, 2)],
-            logs=[batch],
+            logs=[stored],
         ),
     )
     await save(database, Changes(deleted_tasks=[doomed]))
@@ -343,7 +345,7 @@ async def test_a_deleted_task_takes_everything_of_its_own_along(database):
         return left, source.dependents([1, 2]), len(source.attempts([(2, 1)]))
 
     assert await read(database, work) == ([1, 3], [], 0)
-    await save(database, new(tasks=[task(2)], attempts=[attempt(2)], logs=[batch]))
+    await save(database, new(tasks=[task(2)], attempts=[attempt(2)], logs=[stored]))
 
 
 # ---- requests
@@ -750,10 +752,14 @@ def test_columns_bear_the_names_of_the_records_fields(record):
 
 
 @pytest.mark.parametrize(
-    ("table", "record_type"), [(tables.logs, LogBatch), (tables.requests, RequestRecord)]
+    ("table", "names"),
+    [
+        (tables.logs, {"task_key", "attempt", "namespace", *LogBlock.__slots__}),
+        (tables.requests, {f.name for f in fields(RequestRecord)}),
+    ],
 )
-def test_columns_of_what_is_only_written_are_its_fields(table, record_type):
-    assert {c.name for c in table.columns} == {f.name for f in fields(record_type)}
+def test_columns_of_what_is_only_written_are_its_fields(table, names):
+    assert {c.name for c in table.columns} == names
 
 
 @pytest.mark.parametrize("record", [*RECORDS, EVENT], ids=lambda r: r.table.name)

@@ -1,5 +1,6 @@
 """A database written by an earlier schema opens, is brought up to date, and works on."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,9 +9,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, insert, text
 
 from server.domain.ledger import Ledger
+from server.domain.log import LogLine
 from server.domain.policy import Policy
 from server.domain.submitting import CreateTask, NewTask, UpdateTask
 from server.domain.task import TaskSpec
+from server.stores.log_blocks import lines_of
+from server.stores.sql import log_rows
 from server.stores.sql.database import PostgresDatabase, SqliteDatabase
 from server.stores.sql.migrate import config, current_version
 from server.stores.sql.reader import SqlReader
@@ -19,7 +23,15 @@ from tests.fakes.memory_source import MemoryDatabase
 from tests.records import agent
 
 NOW = 1_700_000_000_000
-EARLIER = ["0001", "0002", "0003"]
+EARLIER = ["0001", "0002", "0003", "0004"]
+OLD_LINES = [
+    [NOW, "stdout", "info", "one", "", False],
+    [NOW + 1, "stderr", "warn", "\ufffd", "ff", True],
+]
+OLD_LOG = (
+    "INSERT INTO logs (task_key, attempt, first_line, namespace, lines, data)"
+    " SELECT key, 1, 1, 'default', 2, :data FROM tasks"
+)
 
 
 def submit(task_id):
@@ -54,6 +66,7 @@ def write_earlier(connection, keys, revision):
         for name in values:
             table.c[name].type = record.table.c[name].type  # what JSON is, SQLite does not tell
         connection.execute(insert(table).values(values))
+    connection.execute(text(OLD_LOG), {"data": json.dumps(OLD_LINES).encode()})
 
 
 @pytest.fixture
@@ -106,7 +119,14 @@ async def test_an_earlier_database_is_upgraded_and_works_on(make, kind, revision
 
     await database.transact(submit("new"))
     await database.transact(change)
-    view = await SqlReader(database).task("default", "old")
+    reader = SqlReader(database)
+    view = await reader.task("default", "old")
     assert view.task.name == "changed"
-    ((found, held),) = await SqlReader(database).agents("default")
+    ((found, held),) = await reader.agents("default")
     assert (found, held) == (agent(found.key, public_id="old"), 0)
+    async with database.reading() as connection:
+        blocks = log_rows.blocks(connection, view.task.key, 1, 1)
+        assert [line async for block in blocks for line in lines_of(block)] == [
+            LogLine(NOW, "stdout", "info", "one"),
+            LogLine(NOW + 1, "stderr", "warn", "\ufffd", b"\xff", True),
+        ]

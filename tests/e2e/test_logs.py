@@ -89,6 +89,40 @@ async def test_a_log_is_read_from_any_line_on(api: Api):
     assert (list(beyond.logs), beyond.total_lines) == ([], 2500)
 
 
+async def test_a_log_is_read_from_its_end_backwards_and_since_a_moment(api: Api, gate):
+    task_id = await api.create("seq 1 2500", gate.wait, "seq 2501 2600")
+
+    async def is_there():
+        return (await page(api, task_id, limit=1)).total_lines == 2500
+
+    await soon(is_there)
+    assert numbers(await page(api, task_id, tail=3)) == [2498, 2499, 2500]
+    following = asyncio.ensure_future(all_lines(api.follow(task_id, tail=2, batched=True)))
+    gate.open()
+    assert await following == list(range(2499, 2601))
+    assert numbers(await page(api, task_id, before_line=2400, limit=2)) == [2398, 2399]
+    assert numbers(await page(api, task_id, before_line=3, limit=50)) == [1, 2]
+    later = (await page(api, task_id, offset=2500, limit=1)).logs[0].timestamp
+    assert numbers(await page(api, task_id, since=later)) == list(range(2501, 2601))
+    assert numbers(await page(api, task_id, since=later, tail=5)) == list(range(2596, 2601))
+    assert numbers(await page(api, task_id, since=later + 3_600_000)) == []
+    assert await all_lines(api.follow(task_id, since=later)) == list(range(2501, 2601))
+
+
+def numbers(answer):
+    return [line.line_number for line in answer.logs]
+
+
+async def all_lines(answers):
+    """Return the numbers of all lines in a stream of answers."""
+    found = []
+    async for answer in answers:
+        found += [chunk.line_number for chunk in answer.log_chunks]
+        if answer.HasField("log_chunk"):
+            found.append(answer.log_chunk.line_number)
+    return found
+
+
 async def test_bytes_that_are_not_utf8_are_shown_and_kept(api: Api):
     task_id = await api.create(r"printf 'good\n\377\376bad\n\000nul\n\303\244\n'")
     lines = await api.log(task_id)
@@ -111,6 +145,31 @@ async def test_a_last_line_without_its_end_is_a_line(api: Api):
     assert await api.text(task_id) == ["one", "two"]
     task_id = await api.create("printf '\\n\\nx\\n'")
     assert await api.text(task_id) == ["", "", "x"]
+
+
+async def test_whatever_is_printed_is_kept_exactly(api: Api):
+    odd = r"\357\273\277bom\n\033[31mred\033[0m\ncr\rlf\r\n\000\n\360\237\230\200\nno end"
+    task_id = await api.create(f"printf '{odd}'")
+    assert await api.text(task_id) == [
+        "\ufeffbom",
+        "\x1b[31mred\x1b[0m",
+        "cr\rlf\r",
+        "\0",
+        "\U0001f600",
+        "no end",
+    ]
+
+
+async def test_a_line_of_ten_mebibytes_and_a_hundred_thousand_empty_ones_are_kept(api: Api):
+    size = 10 * 1024 * KIB
+    letters = f"head -c {size} /dev/zero | tr '\\0' x"
+    task_id = await api.create(letters, "echo", "head -c 100000 /dev/zero | tr '\\0' '\\n'")
+    lines = await api.log(task_id)
+    pieces = [line for line in lines if line.content]
+    assert "".join(piece.content for piece in pieces) == "x" * size
+    assert [piece.continued for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+    assert len(lines) - len(pieces) == 100_000
+    assert (await page(api, task_id, limit=1)).log_state == COMPLETE
 
 
 async def test_a_task_that_prints_nothing_has_a_whole_log_of_nothing(api: Api):

@@ -13,7 +13,7 @@ from server.domain.pipeline import Definition, Job, Stage
 from server.domain.placement import Offer
 from server.domain.policy import Policy
 from server.domain.registering import Attach, LoseSession, Profile, Register
-from server.domain.reporting import AppendLog, Report
+from server.domain.reporting import AppendLog, LooseLines, Report
 from server.domain.submitting import CreateTask, NewTask
 from server.domain.task import TaskSpec, TaskStatus
 from server.domain.timing import RunTimers
@@ -101,7 +101,7 @@ class Core:
         batches = [
             b for b in self.tables.logs.values() if (b.task_key, b.attempt) == (key, attempt)
         ]
-        return sorted((b.first_line, b.lines) for b in batches)
+        return sorted((b.block.first_line, b.block.lines) for b in batches)
 
     # ---- short words
 
@@ -156,7 +156,7 @@ class Core:
     def append(self, lease, first_line, texts, *, agent_id="a"):
         """Append log lines; return the answer."""
         lines = tuple(LogLine(0, "stdout", "info", text) for text in texts)
-        return self.do(AppendLog(agent_id, lease, first_line, lines))
+        return self.do(AppendLog(agent_id, lease, LooseLines(first_line, lines)))
 
     def hold(self, *leases, agent_id="a", seen_through=0, complete=False):
         """Tell what an agent holds; return the verdicts' actions."""

@@ -6,9 +6,9 @@ from collections import Counter
 from server.domain.agent import SessionState
 from server.domain.attempt import AttemptStatus, LogState
 from server.domain.errors import NotFound
-from server.domain.log import unpack
 from server.domain.task import TaskStatus
-from server.stores.interfaces import AgentStanding, LiveSession, LogPage
+from server.stores.interfaces import AgentStanding, LiveSession, LogPage, LogPlace
+from server.stores.log_blocks import PAGE_BYTES, PageOfLines, first_since
 
 
 class MemoryReader:
@@ -35,18 +35,32 @@ class MemoryReader:
             state = LogState.COMPLETE if task.status.ended else LogState.OPEN
             return LogPage(0, 1, [], 0, state, task.status.ended, 0, given_up=False)
         row = tables.attempts[task.key, number]
-        batches = [b for k, b in sorted(tables.logs.items()) if k[:2] == (task.key, number)]
-        lines = [line for batch in batches for line in unpack(batch.data)]
+        wanted = PageOfLines(first_line, limit, PAGE_BYTES)
+        for block in _blocks(tables, task.key, number):
+            if block.last_line >= first_line and not wanted.full:
+                wanted.take(block)
         return LogPage(
             number,
             first_line,
-            lines[first_line - 1 : first_line - 1 + limit],
+            wanted.lines,
             row.log_lines,
             row.log_state,
             task.status.ended,
             task.attempt,
             given_up=row.status in (AttemptStatus.LOST, AttemptStatus.RELEASED),
         )
+
+    async def log_place(self, namespace, task_id, attempt, tail, since):
+        page = await self.log(namespace, task_id, attempt, 1, 0)
+        if not page.attempt:
+            return LogPlace(0, 1)
+        line = max(1, page.total - tail + 1) if tail else 1
+        if since:
+            task = next(t for t in self._database.tables.tasks.values() if t.public_id == task_id)
+            blocks = _blocks(self._database.tables, task.key, page.attempt)
+            late = (first_since(each, since) for each in blocks if each.last_at >= since)
+            line = max(line, next(late, page.total + 1))
+        return LogPlace(page.attempt, line)
 
     async def events(self, after, limit):
         tables = await self._tables()
@@ -105,3 +119,8 @@ class MemoryReader:
         dues += [attempt.log_due for attempt in tables.attempts.values()]
         dues += [agent.due_at for agent in tables.agents.values()]
         return min((due for due in dues if due is not None), default=None)
+
+
+def _blocks(tables, task_key, number):
+    """Return the blocks of an attempt's log."""
+    return [b.block for k, b in sorted(tables.logs.items()) if k[:2] == (task_key, number)]

@@ -94,7 +94,7 @@ class MemorySource:
             tables.dependencies.add((task_key, other))
         for batch in changes.logs:
             _must(batch.task_key in tables.tasks, "a log of no task")
-            _put(tables.logs, (batch.task_key, batch.attempt, batch.first_line), batch)
+            _put(tables.logs, (batch.task_key, batch.attempt, batch.block.first_line), batch)
         for record in changes.expired_requests:
             key = (record.namespace, record.caller, record.request_id)
             if key in tables.requests and tables.requests[key].expires_at == record.expires_at:

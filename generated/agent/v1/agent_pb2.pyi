@@ -80,6 +80,40 @@ against no budget; with `retry_on_lost: false` the task ends FAILED.
 """
 Global___FailureClass: _TypeAlias = FailureClass  # noqa: Y015
 
+class _LogEncoding:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LogEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogEncoding.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LOG_ENCODING_UNSPECIFIED: _LogEncoding.ValueType  # 0
+    """Not said; refused."""
+    LOG_ENCODING_PLAIN: _LogEncoding.ValueType  # 1
+    """Runs of lines as they are. A run is a head of 19 bytes, big endian (when it was read in Unix
+    milliseconds: 8; stream, 1 for standard output and 2 for standard error: 1; flags: 1; bytes of
+    the level: 1; lines: 4; bytes of the text: 4), then the level (empty is `info`, or `error` on
+    standard error), then the text: each line followed by a line feed. Flag 1 says that the one
+    line of the run goes on in the next. A run of one line is that line, whatever it holds.
+    """
+    LOG_ENCODING_ZSTD: _LogEncoding.ValueType  # 2
+    """The same in one Zstandard frame."""
+
+class LogEncoding(_LogEncoding, metaclass=_LogEncodingEnumTypeWrapper):
+    """How the lines in a LogBlock are packed."""
+
+LOG_ENCODING_UNSPECIFIED: LogEncoding.ValueType  # 0
+"""Not said; refused."""
+LOG_ENCODING_PLAIN: LogEncoding.ValueType  # 1
+"""Runs of lines as they are. A run is a head of 19 bytes, big endian (when it was read in Unix
+milliseconds: 8; stream, 1 for standard output and 2 for standard error: 1; flags: 1; bytes of
+the level: 1; lines: 4; bytes of the text: 4), then the level (empty is `info`, or `error` on
+standard error), then the text: each line followed by a line feed. Flag 1 says that the one
+line of the run goes on in the next. A run of one line is that line, whatever it holds.
+"""
+LOG_ENCODING_ZSTD: LogEncoding.ValueType  # 2
+"""The same in one Zstandard frame."""
+Global___LogEncoding: _TypeAlias = LogEncoding  # noqa: Y015
+
 class _AgentAction:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1102,6 +1136,7 @@ class ReportTaskLogRequest(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
+    BLOCK_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's id."""
     task_id: _builtins.str
@@ -1112,6 +1147,10 @@ class ReportTaskLogRequest(_message.Message):
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
         """The lines, numbered without holes."""
 
+    @_builtins.property
+    def block(self) -> Global___LogBlock:
+        """The lines, packed; then `logs` is empty. Needs the lease."""
+
     def __init__(
         self,
         *,
@@ -1119,14 +1158,75 @@ class ReportTaskLogRequest(_message.Message):
         task_id: _builtins.str = ...,
         logs: _abc.Iterable[Global___LogEntry] | None = ...,
         lease_id: _builtins.str = ...,
+        block: Global___LogBlock | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "lease_id", b"lease_id", "logs", b"logs", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "block", b"block", "lease_id", b"lease_id", "logs", b"logs", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportTaskLogRequest: _TypeAlias = ReportTaskLogRequest  # noqa: Y015
+
+@_typing.final
+class LogBlock(_message.Message):
+    """Consecutive lines of a log, packed once by the agent. The server checks position, sizes and
+    `data_crc32`, and stores it without unpacking it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_LINE_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    CRC32_FIELD_NUMBER: _builtins.int
+    FIRST_AT_FIELD_NUMBER: _builtins.int
+    LAST_AT_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    UNPACKED_BYTES_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    DATA_CRC32_FIELD_NUMBER: _builtins.int
+    first_line: _builtins.int
+    """Number of the first line, from 1."""
+    lines: _builtins.int
+    """How many lines it holds, at least 1."""
+    bytes: _builtins.int
+    """Bytes of all lines, each with one more for its end."""
+    crc32: _builtins.int
+    """CRC-32 over each line's bytes followed by one line feed."""
+    first_at: _builtins.int
+    """When the earliest of the lines was read, Unix milliseconds."""
+    last_at: _builtins.int
+    """When the latest of the lines was read, Unix milliseconds."""
+    encoding: Global___LogEncoding.ValueType
+    """How `data` is packed."""
+    unpacked_bytes: _builtins.int
+    """Bytes of `data` once it is decompressed, at most 4 MiB."""
+    data: _builtins.bytes
+    """The lines."""
+    data_crc32: _builtins.int
+    """CRC-32 of `data`."""
+    def __init__(
+        self,
+        *,
+        first_line: _builtins.int = ...,
+        lines: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        crc32: _builtins.int = ...,
+        first_at: _builtins.int = ...,
+        last_at: _builtins.int = ...,
+        encoding: Global___LogEncoding.ValueType = ...,
+        unpacked_bytes: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        data_crc32: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "crc32", b"crc32", "data", b"data", "data_crc32", b"data_crc32", "encoding", b"encoding", "first_at", b"first_at", "first_line", b"first_line", "last_at", b"last_at", "lines", b"lines", "unpacked_bytes", b"unpacked_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogBlock: _TypeAlias = LogBlock  # noqa: Y015
 
 @_typing.final
 class LogEntry(_message.Message):

@@ -173,6 +173,8 @@ class StreamTaskLogRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     BATCHED_FIELD_NUMBER: _builtins.int
+    TAIL_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The task's id."""
     from_line: _builtins.int
@@ -185,6 +187,12 @@ class StreamTaskLogRequest(_message.Message):
     """
     batched: _builtins.bool
     """Whether to get many lines a message in `log_chunks` instead of one in `log_chunk`."""
+    tail: _builtins.int
+    """Begin with the last so many lines stored, instead of `from_line`; 0 does not."""
+    since: _builtins.int
+    """Begin with the first line that was read at this moment or later, Unix milliseconds, instead of
+    `from_line`; 0 does not. With `tail`, whichever begins later.
+    """
     def __init__(
         self,
         *,
@@ -193,10 +201,12 @@ class StreamTaskLogRequest(_message.Message):
         follow: _builtins.bool = ...,
         attempt: _builtins.int = ...,
         batched: _builtins.bool = ...,
+        tail: _builtins.int = ...,
+        since: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batched", b"batched", "follow", b"follow", "from_line", b"from_line", "job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batched", b"batched", "follow", b"follow", "from_line", b"from_line", "job_id", b"job_id", "since", b"since", "tail", b"tail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -855,6 +865,7 @@ class LogData(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
+    BLOCK_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The task's id."""
     lease_id: _builtins.str
@@ -863,16 +874,21 @@ class LogData(_message.Message):
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogChunk]:
         """The lines, numbered without holes."""
 
+    @_builtins.property
+    def block(self) -> _agent_pb2.LogBlock:
+        """The lines, packed; then `logs` is empty. Needs the lease."""
+
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         logs: _abc.Iterable[Global___LogChunk] | None = ...,
         lease_id: _builtins.str = ...,
+        block: _agent_pb2.LogBlock | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block", b"block"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "lease_id", b"lease_id", "logs", b"logs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block", b"block", "job_id", b"job_id", "lease_id", b"lease_id", "logs", b"logs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -54,6 +54,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """What follows the cursor is not kept any more; `ErrorInfo.metadata` has the oldest cursor that
     works as `oldest_cursor`. What happened before it is lost to this reader.
     """
+    ERROR_REASON_LOG_DAMAGED: _ErrorReason.ValueType  # 15
+    """Stored log lines are not what was stored; the message names the block's first line."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused, in `google.rpc.ErrorInfo.reason` of every error of every service
@@ -92,4 +94,6 @@ ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 14
 """What follows the cursor is not kept any more; `ErrorInfo.metadata` has the oldest cursor that
 works as `oldest_cursor`. What happened before it is lost to this reader.
 """
+ERROR_REASON_LOG_DAMAGED: ErrorReason.ValueType  # 15
+"""Stored log lines are not what was stored; the message names the block's first line."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1290,6 +1290,9 @@ class GetTaskLogRequest(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    TAIL_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    BEFORE_LINE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task's id."""
     offset: _builtins.int
@@ -1298,6 +1301,16 @@ class GetTaskLogRequest(_message.Message):
     """Lines to return, at most 10000; 0 means 1000."""
     attempt: _builtins.int
     """Which attempt's log; 0 means the latest."""
+    tail: _builtins.int
+    """Begin with the last so many lines stored, instead of `offset`; 0 does not."""
+    since: _builtins.int
+    """Begin with the first line that was read at this moment or later, Unix milliseconds, instead of
+    `offset`; 0 does not. With `tail`, whichever begins later.
+    """
+    before_line: _builtins.int
+    """Read backwards: the `limit` lines before the line with this number; 0 does not. Not together
+    with `offset`, `tail` or `since`.
+    """
     def __init__(
         self,
         *,
@@ -1305,10 +1318,13 @@ class GetTaskLogRequest(_message.Message):
         offset: _builtins.int = ...,
         limit: _builtins.int = ...,
         attempt: _builtins.int = ...,
+        tail: _builtins.int = ...,
+        since: _builtins.int = ...,
+        before_line: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "limit", b"limit", "offset", b"offset", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "before_line", b"before_line", "limit", b"limit", "offset", b"offset", "since", b"since", "tail", b"tail", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,16 +1,16 @@
 """Short reads for the doors, over a pool of their own."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from sqlalchemy import Column, ColumnElement, Select, false, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.domain.agent import Agent, SessionState
-from server.domain.attempt import AttemptStatus, LogState
+from server.domain.attempt import Attempt, AttemptStatus, LogState
 from server.domain.errors import NotFound
 from server.domain.event import Event
-from server.domain.log import LogLine, unpack
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
@@ -19,23 +19,21 @@ from server.stores.interfaces import (
     AgentStanding,
     LiveSession,
     LogPage,
+    LogPlace,
     Page,
     PageSpec,
     RunFilter,
     TaskFilter,
     TaskView,
 )
-from server.stores.sql import tables
+from server.stores.log_blocks import PAGE_BYTES, PageOfLines
+from server.stores.sql import log_rows, tables
 from server.stores.sql.database import SqlDatabase
 from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, TASK, Record
 
 R = TypeVar("R")
 
 HELD_LIMIT = 1000
-
-# Text in a page of a log: with what messages add it stays below the 4 MiB that gRPC clients take
-# unless told otherwise. A page that is cut short is followed by another.
-PAGE_BYTES = 1024 * 1024
 
 
 class SqlReader:
@@ -80,26 +78,42 @@ class SqlReader:
         """See Reader."""
         async with self._database.reading() as connection:
             task = await _one(connection, TASK, "task", namespace, task_id)
-            number = attempt or task.attempt
-            if number > task.attempt:
-                raise NotFound("attempt", f"{task_id}/{number}")
-            if not number:
+            found = await _attempt(connection, task, attempt)
+            if found is None:
                 state = LogState.COMPLETE if task.status.ended else LogState.OPEN
                 return LogPage(0, 1, [], 0, state, task.status.ended, 0, given_up=False)
-            key = (tables.attempts.c.task_key == task.key) & (tables.attempts.c.number == number)
-            row = (await connection.execute(select(*ATTEMPT.columns).where(key))).one()
-            found = ATTEMPT.load(row)
-            lines = await _lines(connection, task.key, number, first_line, limit)
+            page = PageOfLines(first_line, limit, PAGE_BYTES)
+            blocks = log_rows.blocks(connection, task.key, found.number, first_line)
+            async with aclosing(blocks):
+                async for block in blocks:
+                    page.take(block)
+                    if page.full:
+                        break
             return LogPage(
-                number,
+                found.number,
                 first_line,
-                lines,
+                page.lines,
                 found.log_lines,
                 found.log_state,
                 task.status.ended,
                 task.attempt,
                 given_up=found.status in (AttemptStatus.LOST, AttemptStatus.RELEASED),
             )
+
+    async def log_place(
+        self, namespace: str, task_id: str, attempt: int, tail: int, since: Moment
+    ) -> LogPlace:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            task = await _one(connection, TASK, "task", namespace, task_id)
+            found = await _attempt(connection, task, attempt)
+            if found is None:
+                return LogPlace(0, 1)
+            line = max(1, found.log_lines - tail + 1) if tail else 1
+            if since:
+                at = await log_rows.line_since(connection, task.key, found.number, since)
+                line = max(line, found.log_lines + 1 if at is None else at)
+            return LogPlace(found.number, line)
 
     # ---- pipelines and runs
 
@@ -346,34 +360,20 @@ async def _class_text(connection: AsyncConnection, class_key: str) -> str:
     return str(await connection.scalar(query))
 
 
-async def _lines(
-    connection: AsyncConnection, task_key: int, attempt: int, first_line: int, limit: int
-) -> list[LogLine]:
-    """Return stored lines: the batches that overlap, cut to what was asked."""
-    table = tables.logs
-    query = (
-        select(table.c.first_line, table.c.data)
-        .where(
-            table.c.task_key == task_key,
-            table.c.attempt == attempt,
-            table.c.first_line + table.c.lines > first_line,
-            table.c.first_line < first_line + limit,
-        )
-        .order_by(table.c.first_line)
-    )
-    lines: list[LogLine] = []
-    size = 0
-    batches = await connection.stream(query)
-    try:
-        async for start, data in batches:
-            for line in list(unpack(data))[max(0, first_line - start) :]:
-                size += len(line.text) + len(line.raw)
-                if lines and (len(lines) == limit or size > PAGE_BYTES):
-                    return lines
-                lines.append(line)
-        return lines
-    finally:
-        await batches.close()
+async def _attempt(connection: AsyncConnection, task: Task, number: int) -> Attempt | None:
+    """Return one attempt of a task, the latest for 0; None when there was none yet.
+
+    Raises:
+        NotFound: there is no such attempt.
+    """
+    number = number or task.attempt
+    if number > task.attempt:
+        raise NotFound("attempt", f"{task.public_id}/{number}")
+    if not number:
+        return None
+    table = tables.attempts
+    key = (table.c.task_key == task.key) & (table.c.number == number)
+    return ATTEMPT.load((await connection.execute(select(*ATTEMPT.columns).where(key))).one())
 
 
 def _is(column: Column[str], value: str) -> ColumnElement[bool]:

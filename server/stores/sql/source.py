@@ -40,6 +40,7 @@ from server.domain.task import Task, TaskStatus
 from server.stores.sql import tables
 from server.stores.sql.bulk import insert_rows, update_rows
 from server.stores.sql.keys import Keys
+from server.stores.sql.log_rows import log_row
 from server.stores.sql.rows import AGENT, ATTEMPT, PIPELINE, RUN, TASK, Record
 
 # SQLite before 3.32 knew 999 parameters a statement; long lists go in pieces below that.
@@ -190,7 +191,7 @@ class SqlSource:
         )
         self._execute_many(
             insert(tables.logs),
-            [{name: getattr(b, name) for name in b.__slots__} for b in changes.logs],
+            [log_row(batch) for batch in changes.logs],
         )
         self._save_requests(changes)
 

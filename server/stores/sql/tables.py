@@ -246,7 +246,14 @@ logs = Table(
     Column("first_line", BigInteger, primary_key=True, autoincrement=False),
     Column("namespace", String(63), nullable=False),
     Column("lines", Integer, nullable=False),
+    Column("text_bytes", Integer, nullable=False),
+    Column("crc", BigInteger, nullable=False),
+    Column("first_at", Moment, nullable=False),
+    Column("last_at", Moment, nullable=False),
+    Column("encoding", SmallInteger, nullable=False),
+    Column("plain_bytes", Integer, nullable=False),
     Column("data", LargeBinary, nullable=False),
+    Column("data_crc", BigInteger, nullable=False),
 )
 
 requests = Table(

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from generated.agent.v1 import agent_pb2, agent_pb2_grpc
 from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from generated.task.v1 import error_reason_pb2, task_pb2
+from tests.blocks import chunks_in
 
 ENDS = {
     task_pb2.TASK_STATUS_SUCCESS,
@@ -264,10 +265,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
     async def ReportTaskLog(self, request, context):  # noqa: N802 - the .proto's name
         await self._fail(context)
         data = stream_pb2.LogData(job_id=request.task_id, lease_id=request.lease_id)
-        for entry in request.logs:
-            chunk = data.logs.add(stream=entry.stream, raw=entry.raw, continued=entry.continued)
-            chunk.timestamp, chunk.line_number = entry.timestamp, entry.line_number
-            chunk.level, chunk.content = entry.level, entry.content
+        data.block.CopyFrom(request.block)
         ack = self._take_log(data)
         if ack.error_code:
             await context.abort(_CODES[ack.error_code], "refused by a test")
@@ -385,9 +383,9 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         lease = self.leases[data.lease_id]
         code = self.log_errors.pop(0) if self.log_errors else 0
         if code == 0:
-            if data.logs[0].line_number > len(lease.lines) + 1:
+            if data.block.first_line > len(lease.lines) + 1:
                 code = grpc.StatusCode.FAILED_PRECONDITION.value[0]
-            for chunk in data.logs:
+            for chunk in chunks_in(data.block):
                 if chunk.line_number == len(lease.lines) + 1:
                     lease.lines.append(chunk)
                 else:

@@ -1,15 +1,19 @@
 """A log goes up in batches, from wherever the server stands, and gives its disk back."""
 
+import zlib
+
 import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent import log_shipper
 from agent.log_lines import LONGEST_LINE
 from agent.log_reader import summarize
 from agent.log_shipper import LogShipper
 from agent.spool import RECORD, AttemptFolder
 from generated.stream.v1 import stream_pb2
+from tests.blocks import chunks_in
 
 GAP = grpc.StatusCode.FAILED_PRECONDITION.value[0]
 BUSY = grpc.StatusCode.UNAVAILABLE.value[0]
@@ -41,7 +45,7 @@ def ack(through, code=0):
 
 
 def numbers(batch):
-    return [chunk.line_number for chunk in batch.logs]
+    return [chunk.line_number for chunk in chunks_in(batch.block)]
 
 
 class Server:
@@ -51,11 +55,11 @@ class Server:
         self.lines = []
 
     def take(self, batch):
-        if batch.logs[0].line_number > len(self.lines) + 1:
+        first = batch.block.first_line
+        if first > len(self.lines) + 1:
             return ack(len(self.lines), GAP)
-        for chunk in batch.logs:
-            if chunk.line_number == len(self.lines) + 1:
-                self.lines.append(chunk.raw or chunk.content.encode())
+        if first == len(self.lines) + 1:
+            self.lines += [c.raw or c.content.encode() for c in chunks_in(batch.block)]
         return ack(len(self.lines))
 
 
@@ -66,7 +70,7 @@ def ship(log, server):
 
 def test_invalid_utf8_shows_as_replacement_and_keeps_its_bytes(folder):
     spool(folder, [b"ok \xff\xfe end\nplain \xc3\xbc\n"])
-    broken, plain = shipper(folder).next_batch().logs
+    broken, plain = chunks_in(shipper(folder).next_batch().block)
     assert broken.content == "ok \ufffd\ufffd end"
     assert broken.raw == b"ok \xff\xfe end"
     assert (plain.content, plain.raw) == ("plain ü", b"")
@@ -74,23 +78,39 @@ def test_invalid_utf8_shows_as_replacement_and_keeps_its_bytes(folder):
 
 def test_pieces_of_a_long_line_are_marked(folder):
     spool(folder, [b"x" * (LONGEST_LINE + 1), b"\nshort"])
-    chunks = shipper(folder).next_batch().logs
+    log = shipper(folder)
+    chunks = chunks_in(log.next_batch().block)
+    log.acknowledge(ack(len(chunks)))
+    chunks += chunks_in(log.next_batch().block)
     assert [chunk.continued for chunk in chunks] == [True, False, False]
 
 
-def test_batches_are_bounded_and_only_a_few_are_in_flight(folder):
-    spool(folder, [b"line\n" * 10000])
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks hold one record of `lines(n)`, so that a few lines make many."""
+    monkeypatch.setattr(log_shipper, "_BLOCK_BYTES", 1)
+
+
+def lines(count):
+    return b"line\n" * count
+
+
+def test_blocks_are_bounded_and_only_a_few_are_in_flight(folder):
+    spool(folder, [b"x" * 63 + b"\n"] * 30_000)
     log = shipper(folder)
-    assert numbers(log.next_batch()) == list(range(1, 1001))
+    first = log.next_batch().block
+    assert first.first_line == 1
+    assert 256 * 1024 <= first.unpacked_bytes < 257 * 1024
     assert log.next_batch() is None  # the server's position is not known yet
-    log.acknowledge(ack(1000))
+    log.acknowledge(ack(first.lines))
     ahead = [log.next_batch() for _ in range(5)]
-    assert [numbers(batch)[0] for batch in ahead[:4]] == [1001, 2001, 3001, 4001]
+    each = first.lines
+    assert [batch.block.first_line for batch in ahead[:4]] == [n * each + 1 for n in range(1, 5)]
     assert ahead[4] is None
 
 
-def test_after_a_break_it_goes_on_from_the_servers_position(folder):
-    spool(folder, [b"line\n" * 2500])
+def test_after_a_break_it_goes_on_from_the_servers_position(folder, small_blocks):
+    spool(folder, [lines(1000), lines(1000), lines(500)])
     log = shipper(folder)
     log.next_batch()
     log.reconnect()
@@ -101,8 +121,8 @@ def test_after_a_break_it_goes_on_from_the_servers_position(folder):
     assert log.done
 
 
-def test_a_gap_is_filled_from_the_line_the_server_names(folder):
-    spool(folder, [b"line\n" * 5000])
+def test_a_gap_is_filled_from_the_line_the_server_names(folder, small_blocks):
+    spool(folder, [lines(1000)] * 5)
     log = shipper(folder)
     log.next_batch()
     log.acknowledge(ack(1000))
@@ -113,6 +133,15 @@ def test_a_gap_is_filled_from_the_line_the_server_names(folder):
     assert log.next_batch() is None  # the server is left alone for a while
     log.resume()
     assert numbers(log.next_batch())[0] == 1001
+
+
+def test_blocks_say_what_their_lines_amount_to(folder):
+    spool(folder, [b"one\n\xff\ntw", b"o\n"])
+    block = shipper(folder).next_batch().block
+    text = b"one\n\xff\ntwo\n"
+    assert (block.lines, block.bytes, block.crc32) == (3, len(text), zlib.crc32(text))
+    assert (block.first_at, block.last_at) == (5, 5)
+    assert block.data_crc32 == zlib.crc32(block.data)
 
 
 def test_a_batch_refused_where_the_server_stands_ends_the_upload(folder):
@@ -219,7 +248,7 @@ def test_a_missing_folder_is_an_empty_log(folder):
 def test_a_segment_goes_also_when_the_next_one_is_still_empty(folder):
     spool(folder, [b"one\n", b"two\n"])
     log = shipper(folder, ended=False)
-    log.acknowledge(ack(len(log.next_batch().logs)))
+    log.acknowledge(ack(log.next_batch().block.lines))
     folder.segment(1).touch()  # as the supervisor does on a full disk
     assert log.next_batch() is None
     assert folder.segments() == [1]

@@ -1,3 +1,6 @@
+import re
+import time
+
 import pytest
 
 from generated.agent.v1 import agent_pb2
@@ -81,3 +84,42 @@ def test_agents_are_listed_by_selector(muster, control_plane, an_agent):
     (request,) = control_plane.of(agent_pb2.ListAgentsRequest)
     assert request.status == agent_pb2.AGENT_STATUS_IDLE
     assert request.label_selector.match_expressions[0].key == "spot"
+
+
+def test_logs_may_begin_at_their_end_or_at_a_moment(muster, control_plane):
+    control_plane.prints("1", "2")
+    assert muster("task", "logs", "task-1", "--tail", "5", "--since", "2026-01-01T00:00Z").code == 0
+    (request,) = control_plane.of(stream_pb2.StreamTaskLogRequest)
+    assert (request.tail, request.since, request.from_line) == (5, 1_767_225_600_000, 0)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1h30m", 5400), ("2d", 172_800)])
+def test_a_moment_may_be_so_long_ago(muster, control_plane, text, seconds):
+    before = time.time()
+    muster("task", "logs", "task-1", "--since", text)
+    (request,) = control_plane.of(stream_pb2.StreamTaskLogRequest)
+    assert before - seconds - 1 <= request.since / 1000 <= time.time() - seconds + 1
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--since", "soon"), ("--since", "m"), ("--tail", "0"), ("--tail", "1", "--from-line", "2")],
+)
+def test_a_place_to_begin_that_makes_no_sense_is_wrong_usage(muster, flags):
+    assert muster("task", "logs", "task-1", *flags).code == 2
+
+
+def test_a_cut_before_the_first_line_asks_for_the_same_place_again(muster, control_plane):
+    control_plane.prints("1", "2")
+    control_plane.cuts = ["1"]
+    assert muster("task", "logs", "-f", "task-1", "--tail", "2").out == "1\n2\n"
+    first, second = control_plane.of(stream_pb2.StreamTaskLogRequest)
+    assert (first.tail, first.from_line) == (2, 0)
+    assert (second.tail, second.from_line) == (0, 2)
+
+
+def test_timestamps_stand_before_each_line(muster, control_plane):
+    control_plane.prints("1")
+    control_plane.lines[0][1].timestamp = 1_767_225_600_042
+    done = muster("task", "logs", "task-1", "--timestamps")
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.042[+-]\d{4} 1\n", done.out)

@@ -25,7 +25,7 @@ from server.domain.log import LogLine
 from server.domain.placement import Offer
 from server.domain.pruning import PruneTasks
 from server.domain.registering import Attach, LoseSession, Profile, Register, Unregister
-from server.domain.reporting import AppendLog, Report
+from server.domain.reporting import AppendLog, LooseLines, Report
 from server.domain.run import RunStatus, status_of
 from server.domain.submitting import DeleteTask, RetryTask, UpdateTask
 from server.domain.task import TaskStatus, next_due
@@ -444,7 +444,9 @@ class World(RuleBasedStateMachine):
         process, run = self.one_of(self.executions(), pick)
         lines = tuple(LogLine(1, "stdout", "info", f"line {n}") for n in range(count))
         first = 0 if process.v1 else first
-        self.send(AppendLog(process.agent_id, process.named(run), first, lines), process, run)
+        self.send(
+            AppendLog(process.agent_id, process.named(run), LooseLines(first, lines)), process, run
+        )
 
     @precondition(lambda self: self.processes)
     @rule(pick=PICK, opens=st.booleans())

@@ -1,14 +1,16 @@
 import asyncio
+import zlib
 
 import pytest
 
 from server.domain.attempt import LogState, LogSummary
 from server.domain.changes import Effects
 from server.domain.errors import Draining, NotFound
-from server.domain.log import LogLine, measure
+from server.domain.lease import LeaseRef
 from server.domain.task import TaskStatus
-from server.engine import log_hub
-from server.engine.log_hub import LOOK_AGAIN, LogHub
+from server.engine import log_hub, log_live
+from server.engine.log_hub import LogHub
+from server.engine.log_live import LOOK_AGAIN
 from server.engine.writer import Committed
 from tests.fakes.core import NAMESPACE, Core
 from tests.fakes.memory_reader import MemoryReader
@@ -31,9 +33,10 @@ class Library(Core):
             self.hub.committed(Committed([], [], self.effects))
         return answers
 
-    async def follow(self, task_id, attempt=0, first_line=1, *, follow=True):
+    async def follow(self, task_id, attempt=0, first_line=1, *, follow=True, tail=0):
         """Follow a log to its end; note (attempt, number, text) and the final state."""
-        async for part in self.hub.follow(NAMESPACE, task_id, attempt, first_line, follow=follow):
+        parts = self.hub.follow(NAMESPACE, task_id, attempt, first_line, follow=follow, tail=tail)
+        async for part in parts:
             self.read += [
                 (part.attempt, number, line.text)
                 for number, line in enumerate(part.lines, part.first_line)
@@ -46,8 +49,8 @@ class Library(Core):
         self.append(lease, first, texts)
 
     def end(self, lease, status=TaskStatus.SUCCESS, texts=()):
-        size, crc = measure([LogLine(0, "", "", text) for text in texts], 0)
-        self.report(lease, status, log=LogSummary(len(texts), size, crc))
+        whole = "".join(text + "\n" for text in texts).encode()
+        self.report(lease, status, log=LogSummary(len(texts), len(whole), zlib.crc32(whole)))
 
 
 @in_virtual_time
@@ -105,6 +108,7 @@ async def test_a_reader_may_begin_anywhere():
 @in_virtual_time
 async def test_long_logs_come_in_pages(monkeypatch):
     monkeypatch.setattr(log_hub, "PAGE", 2)
+    monkeypatch.setattr(log_live, "PAGE", 2)
     library = Library()
     task_id, lease = library.running()
     texts = tuple(map(str, range(7)))
@@ -192,6 +196,95 @@ async def test_an_unknown_task_or_attempt_is_not_found():
             await library.follow(*wanted)
 
 
+class CountingReader(MemoryReader):
+    """Counts how often a log is read from the store."""
+
+    reads = 0
+
+    async def log(self, *args):
+        self.reads += 1
+        return await super().log(*args)
+
+
+@in_virtual_time
+async def test_many_followers_cost_the_store_one_read():
+    library = Library()
+    reader = CountingReader(library.database, seconds=0.001)
+    library.hub = LogHub(reader)
+    task_id, lease = library.running()
+    async with asyncio.TaskGroup() as tasks:
+        following = [tasks.create_task(library.follow(task_id)) for _ in range(1000)]
+        await asyncio.sleep(1)
+        first, reader.reads = reader.reads, 0
+        for number in range(1, 11):
+            library.print(lease, number, f"line {number}")
+            await asyncio.sleep(0.1)
+        assert reader.reads == 10
+        library.end(lease, texts=[f"line {n}" for n in range(1, 11)])
+    assert all(each.result() is LogState.COMPLETE for each in following)
+    assert first <= 1001
+    assert len(library.read) == 10_000
+    assert not library.hub._live
+
+
+@in_virtual_time
+async def test_a_reader_slower_than_what_is_kept_goes_back_to_the_store(monkeypatch):
+    monkeypatch.setattr(log_live, "KEPT_BYTES", 200)
+    library = Library()
+    task_id, lease = library.running()
+    texts = [f"line {n}" for n in range(1, 41)]
+    seen = []
+
+    async def read_slowly():
+        parts = library.hub.follow(NAMESPACE, task_id, 0, 1, follow=True)
+        async for part in parts:
+            seen.extend((part.first_line + n, line.text) for n, line in enumerate(part.lines))
+            await asyncio.sleep(1)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(read_slowly())
+        tasks.create_task(library.follow(task_id))
+        await settle()
+        for number, text in enumerate(texts, 1):
+            library.print(lease, number, text)
+            await asyncio.sleep(0.1)
+        library.end(lease, texts=texts)
+    assert seen == list(enumerate(texts, 1))
+    assert [text for _, _, text in library.read] == texts
+
+
+@in_virtual_time
+async def test_a_follower_from_before_the_first_attempt_gets_it_even_when_the_second_has_begun():
+    library = Library()
+    library.hub = LogHub(MemoryReader(library.database, seconds=0.01))
+    task_id = library.create(retry_count=1)
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(library.follow(task_id))
+        await asyncio.sleep(1)
+        for text, end in (("first", TaskStatus.FAILED), ("second", TaskStatus.SUCCESS)):
+            (given,) = library.claim()
+            lease = LeaseRef(task_id, given.lease_id)
+            library.print(lease, 1, text)
+            library.end(lease, end, texts=(text,))
+            library.pass_time(library.policy.retry_backoff)
+        assert await following is LogState.COMPLETE
+    assert library.read == [(1, 1, "first"), (2, 1, "second")]
+
+
+@in_virtual_time
+async def test_following_may_begin_with_the_last_lines():
+    library = Library()
+    task_id, lease = library.running()
+    library.print(lease, 1, "one", "two", "three")
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(library.follow(task_id, tail=1))
+        await settle()
+        library.print(lease, 4, "four")
+        library.end(lease, texts=("one", "two", "three", "four"))
+        assert await following is LogState.COMPLETE
+    assert library.read == [(1, 3, "three"), (1, 4, "four")]
+
+
 @in_virtual_time
 async def test_stopping_ends_followers_with_word_of_it():
     library = Library()
@@ -212,4 +305,4 @@ async def test_nothing_is_kept_of_readers_who_left():
     following.cancel()
     await settle()
     library.hub.committed(Committed([], [], Effects(log_tasks={task_id})))
-    assert not library.hub._watches
+    assert not library.hub._live

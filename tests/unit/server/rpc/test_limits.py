@@ -5,8 +5,8 @@ import pytest
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 from server.domain.errors import Invalid
-from server.domain.log import LINE_LIMIT
-from server.rpc.convert import lines_of
+from server.domain.log import BLOCK_LIMIT, LINE_LIMIT
+from server.rpc.convert import batch_of, block_of, lines_of
 from server.rpc.convert_agent import FRAME_LIMIT, held_of, report_of, update_of
 
 
@@ -61,3 +61,40 @@ def test_a_line_that_no_page_could_hold_is_refused(field):
     with pytest.raises(Invalid) as error:
         lines_of(chunks, "logs")
     assert fields(error) == ["logs[1].content"]
+
+
+BLOCK = {"first_line": 1, "lines": 1, "bytes": 2, "encoding": 1, "unpacked_bytes": 21}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("first_line", 0),
+        ("first_line", 2**31),
+        ("lines", 0),
+        ("bytes", 0),
+        ("first_at", -1),
+        ("last_at", -1),
+        ("encoding", 0),
+        ("encoding", 9),
+        ("unpacked_bytes", BLOCK_LIMIT + 1),
+        ("data_crc32", 1),
+        ("data", b"x"),
+    ],
+)
+def test_a_block_that_contradicts_itself_is_refused(field, value):
+    message = agent_pb2.LogBlock(**{**BLOCK, field: value})
+    with pytest.raises(Invalid) as error:
+        block_of(message)
+    named = "data_crc32" if field == "data" else field
+    assert f"block.{named}" in fields(error)
+
+
+def test_a_block_stands_alone_and_names_its_lease():
+    block = agent_pb2.LogBlock(**BLOCK)
+    with pytest.raises(Invalid) as error:
+        batch_of(stream_pb2.LogData(block=block, logs=[stream_pb2.LogChunk()], lease_id="t.1"))
+    assert fields(error) == ["logs"]
+    with pytest.raises(Invalid) as error:
+        batch_of(stream_pb2.LogData(block=block))
+    assert fields(error) == ["lease_id"]

@@ -1,0 +1,90 @@
+"""Blocks of log lines, compressed and decompressed."""
+
+import sys
+import zlib
+
+from server.domain.errors import DamagedLog
+from server.domain.log import Encoding, LogBlock, LogLine, unpack
+from server.domain.moment import Moment
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+# Text in a page of a log: with what messages add it stays below the 4 MiB that gRPC clients take
+# unless told otherwise. A page that is cut short is followed by another.
+PAGE_BYTES = 1024 * 1024
+
+
+def lines_of(block: LogBlock) -> list[LogLine]:
+    """Return a block's lines.
+
+    Raises:
+        DamagedLog: it is not what was stored.
+    """
+    if zlib.crc32(block.data) != block.data_crc:
+        raise DamagedLog(block.first_line)
+    return unpack(block, _plain(block))
+
+
+def first_since(block: LogBlock, moment: Moment) -> int:
+    """Return the number of a block's first line that was read at a moment or later.
+
+    Raises:
+        DamagedLog: it is not what was stored, or has no such line.
+    """
+    for number, line in enumerate(lines_of(block), block.first_line):
+        if line.at >= moment:
+            return number
+    raise DamagedLog(block.first_line)
+
+
+class PageOfLines:
+    """Gathers consecutive lines, up to a number and about so many bytes of text.
+
+    Attributes:
+        lines: What was gathered.
+        full: Whether no more is wanted.
+    """
+
+    def __init__(self, first_line: int, limit: int, size: int) -> None:
+        self._first_line = first_line
+        self._limit = limit
+        self._room = size
+        self.lines: list[LogLine] = []
+        self.full = limit <= 0
+
+    def take(self, block: LogBlock) -> None:
+        """Take the block's lines that come next.
+
+        Raises:
+            DamagedLog: it is not what was stored, and nothing was gathered before it.
+        """
+        try:
+            lines = lines_of(block)
+        except DamagedLog:
+            if not self.lines:
+                raise
+            self.full = True  # what lies before is whole; the next page begins with the damage
+            return
+        skipped = self._first_line + len(self.lines) - block.first_line
+        for line in lines[skipped:]:
+            self._room -= len(line.text) + len(line.raw)
+            if self.lines and self._room < 0:
+                self.full = True
+                return
+            self.lines.append(line)
+            if len(self.lines) == self._limit:
+                self.full = True
+                return
+
+
+def _plain(block: LogBlock) -> bytes:
+    if block.encoding is Encoding.PLAIN:
+        return block.data
+    try:
+        # Never more than it claims to be: a block could claim little and hold gigabytes.
+        return zstd.ZstdDecompressor().decompress(block.data, block.plain_bytes)
+    except zstd.ZstdError as error:
+        raise DamagedLog(block.first_line) from error
