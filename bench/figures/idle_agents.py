@@ -1,6 +1,7 @@
 """How many connected agents one server bears while none has work, and what each costs it."""
 
 import asyncio
+import resource
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ import psutil
 
 from bench.client import Client
 from bench.figure import Figure
-from bench.lab import Lab, Server
+from bench.lab import Lab, Server, Unmeasurable
 from bench.numbers import median, rounded
 from bench.programs import Program, module
 
@@ -24,11 +25,13 @@ CONNECT_SECONDS = 300.0
 SETTLE_SECONDS = 15.0
 WINDOW_SECONDS = 20.0
 KIB = 1024
+SPARE_FILES = 100
 
 
 async def measure(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Figure]:
     """See Family."""
     number = lab.count(TARGET)
+    allow_open_files(number + SPARE_FILES)
     async with lab.server() as server, Client(server.grpc, server.http) as client:
         await asyncio.sleep(SETTLE_SECONDS / 5)
         process = psutil.Process(server.program.pid)
@@ -49,6 +52,19 @@ async def measure(lab: Lab, wanted: frozenset[str]) -> AsyncIterator[Figure]:
     windows = {"window_seconds": WINDOW_SECONDS, "rounds": [rounded(share) for share in shares]}
     yield Figure(CPU, median(shares), "% of one core", number, settings | windows)
     yield Figure(RSS, per_agent, "KiB", number, settings)
+
+
+def allow_open_files(number: int) -> None:
+    """Let the programs that are started from here have so many files and sockets open.
+
+    Raises:
+        Unmeasurable: the machine does not allow it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < number:
+        raise Unmeasurable(f"a process may have {hard} open files, and {number} are needed")
+    if soft != resource.RLIM_INFINITY and soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
 
 
 @asynccontextmanager
