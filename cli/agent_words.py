@@ -3,6 +3,7 @@
 from cli.states import short_name
 from cli.times import moment, until
 from generated.agent.v1 import agent_pb2
+from generated.stream.v1 import stream_pb2
 
 STATUS = agent_pb2.AgentStatus.DESCRIPTOR
 SCHEDULING = agent_pb2.SchedulingState.DESCRIPTOR
@@ -10,7 +11,7 @@ ACTIVE = agent_pb2.SCHEDULING_STATE_ACTIVE
 DRAINING = agent_pb2.SCHEDULING_STATE_DRAINING
 
 
-def status_of(agent: agent_pb2.AgentDetail) -> str:
+def status_of(agent: agent_pb2.AgentDetail | stream_pb2.StreamAgentStatusResponse) -> str:
     """Return an agent's status in a list, with what keeps work from it."""
     status = short_name(STATUS, agent.status)
     if agent.scheduling in (0, ACTIVE):

@@ -10,6 +10,7 @@ COMMANDS = {
     "pipeline": Late("cli.commands.pipeline", "Define pipelines and run them."),
     "run": Late("cli.commands.run", "Look at pipelines' runs."),
     "agent": Late("cli.commands.agent", "Look at the worker machines."),
+    "events": Late("cli.commands.events", "Show what happened, and follow what happens."),
     "up": Late("cli.commands.up", "Start a server and an agent on this machine."),
     "ping": Late("cli.commands.ping", "Check that the server answers."),
     "version": Late("cli.commands.version", "Show the version of this program."),

@@ -3,18 +3,18 @@
 import asyncio
 from datetime import timedelta
 
-import click
-
 from cli.alongside import together
 from cli.connection import Api
 from cli.log_follow import LogFollower
 from cli.log_print import PrefixedPrinter
-from cli.output import coloured_status
+from cli.output import as_data, coloured_status, print_line
 from cli.patience import call_patiently
 from cli.run_tables import run_status
 from cli.states import ENDED, RUN_ENDED, task_status
-from cli.times import between
+from cli.stream_follow import Answers, follow
+from cli.times import lasted
 from generated.pipeline.v1 import pipeline_pb2
+from generated.stream.v1 import stream_pb2
 from generated.task.v1 import task_pb2
 
 LOOK_AGAIN = timedelta(milliseconds=300)
@@ -53,25 +53,28 @@ async def print_run_logs(api: Api, run: pipeline_pb2.RunDetail, *, follow: bool)
 
 
 async def print_changes(api: Api, run_id: str) -> pipeline_pb2.RunDetail:
-    """Print each change of a run's jobs until it has ended; return it then."""
-    seen: dict[str, int] = {}
-    while True:
-        run = await get_run(api, run_id)
-        for job in run.jobs:
-            if seen.get(job.task_id) != job.status:
-                seen[job.task_id] = job.status
-                click.echo(_change(job))
-        if run.status in RUN_ENDED:
-            click.echo(f"run {run.number}: {coloured_status(run_status(run.status))}")
-            return run
-        await asyncio.sleep(LOOK_AGAIN.total_seconds())
+    """Print where a run's jobs stand and each change until it has ended; return it then."""
+
+    def look(after: str) -> Answers[stream_pb2.StreamTaskStatusResponse]:
+        request = stream_pb2.StreamTaskStatusRequest(run_id=run_id, after=after)
+        return api.streams.StreamTaskStatus(request, metadata=api.metadata)
+
+    async for job in follow(look):
+        print_line(as_data(job), _change(job))
+    run = await wait_for_run(api, run_id)
+    last = f"run {run.number}: {coloured_status(run_status(run.status))}"
+    print_line(as_data(run), last)
+    return run
 
 
-def _change(job: pipeline_pb2.RunJob) -> str:
+def _change(job: stream_pb2.StreamTaskStatusResponse) -> str:
     """Return where a job stands now, on one line."""
-    took = between(job.started_at, job.finished_at) if job.finished_at else ""
-    parts = (coloured_status(task_status(job.status)), took, job.error_message)
-    return f"{job.name}: {'  '.join(part for part in parts if part)}"
+    took = lasted(job.duration) if job.status in ENDED and job.duration else ""
+    agent = job.agent_id if job.status == task_pb2.TASK_STATUS_RUNNING else ""
+    attempt = f"attempt {job.attempt}" if agent and job.attempt > 1 else ""
+    status = coloured_status(task_status(job.status))
+    parts = (status, attempt, agent, took, job.error_message)
+    return f"{job.task_name}: {'  '.join(part for part in parts if part)}"
 
 
 def _tried_again(attempt: int) -> str:

@@ -1,6 +1,7 @@
 """Seeing one task through: its log, why it waits, Ctrl-C, its end."""
 
 import asyncio
+import sys
 from datetime import timedelta
 
 import grpc
@@ -13,7 +14,10 @@ from cli.interrupt import Interrupt
 from cli.log_follow import LogFollower
 from cli.log_print import print_lines, remark
 from cli.patience import BROKEN, call_patiently
-from cli.states import ENDED, WAITING
+from cli.states import ENDED, WAITING, task_status
+from cli.stream_follow import Answers, follow
+from cli.times import lasted
+from generated.stream.v1 import stream_pb2
 from generated.task.v1 import task_pb2
 
 NOTICE_AFTER = timedelta(seconds=2)
@@ -26,10 +30,9 @@ async def see_through(api: Api, task_id: str, interrupt: Interrupt) -> task_pb2.
     Raises:
         CommandFailed: when the connection was lost for too long.
     """
-    helpers = (
-        tell_why_it_waits(api, task_id),
-        cancel_when_asked(api, task_id, interrupt),
-    )
+    helpers = [tell_why_it_waits(api, task_id), cancel_when_asked(api, task_id, interrupt)]
+    if progress_wanted():
+        helpers.append(tell_progress(api, task_id))
     try:
         async with alongside(*helpers):
             await print_log(api, task_id)
@@ -80,6 +83,35 @@ async def tell_why_it_waits(api: Api, task_id: str) -> None:
         if task.waiting_reason and task.waiting_reason != told:
             told = task.waiting_reason
             remark(f"waiting: {told}")
+
+
+def progress_wanted() -> bool:
+    """Return whether somebody at a terminal sees what is told on standard error."""
+    return sys.stderr.isatty()
+
+
+async def tell_progress(api: Api, task_id: str) -> None:
+    """Tell where a task stands and each change, until its end."""
+
+    def look(after: str) -> Answers[stream_pb2.StreamTaskStatusResponse]:
+        request = stream_pb2.StreamTaskStatusRequest(task_ids=[task_id], after=after)
+        return api.streams.StreamTaskStatus(request, metadata=api.metadata)
+
+    async for change in follow(look):
+        remark(progress(change))
+
+
+def progress(change: stream_pb2.StreamTaskStatusResponse) -> str:
+    """Return a change of a task in a few words."""
+    match change.status:
+        case task_pb2.TASK_STATUS_RUNNING:
+            attempt = f" (attempt {change.attempt})" if change.attempt > 1 else ""
+            return f"running on {change.agent_id}{attempt}"
+        case status if status in ENDED:
+            return f"{task_status(status)} after {lasted(change.duration)}"
+        case status:
+            why = f": {change.error_message}" if change.error_message else ""
+            return f"{task_status(status).lower()}{why}"
 
 
 async def cancel_when_asked(api: Api, task_id: str, interrupt: Interrupt) -> None:

@@ -56,6 +56,14 @@ def clock() -> str:
     return time.strftime("%H:%M:%S")
 
 
+def stamp(unix_seconds: float) -> str:
+    """Return a moment in local time, for the beginning of a line."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_seconds))
+    except (OverflowError, ValueError, OSError):
+        return ABSURD
+
+
 def moment(unix_seconds: float) -> str:
     """Return a moment in local time with its age, or nothing for 0."""
     if not unix_seconds:

@@ -1,6 +1,7 @@
 """`muster agent pause|resume|drain|watch`: whether agents are given work, and how they fare."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 
 import click
@@ -11,11 +12,12 @@ from cli.failure import CommandFailed
 from cli.framework import Command
 from cli.output import as_data, print_line, show
 from cli.patience import call_patiently
+from cli.stream_follow import Answers, follow
 from cli.times import clock
 from generated.agent.v1 import agent_pb2
+from generated.stream.v1 import stream_pb2
 
 LOOK_AGAIN = timedelta(milliseconds=500)
-PAGE = 200
 
 
 @click.command("pause", cls=Command, epilog="muster agent pause builder-1 --note 'disk swap'")
@@ -59,19 +61,26 @@ async def drain(api: Api, agent_id: str, deadline: int | None, note: str, wait: 
     await _set(api, agent_id, action, note=note, deadline=deadline, wait=wait)
 
 
-@click.command("watch", cls=Command, epilog="muster agent watch\nmuster agent watch -o json")
+@click.command(
+    "watch", cls=Command, epilog="muster agent watch\nmuster agent watch builder-1 -o json"
+)
+@click.argument("agent_ids", nargs=-1, metavar="[AGENT_ID]...")
 @with_api
-async def watch(api: Api) -> None:
-    """Print how each agent stands, and each change of it, until Ctrl-C."""
-    seen: dict[str, tuple[str, str]] = {}
-    while True:
-        for agent in await _agents(api):
-            stands = (status_of(agent), f"{agent.running_jobs_count}/{agent.max_concurrent_jobs}")
-            if seen.get(agent.agent_id) != stands:
-                seen[agent.agent_id] = stands
-                line = f"{clock()}  {agent.agent_id}  {'  '.join(stands)}  {agent.note}".rstrip()
-                print_line(as_data(agent), line)
-        await asyncio.sleep(LOOK_AGAIN.total_seconds())
+async def watch(api: Api, agent_ids: Sequence[str]) -> None:
+    """Print how agents stand, and each change of them, until Ctrl-C."""
+    seen: dict[str, str] = {}
+
+    def look(after: str) -> Answers[stream_pb2.StreamAgentStatusResponse]:
+        request = stream_pb2.StreamAgentStatusRequest(agent_ids=agent_ids, after=after)
+        return api.streams.StreamAgentStatus(request, metadata=api.metadata)
+
+    async for agent in follow(look):
+        status = status_of(agent)
+        taken = f"{agent.running_jobs_count}/{agent.max_concurrent_jobs}"
+        line = "  ".join(filter(None, (agent.agent_id, status, taken, agent.note)))
+        if seen.get(agent.agent_id) != line:
+            seen[agent.agent_id] = line
+            print_line(as_data(agent), f"{clock()}  {line}")
 
 
 async def _set(
@@ -103,16 +112,3 @@ async def _drained(api: Api, agent: agent_pb2.AgentDetail) -> agent_pb2.AgentDet
         await asyncio.sleep(LOOK_AGAIN.total_seconds())
         agent = (await call_patiently(api, api.agents.GetAgent, request)).agent
     return agent
-
-
-async def _agents(api: Api) -> list[agent_pb2.AgentDetail]:
-    """Return every agent."""
-    found: list[agent_pb2.AgentDetail] = []
-    token = ""
-    while True:
-        request = agent_pb2.ListAgentsRequest(page_size=PAGE, page_token=token)
-        page = await call_patiently(api, api.agents.ListAgents, request)
-        found += page.agents
-        token = page.next_page_token
-        if not token:
-            return found

@@ -1,6 +1,8 @@
 """`muster up`: a server and an agent for one machine."""
 
 import asyncio
+import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,12 +10,14 @@ import click
 from platformdirs import user_data_path
 
 from cli.alongside import alongside
+from cli.connection import connect
+from cli.event_watch import Wanted, events_from_now, print_event
 from cli.failure import CommandFailed
 from cli.framework import Command
 from cli.interrupt import Interrupt, StopAskedFor
 from cli.machine import Machine
 from cli.pairs import LABEL
-from cli.settings import DEFAULT_SERVER
+from cli.settings import DEFAULT_SERVER, Settings
 
 EXAMPLES = """
 muster up
@@ -78,11 +82,22 @@ async def _up(data: Path, listen: Sequence[str], agent: Sequence[str]) -> None:
                 places = await machine.start("server", *listen)
                 await machine.start("agent", "--server", places["grpc"], *agent)
                 _tell_how_to_use(places, data)
-                await machine.watch()
+                async with alongside(_tell_what_happens(places["grpc"])):
+                    await machine.watch()
         except StopAskedFor:
             click.echo("stopping; running tasks have a minute, Ctrl-C again hurries", err=True)
         finally:
             await machine.stop(interrupt)
+
+
+async def _tell_what_happens(server: str) -> None:
+    """Print what happens on a terminal; a pipe stays quiet."""
+    if not sys.stdout.isatty():
+        return
+    with contextlib.suppress(CommandFailed):  # nobody waits for these lines
+        async with connect(Settings(server=server)) as api:
+            async for event in events_from_now(api, Wanted()):
+                print_event(event)
 
 
 def _made(data: Path) -> Path:

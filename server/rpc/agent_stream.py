@@ -5,13 +5,14 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from generated.stream.v1 import stream_pb2
-from server.domain.agent import Agent, SessionState
+from server.domain.agent import Agent, SchedulingState, SessionState, scheduling_state
 from server.domain.checks import Checks
 from server.domain.errors import NotFound
 from server.domain.event import Event, EventKind
 from server.domain.moment import SECOND, Moment
 from server.domain.task import TaskStatus
 from server.engine.event_feed import EventFeed
+from server.rpc.convert import enum
 from server.rpc.cursor import check_reached, cursor_of
 from server.stores.interfaces import AgentStanding, Reader
 
@@ -33,6 +34,8 @@ class Seen:
     running: int = 0
     labels: dict[str, str] = field(default_factory=dict)
     heard: Moment = 0
+    scheduling: SchedulingState = SchedulingState.ACTIVE
+    note: str = ""
     told: "Status.ValueType" = stream_pb2.AGENT_STATUS_UNSPECIFIED
     """Its status in the last message."""
 
@@ -51,10 +54,13 @@ class Seen:
         self.hostname, self.ip, self.slots = agent.hostname, agent.ip, agent.slots
         self.state, self.labels = agent.session_state, agent.effective_labels
         self.running, self.heard = running, agent.last_seen
+        self.scheduling, self.note = scheduling_state(agent, running), agent.note
 
     def hear(self, event: Event) -> None:
         """Take in an event about the agent itself."""
         data = event.data
+        if event.kind is EventKind.AGENT_STATE:
+            self.scheduling, self.note = SchedulingState(data["state"]), data["note"]
         if event.kind not in (EventKind.AGENT_OFFLINE, EventKind.AGENT_STATE):
             self.heard = event.at
         if "session_state" not in data:  # written by an earlier version
@@ -148,6 +154,8 @@ class AgentStream:
             max_concurrent_jobs=seen.slots,
             last_heartbeat=seen.heard // SECOND,
             labels=seen.labels,
+            scheduling=enum(seen.scheduling),
+            note=seen.note,
             cursor=str(position),
         )
 

@@ -1549,6 +1549,8 @@ class StreamAgentStatusResponse(_message.Message):
     LAST_HEARTBEAT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    SCHEDULING_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's id."""
     hostname: _builtins.str
@@ -1569,6 +1571,10 @@ class StreamAgentStatusResponse(_message.Message):
     """When it was last heard, Unix seconds."""
     cursor: _builtins.str
     """Pass it as `after` to go on from here."""
+    scheduling: _agent_pb2.SchedulingState.ValueType
+    """Whether its operator lets it have work."""
+    note: _builtins.str
+    """Why it is paused or drained, as its operator said."""
     @_builtins.property
     def metrics(self) -> Global___AgentMetrics:
         """Its latest measurements; unset when it has sent none."""
@@ -1592,10 +1598,12 @@ class StreamAgentStatusResponse(_message.Message):
         last_heartbeat: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         cursor: _builtins.str = ...,
+        scheduling: _agent_pb2.SchedulingState.ValueType = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cursor", b"cursor", "hostname", b"hostname", "ip", b"ip", "labels", b"labels", "last_heartbeat", b"last_heartbeat", "max_concurrent_jobs", b"max_concurrent_jobs", "metrics", b"metrics", "previous_status", b"previous_status", "running_jobs_count", b"running_jobs_count", "status", b"status", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cursor", b"cursor", "hostname", b"hostname", "ip", b"ip", "labels", b"labels", "last_heartbeat", b"last_heartbeat", "max_concurrent_jobs", b"max_concurrent_jobs", "metrics", b"metrics", "note", b"note", "previous_status", b"previous_status", "running_jobs_count", b"running_jobs_count", "scheduling", b"scheduling", "status", b"status", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,6 +39,8 @@ class ControlPlane:
     answers: dict = field(default_factory=dict)
     lines: list = field(default_factory=list)
     cuts: list = field(default_factory=list)
+    changes: list = field(default_factory=list)
+    """What StreamTaskStatus says; a text in it cuts the connection with that."""
     end: task_pb2.TaskDetail = field(
         default_factory=lambda: task_pb2.TaskDetail(status=task_pb2.TASK_STATUS_SUCCESS)
     )
@@ -125,6 +127,14 @@ class Streams(stream_pb2_grpc.StreamServiceServicer):
         if plane.ends_when and request.follow:
             plane.ends_when.wait(10)
         yield stream_pb2.StreamTaskLogResponse(is_complete=True, log_state=plane.log_state)
+
+    def StreamTaskStatus(self, request, context):
+        self.plane.heard.append(request)
+        while self.plane.changes:
+            change = self.plane.changes.pop(0)
+            if isinstance(change, str):
+                context.abort(grpc.StatusCode.UNAVAILABLE, change)
+            yield change
 
 
 class Script(grpc.ServerInterceptor):

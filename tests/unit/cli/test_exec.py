@@ -192,3 +192,17 @@ def test_a_closed_output_cancels_the_task_quietly(control_plane):
     assert (program.wait(20), program.stderr.read()) == (141, b"")
     program.stderr.close()
     assert len(control_plane.of(task_pb2.CancelTaskRequest)) == 1
+
+
+def test_progress_is_told_on_a_terminal_only(muster, control_plane, monkeypatch):
+    statuses = task_pb2.TASK_STATUS_RUNNING, task_pb2.TASK_STATUS_SUCCESS
+    changes = [
+        stream_pb2.StreamTaskStatusResponse(
+            status=status, agent_id="builder-1", attempt=1, duration=1500, cursor="1"
+        )
+        for status in statuses
+    ]
+    control_plane.changes = list(changes)
+    assert muster("exec", "--", "x").err == ""
+    told = [task_watch.progress(change) for change in changes]
+    assert told == ["running on builder-1", "SUCCESS after 1.5s"]

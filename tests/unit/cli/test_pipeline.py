@@ -3,6 +3,7 @@ import uuid
 import pytest
 
 from generated.pipeline.v1 import pipeline_pb2
+from generated.stream.v1 import stream_pb2
 from generated.task.v1 import task_pb2
 
 ID = str(uuid.UUID(int=7))
@@ -80,12 +81,25 @@ def test_the_logs_of_a_run_come_in_the_order_of_its_jobs(muster, nightly):
 
 
 def test_watching_a_run_tells_each_change_once(muster, nightly):
-    running = a_run(pipeline_pb2.PIPELINE_STATUS_RUNNING, "a")
-    running.run.jobs[0].status = task_pb2.TASK_STATUS_RUNNING
-    ended = a_run(pipeline_pb2.PIPELINE_STATUS_SUCCESS, "a")
-    nightly.answers["GetRun"] = [running, running, ended]
+    running = {"status": task_pb2.TASK_STATUS_RUNNING, "agent_id": "builder-1", "attempt": 2}
+    ended = {
+        "status": task_pb2.TASK_STATUS_FAILED,
+        "duration": 2500,
+        "error_message": "exit code 1",
+    }
+    nightly.changes = [
+        stream_pb2.StreamTaskStatusResponse(task_name="a", cursor="7", **running),
+        "the connection was cut",
+        stream_pb2.StreamTaskStatusResponse(task_name="a", cursor="9", **ended),
+    ]
+    nightly.answers["GetRun"] = a_run(pipeline_pb2.PIPELINE_STATUS_FAILED, "a")
     done = muster("run", "watch", "run-1")
-    assert (done.code, done.out) == (0, "a: RUNNING\na: SUCCESS\nrun 3: SUCCESS\n")
+    assert (done.code, done.out.splitlines()) == (
+        1,
+        ["a: RUNNING  attempt 2  builder-1", "a: FAILED  2.5s  exit code 1", "run 3: FAILED"],
+    )
+    asked = nightly.of(stream_pb2.StreamTaskStatusRequest)
+    assert [each.after for each in asked] == ["", "7"]
 
 
 def test_a_file_becomes_a_pipeline(muster, nightly, tmp_path):
