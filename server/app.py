@@ -25,6 +25,7 @@ from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
 from server.engine.event_feed import EventFeed
 from server.engine.event_tail import EventTail
+from server.engine.explainer import Explainer
 from server.engine.lease_keeper import LeaseKeeper
 from server.engine.log_hub import LogHub
 from server.engine.retention import Limits, Retention
@@ -164,7 +165,8 @@ class App:
             clock,
             policy,
         )
-        tasks = TaskService(self._writer, self._reader, self._dispatcher, clock)
+        explainer = Explainer(self._reader, self._sessions, clock, policy)
+        tasks = TaskService(self._writer, self._reader, explainer, clock)
         pipelines = PipelineService(self._writer, self._reader, clock)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
         pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(pipelines, server)

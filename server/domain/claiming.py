@@ -9,7 +9,9 @@ from server.domain.ending import Outcome, end_attempt, heard_until
 from server.domain.errors import SessionSuperseded
 from server.domain.lease import LeaseRef
 from server.domain.ledger import Ledger
+from server.domain.moment import Moment
 from server.domain.placement import Offer, place
+from server.domain.policy import Policy
 from server.domain.task import Task, TaskStatus
 
 
@@ -133,16 +135,22 @@ def _barred(
     if not tried or not any(agent.v1 for agent in agents.values()):
         return {}
     ledger.prefetch_attempts((t.key, n) for t in tried for n in range(1, t.attempt + 1))
-    return {task.key: _may_be_heard_of(ledger, task) for task in tried}
+    barred = {}
+    for task in tried:
+        attempts = [ledger.attempt(task, number) for number in range(1, task.attempt + 1)]
+        barred[task.key] = may_be_heard_of(task, attempts, ledger.now, ledger.policy)
+    return barred
 
 
-def _may_be_heard_of(ledger: Ledger, task: Task) -> frozenset[int]:
-    attempts = (ledger.attempt(task, number) for number in range(1, task.attempt + 1))
+def may_be_heard_of(
+    task: Task, attempts: Iterable[Attempt | None], now: Moment, policy: Policy
+) -> frozenset[int]:
+    """Return keys of v1 agents that a lost attempt of the task may still be heard from."""
     lost = [a for a in attempts if a and a.status is AttemptStatus.LOST and not a.reported]
     return frozenset(
         a.agent_key
         for a in lost
-        if not a.session and ledger.now < heard_until(task, a.ended_at or 0, ledger.policy)
+        if not a.session and now < heard_until(task, a.ended_at or 0, policy)
     )
 
 

@@ -1,68 +1,254 @@
-"""Why a task waits, as a sentence a person understands."""
+"""Why a task stands where it stands, as a sentence and in parts: the one place that decides it.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Pure: whoever asks has gathered what there is to know in a `Situation`. It must be true. Above all,
+HANDOUT is said only when the next claim gives the task out.
+"""
 
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from server.domain.agent import Agent, SchedulingState, scheduling_state
 from server.domain.labels import Selector
-from server.domain.moment import Moment
+from server.domain.moment import SECOND, Moment
 from server.domain.task import Task, TaskStatus
+
+AHEAD_LIMIT = 10_000
+"""Tasks before another that are counted; beyond, it is only known that there are more."""
+
+NAMED = 5
+
+
+class WaitingFor(IntEnum):
+    """What a task waits for. The numbers are those of `task.v1.WaitingFor`."""
+
+    NOTHING = 1
+    END = 2
+    STOP = 3
+    START = 4
+    DEPENDENCIES = 5
+    RETRY = 6
+    IMAGE = 7
+    AGENT = 8
+    OPEN_AGENT = 9
+    SLOT = 10
+    TURN = 11
+    HANDOUT = 12
+
+
+class Fit(IntEnum):
+    """What an agent says to a task, nearest first. The numbers are those of `task.v1.Fit`."""
+
+    ELIGIBLE = 1
+    FULL = 2
+    BUSY = 3
+    PAUSED = 4
+    DRAINING = 5
+    BARRED = 6
+    UNFIT = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
-    """What the connected agents say to a task class."""
+class Candidate:
+    """A connected agent, as far as it matters to a task that is ready."""
 
-    connected: int
-    fitting: int
-    full: int
-    """How many of the fitting ones have no free slot."""
-    first_miss: str | None = None
-    """What one agent that does not fit lacks."""
+    agent: Agent
+    held: int
+    """How many leases it holds."""
+    takes_work: bool = True
+    """False where it has said itself that it takes none now."""
+
+    @property
+    def free(self) -> int:
+        """Slots that nothing holds."""
+        return max(0, self.agent.slots - self.held)
 
 
-def waiting_reason(
-    task: Task,
-    image: str,
-    needs: Sequence[tuple[str, str, int]],
-    selector: Selector,
-    fleet: Fleet,
-    now: Moment,
-) -> str:
-    """Return why a task does not run yet, or "" when it runs or has ended.
+@dataclass(frozen=True, slots=True)
+class AgentFit:
+    """What one agent says to a task."""
 
-    `needs` are (id, name, status) of what it depends on.
-    """
-    if task.status.ended or task.status is TaskStatus.RUNNING:
-        return ""
+    agent_id: str
+    fit: Fit
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A task that another waits for."""
+
+    task_id: str
+    name: str
+    status: TaskStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What there is to know about a task; the fleet and the line matter only when it is ready."""
+
+    task: Task
+    selector: Selector
+    now: Moment
+    image: str = ""
+    needs: Sequence[Need] = ()
+    fleet: Sequence[Candidate] = ()
+    barred: Collection[int] = ()
+    """Keys of v1 agents that an earlier attempt may still be heard from."""
+    ahead: int = 0
+    """Ready tasks before it that its fitting agents could take, at most AHEAD_LIMIT + 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a task stands where it stands."""
+
+    waiting_for: WaitingFor
+    sentence: str
+    unmet: Sequence[Need] = ()
+    agents: Sequence[AgentFit] = ()
+    """Those first that come nearest to taking it."""
+    counts: Counter[Fit] = field(default_factory=Counter)
+    free_slots: int = 0
+    ahead: int = 0
+
+
+def explain(situation: Situation) -> Explanation:
+    """Return why a task stands where it stands."""
+    task = situation.task
+    if task.status.ended:
+        text = _because(f"It ended in {task.status.name}", task.error)
+        return Explanation(WaitingFor.NOTHING, text)
     if task.leased:
-        return f"Agent {task.last_agent_id} has it and is about to start it."
+        return _at_its_agent(task)
     if task.unmet:
-        return _for_others(needs)
+        unmet = [need for need in situation.needs if not need.status.ended]
+        return Explanation(WaitingFor.DEPENDENCIES, _for_others(unmet), unmet=unmet)
     if task.not_before is not None:
-        seconds = max(0, task.not_before - now) / 1000
-        return f"Its next try is in {seconds:.0f} seconds; the last one failed: {task.error}."
-    if image and not fleet.fitting:
-        return f"It needs the image {image}, and no connected agent can run images yet."
-    return _for_an_agent(selector, fleet)
+        seconds = max(0, task.not_before - situation.now) / SECOND
+        text = f"Its next try is in {seconds:.0f} seconds; the last one failed: {task.error}."
+        return Explanation(WaitingFor.RETRY, text)
+    return _in_line(situation)
 
 
-def _for_others(needs: Sequence[tuple[str, str, int]]) -> str:
-    waiting = [f"{name} ({TaskStatus(s).name})" for _, name, s in needs if not TaskStatus(s).ended]
-    shown = ", ".join(waiting[:5]) + (f" and {len(waiting) - 5} more" if len(waiting) > 5 else "")
-    return f"It waits for {shown or 'what it depends on'}."
+def why_it_waits(task: Task, explanation: Explanation) -> str:
+    """Return the sentence about a task that waits, or "" for one that runs or has ended."""
+    over = task.status.ended or task.status is TaskStatus.RUNNING
+    return "" if over else explanation.sentence
 
 
-def _for_an_agent(selector: Selector, fleet: Fleet) -> str:
-    if not fleet.connected:
-        return "No agent is connected; start one with: muster-agent --server HOST:PORT"
-    if not fleet.fitting:
-        count = (
-            "The one connected agent does not fit"
-            if fleet.connected == 1
-            else (f"None of the {fleet.connected} connected agents fits")
-        )
-        return f"{count} {selector.describe()}. {fleet.first_miss or ''}".strip()
-    if fleet.full == fleet.fitting:
-        agents = "agent is" if fleet.fitting == 1 else "agents are"
-        return f"{fleet.fitting} fitting {agents} full; it is next when a slot gets free."
-    return "A fitting agent has a free slot; it starts in a moment."
+def judge(candidate: Candidate, selector: Selector, barred: Collection[int]) -> AgentFit:
+    """Return what a connected agent says to a task that is ready."""
+    agent = candidate.agent
+    if miss := selector.first_miss(agent.effective_labels):
+        return AgentFit(agent.public_id, Fit.UNFIT, miss)
+    return AgentFit(agent.public_id, *_readiness(candidate, barred))
+
+
+def _readiness(candidate: Candidate, barred: Collection[int]) -> tuple[Fit, str]:
+    agent, free = candidate.agent, candidate.free
+    if agent.v1 and agent.key in barred:
+        return Fit.BARRED, "may still run an earlier attempt"
+    state = scheduling_state(agent, candidate.held)
+    if state is SchedulingState.PAUSED:
+        return Fit.PAUSED, _because("is paused", agent.note, end="")
+    if state is not SchedulingState.ACTIVE:
+        return Fit.DRAINING, _because(f"is {state.name.lower()}", agent.note, end="")
+    if not candidate.takes_work:
+        return Fit.BUSY, "takes no work now: it is stopping, or its host cannot start tasks"
+    if not free:
+        return Fit.FULL, f"has no free slot of {agent.slots}"
+    return Fit.ELIGIBLE, f"has {free} of {agent.slots} slots free"
+
+
+def _at_its_agent(task: Task) -> Explanation:
+    agent = task.last_agent_id
+    if task.cancel_requested_at is not None:
+        text = _because(f"Agent {agent} was asked to cancel it", task.cancel_reason)
+        return Explanation(WaitingFor.STOP, text)
+    if task.release_requested_at is not None:
+        text = f"Agent {agent} is drained and was asked to stop it; then it is queued again."
+        return Explanation(WaitingFor.STOP, text)
+    if task.status is TaskStatus.RUNNING:
+        return Explanation(WaitingFor.END, f"It runs on agent {agent}.")
+    return Explanation(WaitingFor.START, f"Agent {agent} has it and is about to start it.")
+
+
+def _for_others(unmet: Sequence[Need]) -> str:
+    waiting = [f"{need.name} ({need.status.name})" for need in unmet]
+    return f"It waits for {_listed(waiting) or 'what it depends on'}."
+
+
+def _in_line(situation: Situation) -> Explanation:
+    pairs = [(judge(c, situation.selector, situation.barred), c) for c in situation.fleet]
+    counts = Counter(verdict.fit for verdict, _ in pairs)
+    agents = sorted((v for v, _ in pairs), key=lambda v: (v.fit, v.agent_id))
+    free = sum(c.free for verdict, c in pairs if verdict.fit is Fit.ELIGIBLE)
+    waiting_for, text = _what_lacks(situation, agents, counts, free)
+    return Explanation(
+        waiting_for, text, agents=agents, counts=counts, free_slots=free, ahead=situation.ahead
+    )
+
+
+def _what_lacks(
+    situation: Situation, agents: Sequence[AgentFit], counts: Counter[Fit], free: int
+) -> tuple[WaitingFor, str]:
+    fitting = len(agents) - counts[Fit.UNFIT]
+    if not fitting:
+        return _without_a_fitting_agent(situation, agents)
+    if free:
+        return _with_free_slots(situation.ahead, free)
+    if counts[Fit.FULL]:
+        return WaitingFor.SLOT, _everybody_is_full(counts[Fit.FULL], situation.ahead)
+    return WaitingFor.OPEN_AGENT, _nobody_is_given_work(agents[:fitting])
+
+
+def _without_a_fitting_agent(
+    situation: Situation, agents: Sequence[AgentFit]
+) -> tuple[WaitingFor, str]:
+    if situation.image:
+        text = f"It needs the image {situation.image}, and no connected agent can run images yet."
+        return WaitingFor.IMAGE, text
+    if not agents:
+        text = "No agent is connected; start one with: muster-agent --server HOST:PORT"
+        return WaitingFor.AGENT, text
+    only = "The one connected agent does not fit"
+    who = only if len(agents) == 1 else f"None of the {len(agents)} connected agents fits"
+    return WaitingFor.AGENT, f"{who} {situation.selector.describe()}. {agents[0].reason}"
+
+
+def _with_free_slots(ahead: int, free: int) -> tuple[WaitingFor, str]:
+    if ahead < free:  # whoever stands before it takes one slot at most
+        return WaitingFor.HANDOUT, "A fitting agent has a free slot; it starts in a moment."
+    slots = "1 free slot" if free == 1 else f"{free} free slots"
+    before = _before(ahead).capitalize()
+    return WaitingFor.TURN, f"{before} before it, and fitting agents have {slots}."
+
+
+def _everybody_is_full(full: int, ahead: int) -> str:
+    who = f"{full} fitting {'agent is' if full == 1 else 'agents are'} full"
+    if not ahead:
+        return f"{who}; it is next when a slot gets free."
+    return f"{who}, and {_before(ahead)} before it."
+
+
+def _nobody_is_given_work(fitting: Sequence[AgentFit]) -> str:
+    only = "The one fitting agent is given no work now"
+    who = only if len(fitting) == 1 else f"None of the {len(fitting)} fitting agents is given work"
+    return f"{who}: {_listed([f'{agent.agent_id} {agent.reason}' for agent in fitting])}."
+
+
+def _before(ahead: int) -> str:
+    if ahead > AHEAD_LIMIT:
+        return f"more than {AHEAD_LIMIT} ready tasks stand"
+    return "1 ready task stands" if ahead == 1 else f"{ahead} ready tasks stand"
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
+    return ", ".join(words[:NAMED]) + more
+
+
+def _because(text: str, reason: str, *, end: str = ".") -> str:
+    """Return a text with its reason; a full stop of the reason's own is not repeated."""
+    return f"{text}: {reason.rstrip('.')}{end}" if reason else f"{text}{end}"

@@ -23,7 +23,6 @@ from server.domain.ledger import Command
 from server.domain.placement import Offer
 from server.domain.submitting import CreateTask, NewTask, task_class
 from server.domain.submitting_many import CreateTasks
-from server.domain.waiting import Fleet
 from server.engine.clock import Clock
 from server.engine.mailbox import Work
 from server.engine.parked import Parked
@@ -237,14 +236,6 @@ class Dispatcher:
             return parked.answer.result()
         parked.answer.cancel()
         return [], session.frame
-
-    def fleet_for(self, class_key: str, selector: Selector) -> Fleet:
-        """Return what the connected agents say to a task class."""
-        here = [session for session in self._sessions if not session.lost]
-        fitting = [s for s in here if s.fits_class(class_key, selector)]
-        full = sum(1 for s in fitting if s.free <= 0)
-        misses = (selector.first_miss(s.labels) for s in here)
-        return Fleet(len(here), len(fitting), full, next((m for m in misses if m), None))
 
     # ---- the loop
 

@@ -6,18 +6,18 @@ from generated.task.v1 import task_pb2, task_pb2_grpc
 from server.auth import current_caller
 from server.domain.canceling import CancelTask, check_reason
 from server.domain.errors import Invalid, NotAvailable, Violation
-from server.domain.labels import Selector
 from server.domain.submitting import CreateTask, DeleteTask, RetryTask, UpdateTask
 from server.domain.submitting_many import CreateTasks
-from server.domain.task import TaskSpec, TaskStatus
-from server.domain.waiting import waiting_reason
+from server.domain.task import TaskStatus
+from server.domain.waiting import why_it_waits
 from server.engine.clock import Clock
-from server.engine.dispatcher import Dispatcher
+from server.engine.explainer import Explainer
 from server.engine.writer import Writer
 from server.rpc import convert
 from server.rpc.context import Context
+from server.rpc.convert_explanation import explanation_message
 from server.rpc.submission import idempotency
-from server.stores.interfaces import Reader, TaskFilter, TaskView
+from server.stores.interfaces import Reader, TaskFilter
 
 LOG_DEFAULT = 1000
 LOG_LIMIT = 10_000
@@ -28,12 +28,10 @@ MASK = ("name", "commands", "env", "timeout")
 class TaskService(task_pb2_grpc.TaskServiceServicer):
     """Tasks: submit, look up, change, end, run again."""
 
-    def __init__(
-        self, writer: Writer, reader: Reader, dispatcher: Dispatcher, clock: Clock
-    ) -> None:
+    def __init__(self, writer: Writer, reader: Reader, explainer: Explainer, clock: Clock) -> None:
         self._writer = writer
         self._reader = reader
-        self._dispatcher = dispatcher
+        self._explainer = explainer
         self._clock = clock
 
     async def Ping(self, request: task_pb2.PingRequest, context: Context) -> task_pb2.PingResponse:
@@ -86,20 +84,19 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
     ) -> task_pb2.GetTaskResponse:
         """See the proto."""
         view = await self._reader.task(current_caller().namespace, request.task_id)
-        detail = convert.full_task_detail(view, self._why_waiting(view))
+        explanation = await self._explainer.explain(view)
+        detail = convert.full_task_detail(view, why_it_waits(view.task, explanation))
         status = view.task.status.name
         return task_pb2.GetTaskResponse(
             success=True, message=detail.waiting_reason or f"The task is {status}.", task=detail
         )
 
-    def _why_waiting(self, view: TaskView) -> str:
-        task = view.task
-        if task.status.ended or task.status is TaskStatus.RUNNING:
-            return ""
-        selector = Selector.from_canonical(view.canonical_class)
-        fleet = self._dispatcher.fleet_for(task.class_key, selector)
-        image = TaskSpec.from_json(task.spec).image
-        return waiting_reason(task, image, view.depends_on, selector, fleet, self._clock.now())
+    async def ExplainTask(
+        self, request: task_pb2.ExplainTaskRequest, context: Context
+    ) -> task_pb2.ExplainTaskResponse:
+        """See the proto."""
+        view = await self._reader.task(current_caller().namespace, request.task_id)
+        return explanation_message(view.task, await self._explainer.explain(view))
 
     async def ListTasks(
         self, request: task_pb2.ListTasksRequest, context: Context

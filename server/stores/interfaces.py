@@ -245,6 +245,15 @@ class Reader(Protocol):
     ) -> tuple[list[AgentStanding], int]:
         """Return agents (all without ids) and the position of the last event they reflect."""
 
+    async def connected_agents(self) -> list[tuple[Agent, int]]:
+        """Return the agents of all namespaces with a live session and their leases, by id."""
+
+    async def ready_before(self, task: Task, limit: int) -> list[tuple[str, int]]:
+        """Return canonical class and number of the ready tasks that come before this one.
+
+        Those of each class are counted up to `limit`; classes without one are left out.
+        """
+
     async def events(self, after: int, limit: int) -> list[Event]:
         """Return events of all namespaces after a position, in order.
 

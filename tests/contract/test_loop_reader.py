@@ -235,3 +235,38 @@ async def test_the_next_due_moment_is_the_earliest(reader, save, dues):
     await save(tasks=[task(1, due_at=of_task)], attempts=[attempt(1, log_due=of_log)])
     await save(agents=[agent(1, due_at=of_agent)])
     assert await reader.next_due() == min((due for due in dues if due), default=None)
+
+
+async def test_connected_agents_are_those_with_a_live_session_and_their_leases(reader, save):
+    await save(agents=[agent(n, session_state=s) for n, s in enumerate(SessionState, 1)])
+    await save(agents=[agent(8, public_id="A", namespace="other")])
+    await save(tasks=[task(n, lease_agent=holder) for n, holder in enumerate([1, 1, 2, None], 1)])
+    found = await reader.connected_agents()
+    assert [(each.public_id, held) for each, held in found] == [("A", 0), ("agent-1", 2)]
+
+
+async def test_ready_tasks_before_one_are_counted_by_class_up_to_a_limit(database, reader, save):
+    classes = {"a": "text a", "b": "text b", "c": "text c"}
+    await database.transact(lambda source: source.save(Changes(new_classes=classes)))
+    await save(agents=[agent(1)])
+    rows = [
+        task(1, class_key="a", sort_key=9),
+        task(2, class_key="a", sort_key=5),
+        task(3, class_key="b", sort_key=5),
+        task(4, class_key="b", sort_key=5),
+        task(5, class_key="a", sort_key=1, status=TaskStatus.PENDING),
+        task(6, class_key="a", sort_key=1, lease_agent=1),
+        task(7, class_key="a", sort_key=1),
+        task(8, class_key="a", sort_key=2),
+        task(9, class_key="c", sort_key=6),
+    ]
+    await save(tasks=rows)
+
+    async def before(row, limit=9):
+        return dict(await reader.ready_before(row, limit))
+
+    assert await before(rows[3]) == {"text a": 3, "text b": 1}
+    assert await before(rows[2]) == {"text a": 3}
+    assert await before(rows[0]) == {"text a": 3, "text b": 2, "text c": 1}
+    assert await before(rows[0], limit=2) == {"text a": 2, "text b": 2, "text c": 1}
+    assert await before(rows[6]) == {}

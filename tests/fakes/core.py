@@ -18,8 +18,11 @@ from server.domain.submitting import CreateTask, NewTask
 from server.domain.task import TaskSpec, TaskStatus
 from server.domain.timing import RunTimers
 from server.domain.triggering import CreatePipeline, Trigger, TriggerPipeline
+from server.engine.explainer import Explainer
+from server.engine.sessions import Sessions
 from server.engine.writer import decide
 from tests.fakes.clock import HandClock
+from tests.fakes.memory_reader import MemoryReader
 from tests.fakes.memory_source import MemoryDatabase
 
 NAMESPACE = "default"
@@ -86,6 +89,21 @@ class Core:
 
     def status(self, task_id):
         return self.task(task_id).status
+
+    def explain(self, task_id):
+        """Return why a task stands where it stands."""
+
+        async def ask():
+            reader = MemoryReader(self.database)
+            explainer = Explainer(reader, Sessions(), self.clock, self.policy)
+            return await explainer.explain(await reader.task(NAMESPACE, task_id))
+
+        asking = ask()
+        while True:  # it waits for nothing but its turn
+            try:
+                asking.send(None)
+            except StopIteration as done:
+                return done.value
 
     def events(self, kind=None, resource_id=None):
         """Return stored events, those of a kind or about something."""

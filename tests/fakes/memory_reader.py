@@ -7,7 +7,7 @@ from server.domain.agent import SessionState
 from server.domain.attempt import AttemptStatus, LogState
 from server.domain.errors import NotFound
 from server.domain.task import TaskStatus
-from server.stores.interfaces import AgentStanding, LiveSession, LogPage, LogPlace
+from server.stores.interfaces import AgentStanding, LiveSession, LogPage, LogPlace, TaskView
 from server.stores.log_blocks import PAGE_BYTES, PageOfLines, first_since
 
 
@@ -61,6 +61,34 @@ class MemoryReader:
             late = (first_since(each, since) for each in blocks if each.last_at >= since)
             line = max(line, next(late, page.total + 1))
         return LogPlace(page.attempt, line)
+
+    async def task(self, namespace, task_id):
+        tables = await self._tables()
+        task = next((t for t in tables.tasks.values() if t.public_id == task_id), None)
+        if task is None or task.namespace != namespace:
+            raise NotFound("task", task_id)
+        needs = [tables.tasks[n] for key, n in sorted(tables.dependencies) if key == task.key]
+        agent = tables.agents.get(task.last_agent)
+        return TaskView(
+            task,
+            [a for key, a in sorted(tables.attempts.items()) if key[0] == task.key],
+            [(need.public_id, need.name, int(need.status)) for need in needs],
+            agent.effective_labels if agent else {},
+            tables.classes[task.class_key],
+        )
+
+    async def connected_agents(self):
+        tables = await self._tables()
+        held = Counter(task.lease_agent for task in tables.tasks.values())
+        live = [a for a in tables.agents.values() if a.session_state is SessionState.LIVE]
+        return [(agent, held[agent.key]) for agent in sorted(live, key=lambda a: a.public_id)]
+
+    async def ready_before(self, task, limit):
+        tables = await self._tables()
+        place = (task.sort_key, task.key)
+        before = [t for t in tables.tasks.values() if t.ready and (t.sort_key, t.key) < place]
+        counts = Counter(t.class_key for t in before)
+        return [(tables.classes[key], min(count, limit)) for key, count in counts.items()]
 
     async def events(self, after, limit):
         tables = await self._tables()

@@ -100,6 +100,114 @@ LOG_STATE_INCOMPLETE: LogState.ValueType  # 3
 """Lines are missing and will not come."""
 Global___LogState: _TypeAlias = LogState  # noqa: Y015
 
+class _WaitingFor:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitingForEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitingFor.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAITING_FOR_UNSPECIFIED: _WaitingFor.ValueType  # 0
+    """Never sent."""
+    WAITING_FOR_NOTHING: _WaitingFor.ValueType  # 1
+    """Nothing: it has ended."""
+    WAITING_FOR_END: _WaitingFor.ValueType  # 2
+    """Its end: it runs."""
+    WAITING_FOR_STOP: _WaitingFor.ValueType  # 3
+    """Its agent, which was asked to end it."""
+    WAITING_FOR_START: _WaitingFor.ValueType  # 4
+    """Its agent, which has it and is about to start it."""
+    WAITING_FOR_DEPENDENCIES: _WaitingFor.ValueType  # 5
+    """Tasks it depends on."""
+    WAITING_FOR_RETRY: _WaitingFor.ValueType  # 6
+    """The pause before its next try."""
+    WAITING_FOR_IMAGE: _WaitingFor.ValueType  # 7
+    """An agent that can run its image."""
+    WAITING_FOR_AGENT: _WaitingFor.ValueType  # 8
+    """An agent that fits: none is connected."""
+    WAITING_FOR_OPEN_AGENT: _WaitingFor.ValueType  # 9
+    """A fitting agent that is given work: those connected are paused, drained or take none."""
+    WAITING_FOR_SLOT: _WaitingFor.ValueType  # 10
+    """A free slot: every fitting agent that is given work is full."""
+    WAITING_FOR_TURN: _WaitingFor.ValueType  # 11
+    """Its turn: as many ready tasks stand before it as fitting slots are free, or more."""
+    WAITING_FOR_HANDOUT: _WaitingFor.ValueType  # 12
+    """The next moment: a fitting slot is free, and it is its turn."""
+
+class WaitingFor(_WaitingFor, metaclass=_WaitingForEnumTypeWrapper):
+    """What a task waits for."""
+
+WAITING_FOR_UNSPECIFIED: WaitingFor.ValueType  # 0
+"""Never sent."""
+WAITING_FOR_NOTHING: WaitingFor.ValueType  # 1
+"""Nothing: it has ended."""
+WAITING_FOR_END: WaitingFor.ValueType  # 2
+"""Its end: it runs."""
+WAITING_FOR_STOP: WaitingFor.ValueType  # 3
+"""Its agent, which was asked to end it."""
+WAITING_FOR_START: WaitingFor.ValueType  # 4
+"""Its agent, which has it and is about to start it."""
+WAITING_FOR_DEPENDENCIES: WaitingFor.ValueType  # 5
+"""Tasks it depends on."""
+WAITING_FOR_RETRY: WaitingFor.ValueType  # 6
+"""The pause before its next try."""
+WAITING_FOR_IMAGE: WaitingFor.ValueType  # 7
+"""An agent that can run its image."""
+WAITING_FOR_AGENT: WaitingFor.ValueType  # 8
+"""An agent that fits: none is connected."""
+WAITING_FOR_OPEN_AGENT: WaitingFor.ValueType  # 9
+"""A fitting agent that is given work: those connected are paused, drained or take none."""
+WAITING_FOR_SLOT: WaitingFor.ValueType  # 10
+"""A free slot: every fitting agent that is given work is full."""
+WAITING_FOR_TURN: WaitingFor.ValueType  # 11
+"""Its turn: as many ready tasks stand before it as fitting slots are free, or more."""
+WAITING_FOR_HANDOUT: WaitingFor.ValueType  # 12
+"""The next moment: a fitting slot is free, and it is its turn."""
+Global___WaitingFor: _TypeAlias = WaitingFor  # noqa: Y015
+
+class _Fit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FIT_UNSPECIFIED: _Fit.ValueType  # 0
+    """Never sent."""
+    FIT_ELIGIBLE: _Fit.ValueType  # 1
+    """It fits and has a free slot."""
+    FIT_FULL: _Fit.ValueType  # 2
+    """It fits, and every slot is taken."""
+    FIT_BUSY: _Fit.ValueType  # 3
+    """It fits and takes no work now: it is about to stop, or its host cannot start tasks."""
+    FIT_PAUSED: _Fit.ValueType  # 4
+    """It fits and is paused by its operator."""
+    FIT_DRAINING: _Fit.ValueType  # 5
+    """It fits and is drained by its operator."""
+    FIT_BARRED: _Fit.ValueType  # 6
+    """It fits, but is a v1 agent that may still run an earlier attempt of the task."""
+    FIT_UNFIT: _Fit.ValueType  # 7
+    """It does not fit."""
+
+class Fit(_Fit, metaclass=_FitEnumTypeWrapper):
+    """What a connected agent says to a task."""
+
+FIT_UNSPECIFIED: Fit.ValueType  # 0
+"""Never sent."""
+FIT_ELIGIBLE: Fit.ValueType  # 1
+"""It fits and has a free slot."""
+FIT_FULL: Fit.ValueType  # 2
+"""It fits, and every slot is taken."""
+FIT_BUSY: Fit.ValueType  # 3
+"""It fits and takes no work now: it is about to stop, or its host cannot start tasks."""
+FIT_PAUSED: Fit.ValueType  # 4
+"""It fits and is paused by its operator."""
+FIT_DRAINING: Fit.ValueType  # 5
+"""It fits and is drained by its operator."""
+FIT_BARRED: Fit.ValueType  # 6
+"""It fits, but is a v1 agent that may still run an earlier attempt of the task."""
+FIT_UNFIT: Fit.ValueType  # 7
+"""It does not fit."""
+Global___Fit: _TypeAlias = Fit  # noqa: Y015
+
 class _TaskStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -927,6 +1035,186 @@ class Attempt(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
+
+@_typing.final
+class ExplainTaskRequest(_message.Message):
+    """Request of ExplainTask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task's id."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainTaskRequest: _TypeAlias = ExplainTaskRequest  # noqa: Y015
+
+@_typing.final
+class ExplainTaskResponse(_message.Message):
+    """Answer of ExplainTask. What it says of agents may be a moment old."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    DEPENDENCIES_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    AGENT_COUNTS_FIELD_NUMBER: _builtins.int
+    FREE_SLOTS_FIELD_NUMBER: _builtins.int
+    TASKS_BEFORE_FIELD_NUMBER: _builtins.int
+    success: _builtins.bool
+    """True whenever the call succeeds."""
+    message: _builtins.str
+    """The explanation, in a sentence for people."""
+    status: Global___TaskStatus.ValueType
+    """Where the task stands."""
+    waiting_for: Global___WaitingFor.ValueType
+    """What it waits for."""
+    not_before: _builtins.int
+    """With RETRY: when its next try is due, Unix milliseconds."""
+    agent_id: _builtins.str
+    """The agent that has it, or had it last; empty when no agent has had it."""
+    free_slots: _builtins.int
+    """Free slots of the agents that are ELIGIBLE."""
+    tasks_before: _builtins.int
+    """For a task that is ready: how many ready tasks that its fitting agents could take stand before
+    it in line. 10001 means more than 10000.
+    """
+    @_builtins.property
+    def dependencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnmetDependency]:
+        """With DEPENDENCIES: the tasks it waits for that have not ended."""
+
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentFit]:
+        """For a task that is ready: what each connected agent says to it, those first that come nearest;
+        at most 100.
+        """
+
+    @_builtins.property
+    def agent_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentFitCount]:
+        """How many connected agents there are, by what they say; also those not listed."""
+
+    def __init__(
+        self,
+        *,
+        success: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        status: Global___TaskStatus.ValueType = ...,
+        waiting_for: Global___WaitingFor.ValueType = ...,
+        dependencies: _abc.Iterable[Global___UnmetDependency] | None = ...,
+        not_before: _builtins.int = ...,
+        agent_id: _builtins.str = ...,
+        agents: _abc.Iterable[Global___AgentFit] | None = ...,
+        agent_counts: _abc.Iterable[Global___AgentFitCount] | None = ...,
+        free_slots: _builtins.int = ...,
+        tasks_before: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_counts", b"agent_counts", "agent_id", b"agent_id", "agents", b"agents", "dependencies", b"dependencies", "free_slots", b"free_slots", "message", b"message", "not_before", b"not_before", "status", b"status", "success", b"success", "tasks_before", b"tasks_before", "waiting_for", b"waiting_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainTaskResponse: _TypeAlias = ExplainTaskResponse  # noqa: Y015
+
+@_typing.final
+class UnmetDependency(_message.Message):
+    """A task that another waits for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task's id."""
+    name: _builtins.str
+    """Its name."""
+    status: Global___TaskStatus.ValueType
+    """Where it stands."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        status: Global___TaskStatus.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "status", b"status", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnmetDependency: _TypeAlias = UnmetDependency  # noqa: Y015
+
+@_typing.final
+class AgentFit(_message.Message):
+    """What one agent says to a task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    FIT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent's id."""
+    fit: Global___Fit.ValueType
+    """What it says."""
+    reason: _builtins.str
+    """Why, for people; with UNFIT the first requirement it misses."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        fit: Global___Fit.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "fit", b"fit", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentFit: _TypeAlias = AgentFit  # noqa: Y015
+
+@_typing.final
+class AgentFitCount(_message.Message):
+    """How many agents say the same to a task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIT_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    fit: Global___Fit.ValueType
+    """What they say."""
+    agents: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        fit: Global___Fit.ValueType = ...,
+        agents: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "fit", b"fit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentFitCount: _TypeAlias = AgentFitCount  # noqa: Y015
 
 @_typing.final
 class ListTasksRequest(_message.Message):

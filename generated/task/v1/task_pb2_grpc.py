@@ -58,6 +58,11 @@ class TaskServiceStub:
                 request_serializer=generated_dot_task_dot_v1_dot_task__pb2.GetTaskRequest.SerializeToString,
                 response_deserializer=generated_dot_task_dot_v1_dot_task__pb2.GetTaskResponse.FromString,
                 _registered_method=True)
+        self.ExplainTask = channel.unary_unary(
+                '/task.v1.TaskService/ExplainTask',
+                request_serializer=generated_dot_task_dot_v1_dot_task__pb2.ExplainTaskRequest.SerializeToString,
+                response_deserializer=generated_dot_task_dot_v1_dot_task__pb2.ExplainTaskResponse.FromString,
+                _registered_method=True)
         self.ListTasks = channel.unary_unary(
                 '/task.v1.TaskService/ListTasks',
                 request_serializer=generated_dot_task_dot_v1_dot_task__pb2.ListTasksRequest.SerializeToString,
@@ -128,6 +133,14 @@ class TaskServiceServicer:
 
     def GetTask(self, request, context):
         """Shows one task. NOT_FOUND for an unknown id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainTask(self, request, context):
+        """Says why a task stands where it stands: as a sentence, and in parts. NOT_FOUND for an unknown
+        id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,6 +219,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.GetTask,
                     request_deserializer=generated_dot_task_dot_v1_dot_task__pb2.GetTaskRequest.FromString,
                     response_serializer=generated_dot_task_dot_v1_dot_task__pb2.GetTaskResponse.SerializeToString,
+            ),
+            'ExplainTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainTask,
+                    request_deserializer=generated_dot_task_dot_v1_dot_task__pb2.ExplainTaskRequest.FromString,
+                    response_serializer=generated_dot_task_dot_v1_dot_task__pb2.ExplainTaskResponse.SerializeToString,
             ),
             'ListTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTasks,
@@ -355,6 +373,33 @@ class TaskService:
             '/task.v1.TaskService/GetTask',
             generated_dot_task_dot_v1_dot_task__pb2.GetTaskRequest.SerializeToString,
             generated_dot_task_dot_v1_dot_task__pb2.GetTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/task.v1.TaskService/ExplainTask',
+            generated_dot_task_dot_v1_dot_task__pb2.ExplainTaskRequest.SerializeToString,
+            generated_dot_task_dot_v1_dot_task__pb2.ExplainTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,7 +4,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Select, false, func, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Select,
+    false,
+    func,
+    literal_column,
+    select,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.domain.agent import Agent, SessionState
@@ -219,14 +228,35 @@ class SqlReader:
 
     async def agents(self, namespace: str) -> list[tuple[Agent, int]]:
         """See Reader."""
-        table, holder = tables.agents, tables.tasks.c.lease_agent
         async with self._database.reading() as connection:
-            counts = select(holder, func.count()).where(holder.is_not(None)).group_by(holder)
-            held: dict[int, int] = {row[0]: row[1] for row in await connection.execute(counts)}
-            query = select(*AGENT.columns).where(table.c.namespace == namespace)
-            rows = await connection.execute(query.order_by(table.c.public_id))
-            agents = [AGENT.load(row) for row in rows]
-            return [(agent, held.get(agent.key, 0)) for agent in agents]
+            return await _agents(connection, tables.agents.c.namespace == namespace)
+
+    async def connected_agents(self) -> list[tuple[Agent, int]]:
+        """See Reader."""
+        live = tables.agents.c.session_state == SessionState.LIVE.value
+        async with self._database.reading() as connection:
+            return await _agents(connection, live)
+
+    async def ready_before(self, task: Task, limit: int) -> list[tuple[str, int]]:
+        """See Reader."""
+        table, classes = tables.tasks, tables.task_classes
+        before = (
+            select(literal_column("1"))
+            .where(
+                table.c.class_key == classes.c.class_key,
+                table.c.status == literal_column(str(int(TaskStatus.QUEUED))),
+                table.c.lease_agent.is_(None),
+                tuple_(table.c.sort_key, table.c.key) < tuple_(task.sort_key, task.key),
+            )
+            .correlate(classes)
+            .limit(limit)
+            .subquery()
+        )
+        count = select(func.count()).select_from(before).scalar_subquery()
+        query = select(classes.c.canonical, count)
+        async with self._database.reading() as connection:
+            found = [(row[0], row[1]) for row in await connection.execute(query)]
+        return [(canonical, number) for canonical, number in found if number]
 
     async def agents_with_position(
         self, namespace: str, agent_ids: Sequence[str]
@@ -344,6 +374,18 @@ async def _depends_on(connection: AsyncConnection, task: Task) -> list[tuple[str
         .order_by(others.c.key)
     )
     return [(row[0], row[1], row[2]) for row in await connection.execute(query)]
+
+
+async def _agents(
+    connection: AsyncConnection, condition: ColumnElement[bool]
+) -> list[tuple[Agent, int]]:
+    """Return agents with the number of leases each holds, by id."""
+    table, holder = tables.agents, tables.tasks.c.lease_agent
+    counts = select(holder, func.count()).where(holder.is_not(None)).group_by(holder)
+    held: dict[int, int] = {row[0]: row[1] for row in await connection.execute(counts)}
+    query = select(*AGENT.columns).where(condition).order_by(table.c.public_id)
+    agents = [AGENT.load(row) for row in await connection.execute(query)]
+    return [(agent, held.get(agent.key, 0)) for agent in agents]
 
 
 async def _labels_of(connection: AsyncConnection, agent_key: int | None) -> dict[str, str]:

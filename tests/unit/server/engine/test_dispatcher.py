@@ -453,21 +453,6 @@ def test_whatever_races_no_wake_up_is_missed_and_no_agent_overloaded(steps):
 
 
 @in_virtual_time
-async def test_why_it_waits_counts_the_connected_the_fitting_and_the_full():
-    shop = Shop()
-    async with shop.open():
-        await shop.arrive("plain", labels={"os": "linux"})
-        await shop.arrive("fits", labels={"gpu": "yes"})
-        lost = await shop.arrive("lost", labels={"gpu": "yes"})
-        lost.lost = True
-        await shop.submit("t", selector=needs(gpu="yes"))
-        key = shop.task("t").class_key
-        fleet = shop.dispatcher.fleet_for(key, needs(gpu="yes"))
-        assert (fleet.connected, fleet.fitting, fleet.full) == (2, 1, 1)
-        assert fleet.first_miss == "It needs gpu=yes, and there is no label gpu."
-
-
-@in_virtual_time
 async def test_an_end_reported_is_free_room_at_once():
     shop = Shop()
     async with shop.open():

@@ -1,0 +1,74 @@
+"""Gathers what there is to know about a task, for the rule that explains it."""
+
+from server.domain.claiming import may_be_heard_of
+from server.domain.labels import Selector
+from server.domain.policy import Policy
+from server.domain.task import TaskSpec, TaskStatus
+from server.domain.waiting import (
+    AHEAD_LIMIT,
+    Candidate,
+    Explanation,
+    Fit,
+    Need,
+    Situation,
+    explain,
+    judge,
+)
+from server.engine.clock import Clock
+from server.engine.sessions import Sessions
+from server.stores.interfaces import Reader, TaskView
+
+
+class Explainer:
+    """Explains tasks by what the database says, so that every server says the same.
+
+    Memory adds only what agents here have said of themselves.
+    """
+
+    def __init__(self, reader: Reader, sessions: Sessions, clock: Clock, policy: Policy) -> None:
+        self._reader = reader
+        self._sessions = sessions
+        self._clock = clock
+        self._policy = policy
+
+    async def explain(self, view: TaskView) -> Explanation:
+        """Return why a task stands where it stands."""
+        task, now = view.task, self._clock.now()
+        selector = Selector.from_canonical(view.canonical_class)
+        fleet = await self._fleet() if task.ready else []
+        barred = may_be_heard_of(task, view.attempts, now, self._policy)
+        fitting = [c for c in fleet if judge(c, selector, barred).fit is not Fit.UNFIT]
+        return explain(
+            Situation(
+                task,
+                selector,
+                now,
+                image=TaskSpec.from_json(task.spec).image,
+                needs=[Need(i, name, TaskStatus(status)) for i, name, status in view.depends_on],
+                fleet=fleet,
+                barred=barred,
+                ahead=await self._ahead(view, fitting),
+            )
+        )
+
+    async def _fleet(self) -> list[Candidate]:
+        return [
+            Candidate(agent, held, self._takes_work(agent.public_id, agent.session_id))
+            for agent, held in await self._reader.connected_agents()
+        ]
+
+    def _takes_work(self, agent_id: str, session_id: str) -> bool:
+        session = self._sessions.of_agent(agent_id)
+        return session is None or session.session_id != session_id or not session.draining
+
+    async def _ahead(self, view: TaskView, fitting: list[Candidate]) -> int:
+        """Return how many ready tasks before this one the agents that fit it could take."""
+        if not fitting:
+            return 0
+        labels = [candidate.agent.effective_labels for candidate in fitting]
+        ahead = 0
+        for canonical, count in await self._reader.ready_before(view.task, AHEAD_LIMIT + 1):
+            selector = Selector.from_canonical(canonical)
+            if any(selector.matches(each) for each in labels):
+                ahead += count
+        return min(ahead, AHEAD_LIMIT + 1)
