@@ -10,7 +10,7 @@ from server.domain.log import LogBlock
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run
-from server.domain.task import Task
+from server.domain.task import Queue, Task
 
 RememberedAnswer: TypeAlias = str | list[str]
 
@@ -71,8 +71,8 @@ class Changes:
 class Effects:
     """What the rest of the server must hear about once the transaction is committed."""
 
-    ready_classes: set[str] = field(default_factory=set)
-    """Classes in which a task became ready."""
+    ready_queues: set[Queue] = field(default_factory=set)
+    """Where a task became ready."""
     next_due: Moment | None = None
     """The earliest moment that the timers must look."""
     log_tasks: set[str] = field(default_factory=set)

@@ -1,7 +1,9 @@
 """Tasks are handed to agents, and handed back."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from math import ceil
 
 from server.domain.agent import Agent, SessionState
 from server.domain.attempt import Attempt, AttemptStatus
@@ -10,9 +12,9 @@ from server.domain.errors import SessionSuperseded
 from server.domain.lease import LeaseRef
 from server.domain.ledger import Ledger
 from server.domain.moment import Moment
-from server.domain.placement import Offer, place
+from server.domain.placement import Offer, in_turn, place
 from server.domain.policy import Policy
-from server.domain.task import Task, TaskStatus
+from server.domain.task import Queue, Task, TaskStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,10 @@ class Claimed:
 
     assignments: dict[str, list[Assignment]] = field(default_factory=dict)
     """By session id; a session that got nothing is absent."""
-    exhausted: set[str] = field(default_factory=set)
-    """Classes of which no ready task is left."""
+    exhausted: set[Queue] = field(default_factory=set)
+    """Queues in which no ready task is left."""
+    served: list[str] = field(default_factory=list)
+    """Namespaces that got something, the last served last."""
     refused: set[str] = field(default_factory=set)
     """Sessions that are not current any more."""
     lost: set[str] = field(default_factory=set)
@@ -51,6 +55,8 @@ class Claim:
     """Hand ready tasks to the agents that offer slots; answers Claimed."""
 
     offers: tuple[Offer, ...]
+    queues: tuple[Queue, ...]
+    """Where to look; of the namespaces, the one whose turn it is comes first."""
 
     def task_ids(self) -> Iterable[str]:
         """See Command."""
@@ -66,10 +72,12 @@ class Claim:
         ready = self._ready(ledger, offers, agents, claimed)
         placed = place(ready, offers, _barred(ledger, ready, agents))
         left = {task.key for task in ready} - {task.key for task, _ in placed}
-        claimed.exhausted -= {task.class_key for task in ready if task.key in left}
+        claimed.exhausted -= {task.queue for task in ready if task.key in left}
         for task, offer in placed:
             _lease(ledger, task, agents[offer.agent_key], offer)
             claimed.assignments.setdefault(offer.session_id, []).append(assignment(task))
+        served = dict.fromkeys(task.namespace for task, _ in reversed(placed))
+        claimed.served = list(reversed(served))
         return claimed
 
     def _find_again(self, ledger: Ledger, agents: dict[int, Agent], claimed: Claimed) -> None:
@@ -97,7 +105,8 @@ class Claim:
             if not agent.open:
                 continue
             found = len(claimed.assignments.get(offer.session_id, ()))
-            slots = min(offer.slots - found, agent.slots - held.get(agent.key, 0))
+            room = agent.slots + offer.ahead - held.get(agent.key, 0)
+            slots = min(offer.slots - found, room)
             if slots > 0:
                 good.append(replace(offer, slots=slots))
         return good
@@ -105,18 +114,20 @@ class Claim:
     def _ready(
         self, ledger: Ledger, offers: list[Offer], agents: dict[int, Agent], claimed: Claimed
     ) -> list[Task]:
-        ready: list[Task] = []
-        for class_key in sorted({key for offer in offers for key in offer.class_keys}):
-            takers = [offer for offer in offers if class_key in offer.class_keys]
-            wanted = sum(offer.slots for offer in takers)
+        ready: dict[str, list[Task]] = {queue.namespace: [] for queue in self.queues}
+        namespaces = Counter(queue.class_key for queue in self.queues)
+        for queue in self.queues:
+            takers = [offer for offer in offers if queue.class_key in offer.class_keys]
+            # Namespaces share the slots; what one leaves goes to the others in the next claim.
+            share = ceil(sum(offer.slots for offer in takers) / namespaces[queue.class_key])
             # Only v1 agents are avoided by tasks; where others take too, nothing is in the way.
             lone_v1 = len(takers) == 1 and agents[takers[0].agent_key].v1
             only = takers[0].agent_key if lone_v1 else None
-            tasks = ledger.ready_tasks(class_key, wanted, only)
-            if len(tasks) < wanted and only is None:
-                claimed.exhausted.add(class_key)
-            ready.extend(tasks)
-        return sorted(ready, key=lambda task: (task.sort_key, task.key))
+            tasks = ledger.ready_tasks(queue, share, only) if share else []
+            if takers and len(tasks) < share and only is None:
+                claimed.exhausted.add(queue)
+            ready[queue.namespace] += tasks
+        return in_turn(ready)
 
 
 def _is_current(agent: Agent, offer: Offer) -> bool:

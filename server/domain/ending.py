@@ -175,7 +175,7 @@ def requeue(ledger: Ledger, task: Task) -> None:
         tell_status(ledger, task, previous)
     task.not_before = None
     ledger.touch(task)
-    ledger.effects.ready_classes.add(task.class_key)
+    ledger.effects.ready_queues.add(task.queue)
 
 
 def end_task(ledger: Ledger, task: Task, end: TaskStatus, error: str = "") -> None:

@@ -21,7 +21,7 @@ from server.domain.pipeline import Pipeline
 from server.domain.policy import Policy
 from server.domain.run import Run
 from server.domain.source import Source
-from server.domain.task import Task, next_due
+from server.domain.task import Queue, Task, next_due
 
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
@@ -152,10 +152,10 @@ class Ledger:
         self.flush()
         return self._remember_tasks(self.source.tasks_due(self.now, limit))
 
-    def ready_tasks(self, class_key: str, limit: int, only_agent: int | None = None) -> list[Task]:
-        """Return the first ready tasks of a class, for one agent or for several."""
+    def ready_tasks(self, queue: Queue, limit: int, only_agent: int | None = None) -> list[Task]:
+        """Return the first ready tasks of a queue, for one agent or for several."""
         self.flush()
-        tasks = self.source.ready_tasks(class_key, limit, only_agent=only_agent, now=self.now)
+        tasks = self.source.ready_tasks(queue, limit, only_agent=only_agent, now=self.now)
         return self._remember_tasks(tasks)
 
     def add_task(self, task: Task, depends_on: Iterable[int] = ()) -> None:

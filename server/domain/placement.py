@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from server.domain.moment import Moment
 from server.domain.task import Task
@@ -27,6 +28,20 @@ class Offer:
     """`request_id` of the FetchTask that waits for them."""
     assigned_at: Moment = 0
     """When it last got work; among equals the longest idle goes first."""
+    ahead: int = 0
+    """How many of the slots are none: tasks it takes ahead of free slots, for they are short."""
+
+
+def in_turn(waiting: Mapping[str, Sequence[Task]]) -> list[Task]:
+    """Return tasks of several namespaces, the first of each, then the second of each, and so on.
+
+    Each namespace's tasks go by their own sort keys, and the namespaces in the order given.
+    """
+    lines = [
+        sorted(tasks, key=lambda task: (task.sort_key, task.key)) for tasks in waiting.values()
+    ]
+    turns = zip_longest(*lines)
+    return [task for turn in turns for task in turn if task is not None]
 
 
 def place(
@@ -35,7 +50,8 @@ def place(
     """Return who takes which task, in the tasks' order.
 
     Each goes to the fitting agent with the most free slots, then to the one that has waited
-    longest for work. `barred` are agents, by task key, that must not take it.
+    longest for work; what is taken ahead of a free slot comes after every free slot. `barred` are
+    agents, by task key, that must not take it.
     """
     free: dict[str, int] = {offer.session_id: offer.slots for offer in offers}
     room: dict[str, int] = dict.fromkeys(free, FRAME_SIZE)
@@ -61,7 +77,7 @@ def _best(
             continue
         if offer.agent_key in barred:
             continue
-        own = (slots, -offer.assigned_at)
+        own = (slots - offer.ahead, -offer.assigned_at)
         if best is None or own > rank:
             best, rank = offer, own
     return best

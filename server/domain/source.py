@@ -9,7 +9,7 @@ from server.domain.changes import Changes, RequestRecord
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run
-from server.domain.task import Task
+from server.domain.task import Queue, Task
 
 
 class Source(Protocol):
@@ -49,9 +49,9 @@ class Source(Protocol):
         """Return tasks whose `due_at` has come, earliest first."""
 
     def ready_tasks(
-        self, class_key: str, limit: int, *, only_agent: int | None = None, now: Moment = 0
+        self, queue: Queue, limit: int, *, only_agent: int | None = None, now: Moment = 0
     ) -> list[Task]:
-        """Return ready tasks of a class in (sort_key, key) order, skipping rows others lock.
+        """Return a queue's ready tasks in (sort_key, key) order, skipping rows others lock.
 
         With `only_agent` those that avoid this agent now are left out, so that they do not stand
         in the way of the others.

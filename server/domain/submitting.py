@@ -239,7 +239,7 @@ def place_task(ledger: Ledger, task: Task, dependencies: Sequence[Task]) -> None
     elif open_ones:
         task.status = TaskStatus.PENDING
     else:
-        ledger.effects.ready_classes.add(task.class_key)
+        ledger.effects.ready_queues.add(task.queue)
     ledger.add_task(task, [d.key for d in dependencies])
     tell_status(ledger, task, None)
 

@@ -12,7 +12,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from server.domain.moment import Millis, Moment
 from server.domain.policy import Policy
@@ -102,6 +102,13 @@ class TaskSpec:
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
+class Queue(NamedTuple):
+    """The ready tasks of one class in one namespace, handed out by their sort key."""
+
+    class_key: str
+    namespace: str
+
+
 @dataclass(slots=True)
 class Task:
     """A task's row. Rules edit it in place inside one transaction."""
@@ -174,6 +181,11 @@ class Task:
     def ready(self) -> bool:
         """Whether an agent may claim it."""
         return self.status is TaskStatus.QUEUED and self.lease_agent is None
+
+    @property
+    def queue(self) -> Queue:
+        """Where it waits for an agent while it is ready."""
+        return Queue(self.class_key, self.namespace)
 
     @property
     def lease_id(self) -> str:

@@ -8,7 +8,9 @@ is asked only when something has changed.
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count, islice
 from typing import Any
 
 import structlog
@@ -23,9 +25,11 @@ from server.domain.ledger import Command
 from server.domain.placement import Offer
 from server.domain.submitting import CreateTask, NewTask, task_class
 from server.domain.submitting_many import CreateTasks
+from server.domain.task import Queue
 from server.engine.clock import Clock
 from server.engine.mailbox import Work
 from server.engine.parked import Parked
+from server.engine.roster import AgentClass
 from server.engine.sessions import Session, Sessions
 from server.engine.surviving import survives
 from server.engine.writer import Committed, Writer
@@ -34,16 +38,35 @@ from server.stores.interfaces import Reader
 RETRY_SECONDS = 1.0
 LOOK_AGAIN = 15.0
 
+FEW_AGENTS = 8
+MANY_AGENTS = 256
+"""How many agents a claim looks at, at least and at most: each costs a locked row."""
+
+CLASSES_AT_ONCE = 32
+QUEUES_AT_ONCE = 64
+"""How many queues a claim looks into: each costs a query. The others follow in the next one."""
+
 log = structlog.get_logger(__name__)
 
 
-def _new_tasks(command: Command[Any]) -> Sequence[NewTask]:
+def _new_tasks(command: Command[Any]) -> Sequence[tuple[str, NewTask]]:
+    """Return the tasks that a command submits, with their namespace."""
     match command:
         case CreateTask():
-            return (command.task,)
+            return [(command.namespace, command.task)]
         case CreateTasks():
-            return command.tasks
+            return [(command.namespace, task) for task in command.tasks]
     return ()
+
+
+class ReadyClass:
+    """A task class that may have ready tasks, and in which namespaces."""
+
+    __slots__ = ("namespaces", "selector")
+
+    def __init__(self, selector: Selector) -> None:
+        self.selector = selector
+        self.namespaces: set[str] = set()
 
 
 class Dispatcher:
@@ -52,13 +75,20 @@ class Dispatcher:
     def __init__(self, sessions: Sessions, clock: Clock) -> None:
         self._sessions = sessions
         self._clock = clock
-        self._ready: dict[str, Selector] = {}
-        """Classes that may have ready tasks."""
-        self._told: set[str] = set()
-        """Classes others told of while a claim is being written, which cannot know of it."""
-        self._unknown: set[str] = set()
-        """Ready classes whose needs are not in memory."""
+        self._ready: dict[str, ReadyClass] = {}
+        """Classes that may have ready tasks; the longest without a look first."""
+        self._told: set[Queue] = set()
+        """Queues others told of while a claim is being written, which cannot know of it."""
+        self._unknown: set[Queue] = set()
+        """Queues with ready tasks whose class's needs are not in memory."""
         self._selectors: dict[str, Selector] = {}
+        self._turns: dict[str, int] = {}
+        """Namespaces by when they were served last: the longest ago is served next."""
+        self._served = count(1)
+        self._breadth = FEW_AGENTS
+        """How many agents a claim looks at; more while there is more work than they take."""
+        self._glances: list[Session] = []
+        """Sessions whose fetch wants one look only."""
         self._news = asyncio.Event()
         self._undelivered: list[HandBack] = []
         self.kick: Callable[[], None] = lambda: None
@@ -68,14 +98,10 @@ class Dispatcher:
 
     def offer(self, batch: Sequence[Command[Any]]) -> Claim | None:
         """See Claimer."""
-        self._foresee(batch)
-        if not self._ready:
-            self._answer_hopeless()
-            return None
-        self._told.clear()
-        offers = [offer for session in self._sessions if (offer := self._offer_of(session))]
+        foreseen = self._foresee(batch)
+        claim = self._claim(max(self._breadth, min(foreseen, MANY_AGENTS))) if self._ready else None
         self._answer_hopeless()
-        return Claim(tuple(offers)) if offers else None
+        return claim
 
     def claimed(self, claim: Claim, answer: Claimed | None) -> None:
         """See Claimer."""
@@ -87,12 +113,20 @@ class Dispatcher:
             if session is None:
                 self._hand_back(offer.agent_id, tasks)
                 continue
-            session.reserved -= offer.slots
             self._deliver(session, offer, tasks)
+            session.reserved -= offer.slots
         if answer is None:
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self.kick)
             return
         metrics.dispatch_claims.inc(assigned)
+        self._take_in_sessions(answer)
+        self._take_in_queues(claim, answer)
+        more = bool(self._ready)
+        self._breadth = min(2 * self._breadth, MANY_AGENTS) if more and assigned else FEW_AGENTS
+        if more and (assigned or self._told):
+            self.kick()
+
+    def _take_in_sessions(self, answer: Claimed) -> None:
         for session_id in answer.refused:
             session = self._sessions.get(session_id)
             if session is not None:
@@ -101,47 +135,90 @@ class Dispatcher:
             session = self._sessions.get(session_id)
             if session is not None:
                 session.lost = True
-        for class_key in answer.exhausted - self._told:
-            self._ready.pop(class_key, None)
-        if self._ready and (assigned or self._told):
-            self.kick()
 
-    def _foresee(self, batch: Sequence[Command[Any]]) -> None:
-        """Count on what this batch will make ready, so that it is handed out in its own commit."""
+    def _take_in_queues(self, claim: Claim, answer: Claimed) -> None:
+        self._turns.update((namespace, next(self._served)) for namespace in answer.served)
+        for queue in claim.queues:
+            ready = self._ready.pop(queue.class_key, None)
+            if ready is None:
+                continue
+            if queue in answer.exhausted and queue not in self._told:
+                ready.namespaces.discard(queue.namespace)
+            if ready.namespaces:
+                self._ready[queue.class_key] = ready  # behind those that were not looked at
+
+    def _foresee(self, batch: Sequence[Command[Any]]) -> int:
+        """Count on what this batch will make ready, so that it is handed out in its own commit.
+
+        Return how many tasks that may be.
+        """
+        foreseen = 0
         for command in batch:
-            for task in _new_tasks(command):
+            for namespace, task in _new_tasks(command):
                 if not task.depends_on:
                     needs = task_class(task.selector, task.spec.image)
                     if needs.key not in self._selectors:
-                        self._selectors[needs.key] = Selector.from_canonical(needs.canonical)
-                    self._ready[needs.key] = self._selectors[needs.key]
+                        self._know(needs.key, needs.canonical)
+                    self._add(Queue(needs.key, namespace))
+                    foreseen += 1
+        return foreseen
 
-    def _offer_of(self, session: Session) -> Offer | None:
+    def _know(self, class_key: str, canonical: str) -> None:
+        selector = self._selectors[class_key] = Selector.from_canonical(canonical)
+        self._sessions.roster.learn(selector)
+
+    def _add(self, queue: Queue) -> None:
+        ready = self._ready.get(queue.class_key)
+        if ready is None:
+            ready = self._ready[queue.class_key] = ReadyClass(self._selectors[queue.class_key])
+        ready.namespaces.add(queue.namespace)
+
+    def _claim(self, breadth: int) -> Claim | None:
+        self._told.clear()
+        hungry = self._sessions.roster.hungry(self._classes_for, breadth)
+        offers = [self._offer_of(session, class_keys) for session, class_keys in hungry]
+        if not offers:
+            return None
+        classes = dict.fromkeys(key for offer in offers for key in sorted(offer.class_keys))
+        queues = [
+            Queue(class_key, namespace)
+            for class_key in classes
+            for namespace in self._ready[class_key].namespaces
+        ]
+        queues.sort(key=lambda queue: (self._turns.get(queue.namespace, 0), queue.namespace))
+        return Claim(tuple(offers), tuple(queues[:QUEUES_AT_ONCE]))
+
+    def _classes_for(self, agent_class: AgentClass) -> list[str]:
+        """Return the ready classes that these agents fit, at most a claim's worth."""
+        fitting = (k for k, ready in self._ready.items() if agent_class.fits(k, ready.selector))
+        return list(islice(fitting, CLASSES_AT_ONCE))
+
+    def _offer_of(self, session: Session, class_keys: frozenset[str]) -> Offer:
         wants = session.wants
-        if wants <= 0:
-            return None
-        fitting = frozenset(
-            key for key, selector in self._ready.items() if session.fits_class(key, selector)
-        )
-        if not fitting:
-            return None
+        parked = session.parked
         session.reserved += wants
         return Offer(
             agent_key=session.agent_key,
             agent_id=session.agent_id,
             session_id=session.session_id,
             slots=wants,
-            class_keys=fitting,
+            class_keys=class_keys,
             frame=session.next_frame(),
-            request_id=session.parked.request_id if session.parked else None,
+            request_id=parked.request_id if parked else None,
             assigned_at=session.assigned_at,
+            ahead=0 if parked else session.ahead,
         )
 
     def _answer_hopeless(self) -> None:
         """Answer fetches that wanted one look and for which nothing was offered."""
-        for session in self._sessions:
+        glances, self._glances = self._glances, []
+        for session in glances:
             parked = session.parked
-            if parked is not None and parked.once and not session.reserved:
+            if parked is None or not parked.once:
+                continue
+            if session.reserved:
+                self._glances.append(session)
+            else:
                 session.parked = None
                 parked.resolve([], session.frame)
 
@@ -172,33 +249,36 @@ class Dispatcher:
     def committed(self, committed: Committed) -> None:
         """Take in a commit: leases gone and come, classes that became ready."""
         effects = committed.effects
+        ended: dict[str, list[str]] = defaultdict(list)
         for session_id, lease_id in effects.ended_leases:
+            ended[session_id].append(lease_id)
+        for session_id, lease_ids in ended.items():
             session = self._sessions.get(session_id)
             if session is not None:
-                session.let_go(lease_id)
+                session.let_go(*lease_ids)
         for session_id, lease_id in effects.adopted_leases:
             session = self._sessions.get(session_id)
             if session is not None:
-                session.leases.setdefault(lease_id, 0)
-        self._expect(effects.ready_classes)
-        if (effects.ended_leases and self._ready) or effects.ready_classes:
+                session.adopt(lease_id)
+        self._expect(effects.ready_queues)
+        if (effects.ended_leases and self._ready) or effects.ready_queues:
             self.kick()
 
     def told(self, event: Event) -> None:
         """Take in an event of another server: it may have made work ready."""
         class_key = event.data.get("class")
         if class_key:
-            self._told.add(class_key)
-            self._expect([class_key])
+            queue = Queue(class_key, event.namespace)
+            self._told.add(queue)
+            self._expect([queue])
             self.kick()
 
-    def _expect(self, class_keys: Iterable[str]) -> None:
-        for key in class_keys:
-            selector = self._selectors.get(key)
-            if selector is not None:
-                self._ready[key] = selector
+    def _expect(self, queues: Iterable[Queue]) -> None:
+        for queue in queues:
+            if queue.class_key in self._selectors:
+                self._add(queue)
             else:
-                self._unknown.add(key)
+                self._unknown.add(queue)
                 self._news.set()
 
     def capacity_changed(self) -> None:
@@ -217,6 +297,8 @@ class Dispatcher:
         if session.parked is not None:
             session.parked.resolve([], session.frame)
         session.parked = parked
+        if parked.once:
+            self._glances.append(session)
         self.kick()
         try:
             async with asyncio.timeout(wait):
@@ -271,17 +353,21 @@ class Dispatcher:
         return True
 
     async def start(self, reader: Reader) -> None:
-        """Learn which classes have ready tasks."""
-        for key, canonical in (await reader.ready_classes()).items():
-            self._ready[key] = self._selectors[key] = Selector.from_canonical(canonical)
+        """Learn where there are ready tasks."""
+        for queue, canonical in (await reader.ready_queues()).items():
+            if queue.class_key not in self._selectors:
+                self._know(queue.class_key, canonical)
+            self._add(queue)
 
     async def _learn(self, reader: Reader) -> None:
         if not self._unknown:
             return
-        unknown = sorted(self._unknown)
-        texts = await reader.class_text(unknown)
-        self._unknown.difference_update(unknown)
-        for key, canonical in texts.items():
-            self._ready[key] = self._selectors[key] = Selector.from_canonical(canonical)
-            self._told.add(key)
+        unknown = set(self._unknown)
+        texts = await reader.class_text(sorted({queue.class_key for queue in unknown}))
+        self._unknown -= unknown
+        for queue in unknown:
+            if canonical := texts.get(queue.class_key):
+                self._know(queue.class_key, canonical)
+                self._add(queue)
+                self._told.add(queue)
         self.kick()

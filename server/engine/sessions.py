@@ -7,12 +7,29 @@ from server import metrics
 from server.domain.agent import Agent
 from server.domain.claiming import Assignment
 from server.domain.errors import Draining, MusterError, SessionSuperseded
-from server.domain.labels import Selector
 from server.domain.lease import Verdict
 from server.domain.moment import Moment
 from server.domain.registering import Attached
 from server.engine.mailbox import Mailbox
 from server.engine.parked import Parked
+from server.engine.roster import Roster
+
+_WANTS = frozenset(
+    [
+        "slots",
+        "leases",
+        "reserved",
+        "ahead",
+        "draining",
+        "open",
+        "lost",
+        "awaits_held",
+        "mailbox",
+        "parked",
+        "roster",
+    ]
+)
+"""What `Session.wants` goes by."""
 
 
 @dataclass(slots=True)
@@ -52,12 +69,25 @@ class Session:
     """A FetchTask that waits for work."""
     cancels: dict[str, Verdict] = field(default_factory=dict)
     """Cancels its agent has not confirmed, by lease."""
-    fits: dict[str, bool] = field(default_factory=dict)
-    """Which task classes it fits, as far as asked."""
+    ahead: int = 0
+    """Tasks that its agent takes beyond its slots, because its tasks are short."""
+    roster: Roster | None = None
+    """Who is told when it wants more or less than before."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Tell the roster of everything that may change what it wants."""
+        object.__setattr__(self, name, value)
+        if name in _WANTS:
+            self._tell_roster()
+
+    def _tell_roster(self) -> None:
+        roster: Roster | None = getattr(self, "roster", None)  # it is set last
+        if roster is not None:
+            roster.note(self)
 
     @property
     def free(self) -> int:
-        """Slots that nothing holds or is about to."""
+        """Slots that nothing holds or is about to; negative while it works ahead."""
         return self.slots - len(self.leases) - self.reserved
 
     @property
@@ -66,21 +96,16 @@ class Session:
         if not self.open or self.draining or self.lost or self.awaits_held:
             return 0
         if self.parked is not None:
-            return min(self.free, self.parked.want)
+            return max(0, min(self.free, self.parked.want))
         mailbox = self.mailbox
-        return self.free if mailbox is not None and mailbox.pushes and not mailbox.closed else 0
+        if mailbox is None or not mailbox.pushes or mailbox.closed:
+            return 0
+        return max(0, self.free + self.ahead)
 
     def next_frame(self) -> int:
         """Return the number of the next assignment frame."""
         self.frame += 1
         return self.frame
-
-    def fits_class(self, class_key: str, selector: Selector) -> bool:
-        """Whether the agent's labels satisfy a task class."""
-        known = self.fits.get(class_key)
-        if known is None:
-            known = self.fits[class_key] = selector.matches(self.labels)
-        return known
 
     def adjust(self, agent: Agent) -> None:
         """Take over what the agent's row says."""
@@ -89,7 +114,8 @@ class Session:
         labels = agent.effective_labels
         if labels != self.labels:
             self.labels = labels
-            self.fits.clear()
+            if self.roster is not None:
+                self.roster.place(self)
 
     def admit(self, control: int, *, is_open: bool) -> bool:
         """Take in whether its agent is given work; return whether that changed."""
@@ -103,11 +129,19 @@ class Session:
         """Note new leases."""
         self.leases.update((a.lease_id, frame) for a in assignments)
         self.assigned_at = now
+        self._tell_roster()
 
-    def let_go(self, lease_id: str) -> None:
-        """Note that a lease is not current any more."""
-        self.leases.pop(lease_id, None)
-        self.cancels.pop(lease_id, None)
+    def adopt(self, lease_id: str) -> None:
+        """Note that a lease is current again."""
+        self.leases.setdefault(lease_id, 0)
+        self._tell_roster()
+
+    def let_go(self, *lease_ids: str) -> None:
+        """Note that leases are not current any more."""
+        for lease_id in lease_ids:
+            self.leases.pop(lease_id, None)
+            self.cancels.pop(lease_id, None)
+        self._tell_roster()
 
     def close(self, error: MusterError | None = None) -> None:
         """Tell whoever serves it that it is over."""
@@ -125,6 +159,7 @@ class Sessions:
         self._by_agent: dict[str, Session] = {}
         self._by_id: dict[str, Session] = {}
         self._stopping = False
+        self.roster = Roster()
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self._by_agent.values())
@@ -175,6 +210,8 @@ class Sessions:
         )
         self._by_agent[agent.public_id] = session
         self._by_id[agent.session_id] = session
+        session.roster = self.roster
+        self.roster.place(session)
         return session
 
     def stop(self) -> None:
@@ -198,4 +235,5 @@ class Sessions:
         if self._by_agent.get(session.agent_id) is session:
             del self._by_agent[session.agent_id]
         self._by_id.pop(session.session_id, None)
+        self.roster.remove(session)
         metrics.agents_connected.set(len(self))

@@ -17,7 +17,7 @@ from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run
 from server.domain.source import Source
-from server.domain.task import Task
+from server.domain.task import Queue, Task
 
 T = TypeVar("T")
 
@@ -270,8 +270,8 @@ class Reader(Protocol):
     async def live_sessions(self) -> list[LiveSession]:
         """Return the sessions that were live when last written."""
 
-    async def ready_classes(self) -> dict[str, str]:
-        """Return key and canonical text of every class that has a ready task."""
+    async def ready_queues(self) -> dict[Queue, str]:
+        """Return every queue that has a ready task, with its class's canonical text."""
 
     async def class_text(self, class_keys: Sequence[str]) -> dict[str, str]:
         """Return the canonical text of task classes."""

@@ -11,7 +11,7 @@ from server.domain.errors import DamagedLog, NotFound
 from server.domain.event import Event
 from server.domain.log import LogLine
 from server.domain.run import RunStatus
-from server.domain.task import TaskStatus
+from server.domain.task import Queue, TaskStatus
 from server.stores.interfaces import AgentStanding, LiveSession, LogPlace, RunFilter
 from server.stores.sql.reader import SqlReader
 from tests import blocks
@@ -208,17 +208,21 @@ async def test_agents_stand_with_the_number_of_tasks_that_run_on_them(reader, sa
     assert await reader.agents_with_position("default", named) == (everybody[:1], 1)
 
 
-async def test_classes_with_ready_tasks_are_known_with_their_text(reader, save, database):
+async def test_queues_with_ready_tasks_are_known_with_their_class(reader, save, database):
     await save(
         tasks=[
             task(1, class_key="a"),
             task(2, class_key="a"),
+            task(4, class_key="a", namespace="other"),
             task(3, class_key="b", status=TaskStatus.PENDING),
         ]
     )
     classes = Changes(new_classes={"a": "text a", "b": "text b"})
     await database.transact(lambda source: source.save(classes))
-    assert await reader.ready_classes() == {"a": "text a"}
+    assert await reader.ready_queues() == {
+        Queue("a", "default"): "text a",
+        Queue("a", "other"): "text a",
+    }
     assert await reader.class_text(["a", "b", "c"]) == {"a": "text a", "b": "text b"}
 
 

@@ -31,7 +31,7 @@ from server.domain.submitting import (
     task_class,
 )
 from server.domain.submitting_many import CreateTasks
-from server.domain.task import TaskSpec, TaskStatus
+from server.domain.task import Queue, TaskSpec, TaskStatus
 from server.domain.triggering import CreatePipeline, Trigger, TriggerPipeline
 from server.engine.clock import Clock
 from server.engine.writer import decide
@@ -78,7 +78,7 @@ async def claim(database, agent_id, *, session=None, frame=1):
     agent = (await SqlReader(database).agent(NAMESPACE, agent_id))[0]
     session = session or f"{agent_id}-1"
     offer = Offer(agent.key, agent_id, session, 1, frozenset([CLASS]), frame)
-    claimed = await do(database, Claim((offer,)))
+    claimed = await do(database, Claim((offer,), (Queue(CLASS, NAMESPACE),)))
     given = claimed.assignments.get(session, [])
     return given[0] if given else None
 

@@ -19,7 +19,7 @@ from server.domain.errors import StoreUnavailable
 from server.domain.log import LogBlock, LogLine
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
-from server.domain.task import Task, TaskStatus
+from server.domain.task import Queue, Task, TaskStatus
 from server.stores.interfaces import PoisonError
 from server.stores.sql import database as sql
 from server.stores.sql import tables
@@ -44,6 +44,8 @@ from tests.records import (
 
 RECORDS = [TASK, ATTEMPT, AGENT, RUN, PIPELINE]
 HUGE = 2**63
+
+ANY = Queue("any", "default")
 
 
 async def save(database, changes):
@@ -132,7 +134,7 @@ async def test_a_transaction_sees_what_it_saved(database):
     def work(source):
         source.save(new(agents=[agent(1)], tasks=[task(1)]))
         source.save(changed(tasks=[task(1, lease_agent=1)]))
-        return source.tasks_leased_to(1), source.ready_tasks("any", 9), source.leases_of([1])
+        return source.tasks_leased_to(1), source.ready_tasks(ANY, 9), source.leases_of([1])
 
     leased, ready, counts = await database.transact(work)
     assert [t.key for t in leased] == [1]
@@ -221,13 +223,14 @@ async def test_ready_tasks_come_by_sort_key_then_key_up_to_the_limit(database):
         task(4, sort_key=20),
         task(3, sort_key=20),
         task(5, sort_key=1, class_key="other"),
+        task(7, sort_key=1, namespace="other"),
         task(6, sort_key=1, lease_agent=1),
         *(task(9 + s, sort_key=1, status=s) for s in TaskStatus if s is not TaskStatus.QUEUED),
     ]
     await save(database, new(tasks=rows))
 
     def keys(limit):
-        return lambda source: [t.key for t in source.ready_tasks("any", limit)]
+        return lambda source: [t.key for t in source.ready_tasks(ANY, limit)]
 
     assert await read(database, keys(9)) == [2, 3, 4, 1]
     assert await read(database, keys(2)) == [2, 3]
@@ -244,7 +247,7 @@ async def test_ready_tasks_for_one_agent_leave_out_those_that_avoid_it_now(datab
 
     def keys(agent_key):
         return lambda source: [
-            t.key for t in source.ready_tasks("any", 3, only_agent=agent_key, now=40)
+            t.key for t in source.ready_tasks(ANY, 3, only_agent=agent_key, now=40)
         ]
 
     assert await read(database, keys(7)) == [2, 3, 4]
@@ -736,9 +739,9 @@ async def test_two_claims_do_not_wait_for_each_other(postgresql):
     await save(postgresql, new(tasks=[task(1), task(2), task(3)]))
     keys = Keys()
     async with postgresql._engine.begin() as connection:
-        first = await connection.run_sync(lambda c: SqlSource(c, keys).ready_tasks("any", 2))
+        first = await connection.run_sync(lambda c: SqlSource(c, keys).ready_tasks(ANY, 2))
         async with asyncio.timeout(10):
-            second = await read(postgresql, lambda source: source.ready_tasks("any", 2))
+            second = await read(postgresql, lambda source: source.ready_tasks(ANY, 2))
     assert [t.key for t in first] == [1, 2]
     assert [t.key for t in second] == [3]
 

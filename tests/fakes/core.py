@@ -15,7 +15,7 @@ from server.domain.policy import Policy
 from server.domain.registering import Attach, LoseSession, Profile, Register
 from server.domain.reporting import AppendLog, LooseLines, Report
 from server.domain.submitting import CreateTask, NewTask
-from server.domain.task import TaskSpec, TaskStatus
+from server.domain.task import Queue, TaskSpec, TaskStatus
 from server.domain.timing import RunTimers
 from server.domain.triggering import CreatePipeline, Trigger, TriggerPipeline
 from server.engine.explainer import Explainer
@@ -152,7 +152,12 @@ class Core:
     def claim(self, agent_id="a", *, slots=1, frame=1, **offered):
         """Hand work to an agent; return the assignments."""
         offer = self.offer(agent_id, slots=slots, frame=frame, **offered)
-        return self.do(Claim((offer,))).assignments.get(offer.session_id, [])
+        return self.do(self.claim_of(offer)).assignments.get(offer.session_id, [])
+
+    def claim_of(self, *offers):
+        """Return the claim of these offers that looks everywhere."""
+        queues = {Queue(task.class_key, task.namespace) for task in self.tables.tasks.values()}
+        return Claim(offers, tuple(sorted(queues)))
 
     def leased(self, agent_id="a", **chosen):
         """Submit a task and hand it to an agent; return (task id, its lease)."""

@@ -132,10 +132,10 @@ class MemoryReader:
         live = [a for a in tables.agents.values() if a.session_state is SessionState.LIVE]
         return [LiveSession(a.public_id, a.session_id, a.last_seen) for a in live]
 
-    async def ready_classes(self):
+    async def ready_queues(self):
         tables = await self._tables()
-        ready = {task.class_key for task in tables.tasks.values() if task.ready}
-        return {key: tables.classes[key] for key in ready}
+        ready = {task.queue for task in tables.tasks.values() if task.ready}
+        return {queue: tables.classes[queue.class_key] for queue in ready}
 
     async def class_text(self, class_keys):
         tables = await self._tables()

@@ -147,13 +147,13 @@ class MemorySource:
         due = self._where("tasks", lambda task: task.due_at is not None and task.due_at <= now)
         return sorted(due, key=lambda task: task.due_at)[:limit]
 
-    def ready_tasks(self, class_key, limit, *, only_agent=None, now=0):
+    def ready_tasks(self, queue, limit, *, only_agent=None, now=0):
         ready = self._where(
             "tasks",
             lambda task: (
                 task.status is TaskStatus.QUEUED
                 and task.lease_agent is None
-                and task.class_key == class_key
+                and task.queue == queue
                 and not (
                     only_agent is not None
                     and task.avoid_agent == only_agent

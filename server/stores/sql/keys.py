@@ -4,7 +4,7 @@ A block costs one UPDATE for thousands of keys. It belongs to the transaction th
 that fails, the block is forgotten, for the database may give it to somebody else.
 """
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from server.stores.sql import tables
 
@@ -37,9 +37,15 @@ class Keys:
         return _advance(connection, _EVENTS, count) - count
 
 
+_STEP = (
+    update(tables.sequences)
+    .where(tables.sequences.c.name == bindparam("sequence"))
+    .values(next=tables.sequences.c.next + bindparam("by"))
+)
+_NEXT = select(tables.sequences.c.next).where(tables.sequences.c.name == bindparam("sequence"))
+
+
 def _advance(connection: Connection, name: str, by: int) -> int:
     """Move a sequence on and return its new end."""
-    table = tables.sequences
-    step = update(table).where(table.c.name == name).values(next=table.c.next + by)
-    connection.execute(step)
-    return int(connection.execute(select(table.c.next).where(table.c.name == name)).scalar_one())
+    connection.execute(_STEP, {"sequence": name, "by": by})
+    return int(connection.execute(_NEXT, {"sequence": name}).scalar_one())

@@ -23,7 +23,7 @@ from server.domain.event import Event
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
-from server.domain.task import Task, TaskStatus
+from server.domain.task import Queue, Task, TaskStatus
 from server.stores.interfaces import (
     AgentStanding,
     LiveSession,
@@ -308,13 +308,16 @@ class SqlReader:
         async with self._database.reading() as connection:
             return await _last_position(connection)
 
-    async def ready_classes(self) -> dict[str, str]:
+    async def ready_queues(self) -> dict[Queue, str]:
         """See Reader."""
-        table = tables.tasks
+        table, classes = tables.tasks, tables.task_classes
         ready = (table.c.status == int(TaskStatus.QUEUED)) & table.c.lease_agent.is_(None)
+        queues = select(table.c.class_key, table.c.namespace).where(ready).distinct().subquery()
+        query = select(queues, classes.c.canonical).join(
+            classes, classes.c.class_key == queues.c.class_key
+        )
         async with self._database.reading() as connection:
-            keys = list(await connection.scalars(select(table.c.class_key).where(ready).distinct()))
-        return await self.class_text(keys)
+            return {Queue(row[0], row[1]): row[2] for row in await connection.execute(query)}
 
     async def class_text(self, class_keys: Sequence[str]) -> dict[str, str]:
         """See Reader."""

@@ -36,7 +36,7 @@ from server.domain.event import Event
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
-from server.domain.task import Task, TaskStatus
+from server.domain.task import Queue, Task, TaskStatus
 from server.stores.sql import tables
 from server.stores.sql.bulk import insert_rows, update_rows
 from server.stores.sql.keys import Keys
@@ -69,6 +69,7 @@ def _ready_tasks(*, avoiding: bool) -> Select[Any]:
     table = tables.tasks
     conditions = [
         table.c.class_key == bindparam("class_key"),
+        table.c.namespace == bindparam("namespace"),
         table.c.status == literal_column(str(int(TaskStatus.QUEUED))),
         table.c.lease_agent.is_(None),
     ]
@@ -84,10 +85,11 @@ def _ready_tasks(*, avoiding: bool) -> Select[Any]:
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _EVENT_COLUMNS = tuple(column.name for column in tables.events.c)
 _EVENT_VALUES = attrgetter(*(name for name in _EVENT_COLUMNS if name != "data"))
+# By two lists, for SQLite looks at every row of a list of pairs. Tasks with several attempts may
+# come with some that were not asked for.
 _ATTEMPTS = select(*ATTEMPT.columns).where(
-    tuple_(tables.attempts.c.task_key, tables.attempts.c.number).in_(
-        bindparam("keys", expanding=True)
-    )
+    tables.attempts.c.task_key.in_(bindparam("keys", expanding=True)),
+    tables.attempts.c.number.in_(bindparam("numbers", expanding=True)),
 )
 _LEASES_OF = (
     select(tables.tasks.c.lease_agent, func.count())
@@ -280,10 +282,10 @@ class SqlSource:
         return self._load(TASK, query.with_for_update(skip_locked=True))
 
     def ready_tasks(
-        self, class_key: str, limit: int, *, only_agent: int | None = None, now: Moment = 0
+        self, queue: Queue, limit: int, *, only_agent: int | None = None, now: Moment = 0
     ) -> list[Task]:
         """See Source."""
-        values = {"class_key": class_key, "limit": limit}
+        values: dict[str, Any] = {**queue._asdict(), "limit": limit}
         if only_agent is not None:
             values |= {"agent": only_agent, "now": now}
         return self._load(TASK, _ready_tasks(avoiding=only_agent is not None), values)
@@ -297,8 +299,14 @@ class SqlSource:
 
     def attempts(self, keys: Sequence[tuple[int, int]]) -> list[Attempt]:
         """See Source."""
-        parts = _parts(keys, CHUNK // 2)
-        return [each for part in parts for each in self._load(ATTEMPT, _ATTEMPTS, part)]
+        wanted = set(keys)
+        found: list[Attempt] = []
+        for start in range(0, len(keys), CHUNK):
+            part = keys[start : start + CHUNK]
+            numbers = sorted({number for _, number in part})
+            values = {"keys": [key for key, _ in part], "numbers": numbers}
+            found += self._load(ATTEMPT, _ATTEMPTS, values)
+        return [each for each in found if (each.task_key, each.number) in wanted]
 
     def attempts_due(self, now: Moment, limit: int) -> list[Attempt]:
         """See Source."""
@@ -436,9 +444,9 @@ class SqlSource:
         return record.load(row) if row is not None else None
 
 
-def _parts(keys: Sequence[Any], size: int = CHUNK) -> list[dict[str, Sequence[Any]]]:
+def _parts(keys: Sequence[Any]) -> list[dict[str, Sequence[Any]]]:
     """Return the values of a statement for each part of a long list."""
-    return [{"keys": keys[start : start + size]} for start in range(0, len(keys), size)]
+    return [{"keys": keys[start : start + CHUNK]} for start in range(0, len(keys), CHUNK)]
 
 
 def _unknowable(key: int | str) -> bool:

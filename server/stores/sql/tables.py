@@ -183,6 +183,7 @@ _IN_PIPELINE = text("pipeline_id IS NOT NULL")
 Index(
     "ix_tasks_ready",
     tasks.c.class_key,
+    tasks.c.namespace,
     tasks.c.sort_key,
     tasks.c.key,
     sqlite_where=_READY,

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from server.domain.agent import Scheduling, SessionState, next_agent_due
 from server.domain.attempt import AttemptStatus, next_log_due
 from server.domain.canceling import CancelTask, StopPipeline
-from server.domain.claiming import Claim, HandBack
+from server.domain.claiming import HandBack
 from server.domain.controlling import Action, SetAgentState
 from server.domain.errors import MusterError, NotLeaseHolder, SessionSuperseded
 from server.domain.event import EventKind
@@ -344,7 +344,9 @@ class World(RuleBasedStateMachine):
         if not everybody:
             return
         offering = {p.session: p for p in (self.one_of(everybody, n) for n in chosen)}
-        claimed = self.core.do(Claim(tuple(self._offer(p, more) for p in offering.values())))
+        claimed = self.core.do(
+            self.core.claim_of(*(self._offer(p, more) for p in offering.values()))
+        )
         for session, assignments in claimed.assignments.items():
             process = offering[session]
             agent = self.core.agent(process.agent_id)

@@ -7,7 +7,9 @@ from server.domain.claiming import Claim, HandBack, Refetch
 from server.domain.errors import SessionSuperseded
 from server.domain.lease import LeaseRef
 from server.domain.registering import Unregister
-from server.domain.task import TaskStatus
+from server.domain.submitting import CreateTask, NewTask
+from server.domain.task import Queue, TaskStatus
+from tests.fakes.core import SPEC, needs
 
 
 def given_to(claimed, core, agent_id="a"):
@@ -58,7 +60,7 @@ def test_an_offer_of_a_session_that_is_not_current_is_refused(core):
     core.create()
     stale = core.offer()
     core.join("a")
-    claimed = core.do(Claim((stale,)))
+    claimed = core.do(core.claim_of(stale))
     assert (claimed.assignments, claimed.refused) == ({}, {stale.session_id})
 
 
@@ -72,7 +74,7 @@ def test_an_offer_of_an_agent_that_is_gone_is_refused(core, gone):
         core.do(Unregister("a", offer.session_id, ""))
     else:
         offer = replace(offer, agent_key=999)
-    claimed = core.do(Claim((offer,)))
+    claimed = core.do(core.claim_of(offer))
     assert (claimed.assignments, claimed.refused | claimed.lost) == ({}, {offer.session_id})
 
 
@@ -80,8 +82,10 @@ def test_a_class_is_exhausted_when_nothing_ready_is_left_of_it(core):
     core.join("a", slots=9)
     core.create()
     core.create()
-    assert core.do(Claim((core.offer(slots=1),))).exhausted == set()
-    assert core.do(Claim((core.offer(slots=2),))).exhausted == set(core.tables.classes)
+    assert core.do(core.claim_of(core.offer(slots=1))).exhausted == set()
+    assert core.do(core.claim_of(core.offer(slots=2))).exhausted == {
+        task.queue for task in core.tables.tasks.values()
+    }
 
 
 def test_a_class_of_which_nobody_may_take_the_last_task_is_not_exhausted(core):
@@ -89,7 +93,7 @@ def test_a_class_of_which_nobody_may_take_the_last_task_is_not_exhausted(core):
     core.running("old")
     core.lose("old")
     core.join("old", v1=True)
-    claimed = core.do(Claim((core.offer("old", slots=1),)))
+    claimed = core.do(core.claim_of(core.offer("old", slots=1)))
     assert (claimed.assignments, claimed.exhausted) == ({}, set())
 
 
@@ -97,7 +101,7 @@ def test_one_claim_serves_many_agents(core):
     for agent_id in "bcd":
         core.join(agent_id)
     ids = {core.create() for _ in range(6)}
-    claimed = core.do(Claim(tuple(core.offer(agent_id) for agent_id in "abcd")))
+    claimed = core.do(core.claim_of(*(core.offer(agent_id) for agent_id in "abcd")))
     given = [task_id for agent_id in "abcd" for task_id in given_to(claimed, core, agent_id)]
     assert len(given) == 4
     assert set(given) < ids
@@ -133,7 +137,7 @@ def test_what_could_not_be_delivered_is_handed_back_free_of_charge(core):
     assert task.ready
     assert (task.infra_retries, task.failed_attempts) == (0, 0)
     assert core.attempt(task_id).status is AttemptStatus.RELEASED
-    assert core.effects.ready_classes == {task.class_key}
+    assert core.effects.ready_queues == {task.queue}
 
 
 def test_only_a_current_lease_that_has_not_started_is_handed_back(core):
@@ -154,3 +158,73 @@ def test_a_cancel_before_the_hand_back_ends_the_task(core):
     core.cancel(task_id)
     core.do(HandBack("a", (lease,)))
     assert core.status(task_id) is TaskStatus.CANCELLED
+
+
+# ---- fair share between namespaces
+
+
+def submit(core, namespace, *names):
+    for name in names:
+        core.do(CreateTask(namespace, name, NewTask(name, SPEC), "tester"))
+
+
+def turn_of(core, slots, *turn):
+    """Claim with the namespaces in turn; return what was handed out, and who was served."""
+    class_key = next(iter(core.tables.classes))
+    queues = tuple(Queue(class_key, namespace) for namespace in turn)
+    offer = core.offer(slots=slots)
+    claimed = core.do(Claim((offer,), queues))
+    return [a.task_id for a in claimed.assignments.get(offer.session_id, [])], claimed
+
+
+def test_namespaces_take_turns(core):
+    core.join("a", slots=9)
+    submit(core, "big", *(f"b{n}" for n in range(9)))
+    submit(core, "small", "s0", "s1")
+    given, claimed = turn_of(core, 4, "small", "big")
+    assert given == ["s0", "b0", "s1", "b1"]
+    assert claimed.served == ["small", "big"]
+    assert claimed.exhausted == set()
+
+
+def test_of_one_slot_whose_turn_it_is_gets_it(core):
+    core.join("a", slots=9)
+    submit(core, "big", *(f"b{n}" for n in range(9)))
+    submit(core, "small", "s0")
+    given, claimed = turn_of(core, 1, "small", "big")
+    assert (given, claimed.served) == (["s0"], ["small"])
+    given, claimed = turn_of(core, 1, "big", "small")
+    assert (given, claimed.served) == (["b0"], ["big"])
+    assert claimed.exhausted == {Queue(core.task("s0").class_key, "small")}
+
+
+def test_within_a_namespace_the_oldest_goes_first_whatever_its_class(core):
+    core.join("a", slots=9, labels={"gpu": "yes"})
+    first = core.create(selector=needs(gpu="yes"))
+    core.clock.advance(5)
+    second = core.create()
+    core.clock.advance(5)
+    third = core.create(selector=needs(gpu="yes"))
+    assert [a.task_id for a in core.claim(slots=9)] == [first, second, third]
+
+
+# ---- working ahead
+
+
+def test_an_agent_may_take_more_than_its_slots_as_far_as_it_offers_to(core):
+    core.join("a", slots=1)
+    for _ in range(5):
+        core.create()
+    offer = replace(core.offer(slots=3), ahead=2)
+    assert len(core.do(core.claim_of(offer)).assignments[offer.session_id]) == 3
+    again = replace(core.offer(slots=9), ahead=2)
+    assert core.do(core.claim_of(again)).assignments == {}
+
+
+def test_a_free_slot_goes_before_any_that_is_taken_ahead(core):
+    core.join("busy", slots=4)
+    core.join("free", slots=1)
+    core.create()
+    ahead = replace(core.offer("busy", slots=8), ahead=8)
+    free = core.offer("free", slots=1)
+    assert list(core.do(core.claim_of(ahead, free)).assignments) == [free.session_id]

@@ -3,6 +3,7 @@ import pytest
 from server.domain.errors import MusterError, NotFound
 from server.domain.ledger import Ledger
 from server.domain.policy import Policy
+from server.domain.task import Queue
 from tests.fakes.memory_source import MemorySource, Tables
 from tests.records import agent, event, new, pipeline, run, task
 
@@ -27,7 +28,7 @@ def test_a_row_is_one_object_however_it_is_asked_for(ledger):
         ledger.find_task("task-1"),
         *ledger.tasks_by_key([1]),
         *ledger.tasks_of_run(ledger.run_by_key(1)),
-        *(t for t in ledger.ready_tasks("any", 9) if t.key == 1),
+        *(t for t in ledger.ready_tasks(Queue("any", "default"), 9) if t.key == 1),
     ]
     assert all(other is one for other in again)
     assert ledger.dependents(one) == ledger.tasks_by_key([2])
@@ -40,7 +41,7 @@ def test_searches_see_what_was_touched_before(ledger):
     row = ledger.task("default", "task-1")
     row.lease_agent, row.claimed_at = 1, 1000
     ledger.touch(row)
-    assert [t.key for t in ledger.ready_tasks("any", 9)] == [2]
+    assert [t.key for t in ledger.ready_tasks(Queue("any", "default"), 9)] == [2]
     assert ledger.leases_of([1]) == {1: 1}
 
 

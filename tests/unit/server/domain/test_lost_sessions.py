@@ -2,7 +2,6 @@
 
 import pytest
 
-from server.domain.claiming import Claim
 from server.domain.registering import LoseSession
 from tests.fakes.core import Core
 
@@ -18,7 +17,7 @@ def test_a_claim_for_a_lost_session_is_no_word_of_a_newer_one(core):
     core.create()
     offer = core.offer("a")
     core.lose()
-    claimed = core.do(Claim((offer,)))
+    claimed = core.do(core.claim_of(offer))
     assert (claimed.lost, claimed.refused) == ({offer.session_id}, set())
     assert not claimed.assignments
 
@@ -27,7 +26,7 @@ def test_a_claim_for_an_older_session_is(core):
     core.create()
     offer = core.offer("a")
     core.join("a", session="newer")
-    assert core.do(Claim((offer,))).refused == {offer.session_id}
+    assert core.do(core.claim_of(offer)).refused == {offer.session_id}
 
 
 def test_a_session_that_comes_back_is_not_given_up_for_its_earlier_silence(core):

@@ -34,7 +34,7 @@ def end(core, task_id, status):
 def test_a_task_without_needs_is_ready_at_once(core):
     task_id = core.create()
     assert core.task(task_id).ready
-    assert core.effects.ready_classes == {core.task(task_id).class_key}
+    assert core.effects.ready_queues == {core.task(task_id).queue}
 
 
 def test_a_task_waits_until_all_it_needs_has_gone_well(core):

@@ -11,9 +11,12 @@ from server.domain.errors import SessionSuperseded, StoreUnavailable
 from server.domain.holding import Held
 from server.domain.labels import Selector
 from server.domain.registering import Profile, Register, UpdateLabels
+from server.domain.submitting import NewTask
+from server.domain.submitting_many import CreateTasks
 from server.domain.task import TaskStatus
+from server.engine.dispatcher import CLASSES_AT_ONCE, FEW_AGENTS
 from server.engine.mailbox import Mailbox, Work
-from tests.fakes.core import NAMESPACE, needs
+from tests.fakes.core import NAMESPACE, SPEC, needs
 from tests.fakes.shop import COMMIT_SECONDS, Shop
 from tests.fakes.virtual_time import VirtualTimeLoop, in_virtual_time, settle
 from tests.records import event
@@ -133,7 +136,7 @@ async def test_word_of_new_work_during_a_claim_that_found_none_is_not_missed():
     idle = await settled_session(shop)
     claim = shop.dispatcher.offer([])
     shop.dispatcher.told(event(data={"class": class_key}))
-    shop.dispatcher.claimed(claim, Claimed(exhausted={class_key}))
+    shop.dispatcher.claimed(claim, Claimed(exhausted={shop.task("t").queue}))
     again = shop.dispatcher.offer([])
     assert again is not None, "the work of the other server is forgotten"
     assert idle.session_id in {offer.session_id for offer in again.offers}
@@ -178,6 +181,67 @@ async def test_a_lost_or_leaving_agent_gets_nothing():
         lost.lost = leaving.draining = True
         await shop.submit("t")
         assert shop.task("t").ready
+
+
+# ---- many agents, many namespaces
+
+
+@in_virtual_time
+async def test_a_claim_looks_at_few_agents_while_there_is_little_work():
+    shop = Shop()
+    async with shop.open():
+        for number in range(50):
+            await shop.arrive(f"a{number}", labels={"hostname": f"h{number}"})
+        assert len(shop.sessions.roster) == 1, "no selector looks at hostname"
+        await shop.submit("t")
+        shop.dispatcher._add(shop.task("t").queue)
+        assert len(shop.dispatcher.offer([]).offers) == FEW_AGENTS
+
+
+@in_virtual_time
+async def test_work_for_many_agents_goes_out_in_a_few_claims():
+    shop = Shop()
+    async with shop.open():
+        sessions = [await shop.arrive(f"a{number}") for number in range(50)]
+        before = shop.database.commits
+        new = tuple(NewTask(f"t{n}", SPEC) for n in range(50))
+        await shop.writer.submit(CreateTasks(NAMESPACE, tuple(t.name for t in new), new, ""))
+        await settle()
+        assert all(session.free == 0 for session in sessions)
+        assert shop.database.commits == before + 1
+
+
+@in_virtual_time
+async def test_a_crowd_of_tasks_delays_another_namespace_by_no_more_than_its_share():
+    shop = Shop()
+    async with shop.open():
+        crowd = tuple(NewTask(f"c{n}", SPEC) for n in range(200))
+        await shop.writer.submit(CreateTasks("crowd", tuple(t.name for t in crowd), crowd, ""))
+        few = tuple(NewTask(f"f{n}", SPEC) for n in range(10))
+        await shop.writer.submit(CreateTasks("few", tuple(t.name for t in few), few, ""))
+        session = await shop.arrive("a", slots=2)
+        order = []
+        while len(order) < 210:
+            for given in await pushed(session):
+                order.append(given.task_id)
+                await shop.tell("a", given)
+        last_of_few = max(place for place, name in enumerate(order) if name.startswith("f"))
+        assert last_of_few <= 2 * 10 + 2
+        assert len(set(order)) == 210
+
+
+@in_virtual_time
+async def test_more_classes_than_a_claim_looks_at_are_all_served():
+    shop = Shop(batch_limit=1000)
+    async with shop.open():
+        names = [f"t{number}" for number in range(3 * CLASSES_AT_ONCE)]
+        for name in names:
+            await shop.submit(name, selector=needs(**{name: "yes"}))
+        labels = dict.fromkeys(names, "yes")
+        await shop.arrive("a", slots=len(names), labels=labels)
+        await settle()
+        await asyncio.sleep(1)
+        assert not [name for name in names if shop.task(name).ready]
 
 
 # ---- FetchTask
