@@ -249,7 +249,7 @@ class Reader(Protocol):
         """Return the agents of all namespaces with a live session and their leases, by id."""
 
     async def ready_before(self, task: Task, limit: int) -> list[tuple[str, int]]:
-        """Return canonical class and number of the ready tasks that come before this one.
+        """Return canonical class and number of its namespace's ready tasks that come before a task.
 
         Those of each class are counted up to `limit`; classes without one are left out.
         """

@@ -86,7 +86,8 @@ class MemoryReader:
     async def ready_before(self, task, limit):
         tables = await self._tables()
         place = (task.sort_key, task.key)
-        before = [t for t in tables.tasks.values() if t.ready and (t.sort_key, t.key) < place]
+        own = [t for t in tables.tasks.values() if t.namespace == task.namespace]
+        before = [t for t in own if t.ready and (t.sort_key, t.key) < place]
         counts = Counter(t.class_key for t in before)
         return [(tables.classes[key], min(count, limit)) for key, count in counts.items()]
 

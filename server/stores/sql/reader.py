@@ -244,6 +244,7 @@ class SqlReader:
             select(literal_column("1"))
             .where(
                 table.c.class_key == classes.c.class_key,
+                table.c.namespace == task.namespace,
                 table.c.status == literal_column(str(int(TaskStatus.QUEUED))),
                 table.c.lease_agent.is_(None),
                 tuple_(table.c.sort_key, table.c.key) < tuple_(task.sort_key, task.key),

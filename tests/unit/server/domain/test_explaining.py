@@ -125,7 +125,8 @@ class ExplainedWorld(World):
             ids = (agent.key, agent.public_id, agent.session_id)
             offers.append(Offer(*ids, agent.slots, frozenset(classes), frame=10**6))
         ledger = Ledger(MemorySource(tables), self.core.clock.now(), self.core.policy)
-        claimed = Claim(tuple(offers)).decide(ledger)
+        queues = sorted({task.queue for task in tables.tasks.values() if task.ready})
+        claimed = Claim(tuple(offers), tuple(queues)).decide(ledger)
         return {given.task_id for tasks in claimed.assignments.values() for given in tasks}
 
 
