@@ -28,6 +28,7 @@ from server.engine.event_tail import EventTail
 from server.engine.explainer import Explainer
 from server.engine.lease_keeper import LeaseKeeper
 from server.engine.log_hub import LogHub
+from server.engine.log_intake import JournalIntake, RowIntake
 from server.engine.retention import Limits, Retention
 from server.engine.sessions import Sessions
 from server.engine.timers import Timers
@@ -37,6 +38,7 @@ from server.rpc.interceptors import CallInterceptor
 from server.rpc.pipeline_service import PipelineService
 from server.rpc.stream_service import StreamService
 from server.rpc.task_service import TaskService
+from server.stores.log_journal import LogJournal
 from server.stores.sql.database import open_url
 from server.stores.sql.reader import SqlReader
 from server.web.app import build
@@ -71,6 +73,12 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
+def _journal(settings: Settings) -> LogJournal | None:
+    """Return the journal beside an SQLite file; servers that share a database have none."""
+    folder = settings.log_folder
+    return LogJournal(folder / "journal") if folder is not None else None
+
+
 class App:
     """One server."""
 
@@ -80,7 +88,8 @@ class App:
         policy = policy_of(settings)
         clock = Clock()
         self._database = open_url(settings.database_url)
-        self._reader = SqlReader(self._database)
+        self._journal = _journal(settings)
+        self._reader = SqlReader(self._database, self._journal)
         self._sessions = Sessions()
         self._dispatcher = Dispatcher(self._sessions, clock)
         self._writer = Writer(
@@ -116,6 +125,7 @@ class App:
         self._timers = Timers(self._writer, self._reader, clock)
         self._feed = EventFeed(self._reader)
         self._logs = LogHub(self._reader)
+        self._intake = self._build_intake(clock)
         self._tail = EventTail(self._reader)
         self._connect_rooms()
         self._health = health.aio.HealthServicer()
@@ -138,6 +148,15 @@ class App:
         self._logs.hint(log_tasks)
         self._tail.hint()
 
+    def _build_intake(self, clock: Clock) -> RowIntake | JournalIntake:
+        if self._journal is None:
+            return RowIntake(self._writer)
+        intake = JournalIntake(
+            self._writer, self._journal, clock, lambda task_id: self._logs.hint([task_id])
+        )
+        self._writer.listen(intake.committed)
+        return intake
+
     def _build_grpc(self, clock: Clock, policy: Policy) -> grpc.aio.Server:
         settings = self._settings
         server = grpc.aio.server(
@@ -153,10 +172,17 @@ class App:
             ],
         )
         agents = AgentService(
-            self._writer, self._reader, self._attendance, self._dispatcher, clock, policy
+            self._writer,
+            self._intake,
+            self._reader,
+            self._attendance,
+            self._dispatcher,
+            clock,
+            policy,
         )
         streams = StreamService(
             self._writer,
+            self._intake,
             self._reader,
             self._attendance,
             self._dispatcher,
@@ -192,6 +218,8 @@ class App:
         """
         await self._database.open()
         try:
+            if self._journal is not None:
+                await self._journal.open()
             bound = self._bind_http()
             web = WebServer(build(self._readiness), bound, self._settings.shutdown_grace)
             grpc_address = self._listen()
@@ -208,6 +236,11 @@ class App:
                     tasks.create_task(self._timers.run(), name="timers"),
                     tasks.create_task(self._retention.run(), name="retention"),
                 ]
+                journaling = None
+                if self._journal is not None and isinstance(self._intake, JournalIntake):
+                    journaling = tasks.create_task(self._journal.run(), name="journal")
+                    loops.append(tasks.create_task(self._intake.run(), name="log intake"))
+                    await self._intake.recover()
                 if self._hints.shared:
                     loops.append(tasks.create_task(self._tail.run(), name="event tail"))
                     loops.append(tasks.create_task(self._hints.run(self._heard), name="hints"))
@@ -223,10 +256,17 @@ class App:
                         loop.cancel()
                     self._writer.stop()
                     await writing
+                    await self._end_journal(journaling)
                     web.stop()
                     await serving_web
         finally:
             await self._database.close()
+
+    async def _end_journal(self, journaling: asyncio.Task[None] | None) -> None:
+        if self._journal is not None and journaling is not None:
+            self._journal.stop()
+            await journaling
+            await self._journal.close()
 
     async def _begin_feed(self, position: int) -> None:
         """Keep the last events at hand: after a start, readers come back for a few they missed."""

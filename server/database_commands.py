@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import click
 from sqlalchemy import Connection, create_engine, make_url, text
 
-from server.settings import Settings
+from server.domain.log import LogBlock, LogKey
+from server.settings import LOG_SUFFIX, Settings
+from server.stores.log_journal import Scan, scan
 from server.stores.sql.migrate import VERSION_TABLE, current_version
 
 PAGES_AT_ONCE = 1000
@@ -33,14 +36,17 @@ RULES = {
     "a task ends at most once": """
         SELECT resource_id FROM events WHERE kind = 'task.status'
         AND json_extract(data, '$.status') >= 4 GROUP BY resource_id HAVING count(*) > 1""",
-    "a log has no hole": """
-        SELECT t.public_id FROM attempts a JOIN tasks t ON t.key = a.task_key
-        WHERE a.log_lines <> (SELECT coalesce(sum(l.lines), 0) FROM logs l
-        WHERE l.task_key = a.task_key AND l.attempt = a.number)""",
     "no agent holds more tasks than it has slots": """
         SELECT public_id FROM agents g
         WHERE slots < (SELECT count(*) FROM tasks t WHERE t.lease_agent = g.key)""",
 }
+
+# Logs of which the rows have fewer lines than were acknowledged: the journal must have the rest.
+SHORT_LOGS = """
+    SELECT t.public_id, a.task_key, a.number, a.log_lines,
+    (SELECT coalesce(sum(l.lines), 0) FROM logs l
+    WHERE l.task_key = a.task_key AND l.attempt = a.number) AS stored
+    FROM attempts a JOIN tasks t ON t.key = a.task_key WHERE a.log_lines > stored"""
 
 
 class DatabaseCommandError(Exception):
@@ -62,6 +68,7 @@ def check(settings: Settings) -> list[str]:
             if current_version(connection) is None:
                 return [*problems, "it has no schema of Muster's"]
             problems += _broken_rules(connection)
+            problems += _broken_logs(connection, settings.log_folder)
     except Exception as error:
         raise DatabaseCommandError(f"cannot read the database: {error}") from error
     finally:
@@ -98,18 +105,44 @@ def _broken_rules(connection: Connection) -> Iterator[str]:
             yield f"{rule}: broken by {', '.join(found)}"
 
 
+def _broken_logs(connection: Connection, folder: Path | None) -> Iterator[str]:
+    found = scan(folder / "journal") if folder is not None else Scan()
+    for place in found.damage:
+        yield f"the journal of logs is damaged: {place}"
+    journal: defaultdict[LogKey, list[LogBlock]] = defaultdict(list)
+    for entry in found.entries:
+        journal[entry.key].append(entry.block)
+    broken = []
+    for task_id, task_key, number, lines, stored in connection.execute(text(SHORT_LOGS)):
+        for block in journal[task_key, number]:
+            if block.first_line <= stored + 1:
+                stored = max(stored, block.last_line)
+        if stored < lines:
+            broken.append(f"{task_id}/{number}")
+    if broken:
+        yield f"a log has no hole: broken by {', '.join(broken[:5])}"
+
+
 def backup(settings: Settings, target: Path) -> None:
-    """Write a consistent copy of the database; a server may go on working on it.
+    """Write a consistent copy of the database and its logs; a server may go on working on it.
 
     Raises:
         DatabaseCommandError: the target exists, or the copy cannot be made.
     """
-    if target.exists():
-        raise DatabaseCommandError(f"{target} exists; name another file")
+    logs = target.with_suffix(LOG_SUFFIX)
+    if target.exists() or logs.exists():
+        raise DatabaseCommandError(f"{target if target.exists() else logs} exists; name another")
     partial = target.with_name(f".{target.name}.partial")
+    partial_logs = target.with_name(f".{logs.name}.partial")
     try:
-        if settings.sqlite_file is not None:
+        if settings.sqlite_file is not None and settings.log_folder is not None:
+            _file(settings)
+            # In this order: what moves from the journal meanwhile is in rows by then.
+            partial_logs.mkdir(mode=0o700)
+            _copy_folder(settings.log_folder / "journal", partial_logs / "journal")
             _copy_sqlite(_file(settings), partial)
+            _copy_folder(settings.log_folder / "blobs", partial_logs / "blobs")
+            partial_logs.replace(logs)
         else:
             _dump_postgres(settings.database_url, partial)
         partial.replace(target)
@@ -117,6 +150,22 @@ def backup(settings: Settings, target: Path) -> None:
         raise DatabaseCommandError(f"cannot back up to {target}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
+        shutil.rmtree(partial_logs, ignore_errors=True)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copy files that are only appended to, replaced as a whole, or deleted."""
+    target.mkdir(mode=0o700)
+    for path in sorted(source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir(exist_ok=True)
+            continue
+        try:
+            shutil.copyfile(path, copy)
+        except FileNotFoundError:
+            continue  # nothing needed it any more
+        _sync(copy)
 
 
 def _copy_sqlite(file: Path, target: Path) -> None:

@@ -17,6 +17,8 @@ from server.address import Address
 PREFIX = "MUSTER_"
 SQLITE = "sqlite:///"
 POSTGRESQL = "postgresql+asyncpg://"
+LOG_SUFFIX = ".logs"
+"""What the folder of logs is called instead of the database's own suffix."""
 
 
 def parse_duration(value: object) -> object:
@@ -156,6 +158,12 @@ class Settings(BaseSettings):
         if self.database_url.startswith(SQLITE):
             return Path(self.database_url.removeprefix(SQLITE))
         return None
+
+    @property
+    def log_folder(self) -> Path | None:
+        """Where logs are kept: beside the SQLite file; None where the database is PostgreSQL."""
+        file = self.sqlite_file
+        return file.with_suffix(LOG_SUFFIX) if file is not None else None
 
     @field_validator("grpc_listen", "http_listen")
     @classmethod

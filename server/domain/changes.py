@@ -6,7 +6,7 @@ from typing import TypeAlias
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt
 from server.domain.event import Event
-from server.domain.log import LogBlock
+from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run
@@ -83,6 +83,12 @@ class Effects:
     """Leases that are not current any more, as (session id, lease id)."""
     adopted_leases: list[tuple[str, str]] = field(default_factory=list)
     """Leases that are current again, as (session id, lease id)."""
+    touched: set[int] = field(default_factory=set)
+    """Keys of tasks that were edited or deleted."""
+    deleted: set[int] = field(default_factory=set)
+    """Keys of tasks that were deleted."""
+    closed_logs: set[LogKey] = field(default_factory=set)
+    """Logs that take no more."""
     lines: int = 0
     """Log lines stored."""
     bytes: int = 0

@@ -81,6 +81,7 @@ class Ledger:
     def finish(self) -> None:
         """Write everything that has changed."""
         self._settle()
+        self.effects.touched.update(self.changes.tasks)
         if self.changes.any():
             changes, self.changes = self.changes, Changes()
             self.source.save(changes)
@@ -94,6 +95,7 @@ class Ledger:
             state = log_state(attempt, self.now, self.policy)
             if state is not attempt.log_state:
                 attempt.log_state = state
+                self.effects.closed_logs.add((attempt.task_key, attempt.number))
                 self.effects.log_tasks.add(self._tasks[attempt.task_key].public_id)
             attempt.log_due = next_log_due(attempt, self.policy)
             self.effects.hint_due(attempt.log_due)
@@ -179,6 +181,7 @@ class Ledger:
         self.edits += 1
         del self._tasks[task.key], self._tasks_by_id[task.public_id]
         self.changes.deleted_tasks.append(task)
+        self.effects.deleted.add(task.key)
         self.flush()  # else a later command of the batch would read it again
 
     def prunable_tasks(self, before: Moment, limit: int) -> list[Task]:
@@ -191,6 +194,7 @@ class Ledger:
         for task in tasks:
             self.edits += 1
             del self._tasks[task.key], self._tasks_by_id[task.public_id]
+            self.effects.deleted.add(task.key)
         self.changes.deleted_tasks.extend(tasks)
         self.flush()  # else a later command of the batch would read them again
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from server.domain.crc import combine
 from server.domain.errors import DamagedLog
@@ -22,6 +22,9 @@ LINE_LIMIT = 1024 * 1024
 
 BLOCK_LIMIT = 4 * 1024 * 1024
 """Most bytes in a block, packed or not."""
+
+LogKey: TypeAlias = tuple[int, int]
+"""What names a log: its task's key and the number of the attempt."""
 
 _RUN = struct.Struct(">QBBBII")
 _CONTINUED = 1
@@ -87,9 +90,9 @@ class LogCounts:
     crc: int = 0
 
     def plus(self, block: LogBlock) -> "LogCounts":
-        """Return the counts with the block that follows."""
+        """Return the counts with the next block. Where lines between are lost, none agrees."""
         crc = combine(self.crc, block.crc, block.text_bytes)
-        return LogCounts(self.lines + block.lines, self.bytes + block.text_bytes, crc)
+        return LogCounts(block.last_line, self.bytes + block.text_bytes, crc)
 
 
 def level_of(stream: str) -> str:

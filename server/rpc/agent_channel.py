@@ -13,16 +13,17 @@ from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 from server.domain.checks import Checks
 from server.domain.claiming import HandBack
-from server.domain.errors import Invalid, MusterError, SessionSuperseded, Violation
+from server.domain.errors import Draining, Invalid, MusterError, SessionSuperseded, Violation
 from server.domain.lease import LeaseRef, Verdict, VerdictAction
 from server.domain.ledger import Command
+from server.domain.log_keeping import LogAnswer
 from server.domain.moment import SECOND
 from server.domain.policy import Policy
 from server.domain.registering import SLOT_LIMIT
-from server.domain.reporting import AppendLog, LogAnswer
 from server.engine.attendance import Attendance
 from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
+from server.engine.log_intake import LogIntake
 from server.engine.mailbox import HandBackAll, Mailbox, Stop, Work
 from server.engine.parked import Parked
 from server.engine.sessions import Session
@@ -46,12 +47,14 @@ class AgentChannel:
     def __init__(
         self,
         writer: Writer,
+        intake: LogIntake,
         attendance: Attendance,
         dispatcher: Dispatcher,
         clock: Clock,
         policy: Policy,
     ) -> None:
         self._writer = writer
+        self._intake = intake
         self._attendance = attendance
         self._dispatcher = dispatcher
         self._clock = clock
@@ -174,14 +177,15 @@ class AgentChannel:
         reports = request.reports
         agent_id = session.agent_id
         statuses = [_or_refusal(update_of, agent_id, each) for each in reports.statuses]
-        logs = [_or_refusal(_append_of, agent_id, each) for each in reports.logs]
         back = tuple(LeaseRef(lease.task_id, lease.lease_id) for lease in reports.handed_back)
-        answers = await self._each(
-            [*statuses, *logs, *([HandBack(agent_id, back)] if back else ())]
+        answered = self._each([*statuses, *([HandBack(agent_id, back)] if back else ())])
+        # Statuses are queued before the log lines that end with them.
+        answers, *logs = await asyncio.gather(
+            answered, *(self._append(agent_id, message) for message in reports.logs)
         )
         acks = stream_pb2.Acks(
             statuses=map(self._status_ack, reports.statuses, answers),
-            logs=map(self._log_ack, reports.logs, answers[len(statuses) :]),
+            logs=map(self._log_ack, reports.logs, logs),
         )
         if back and isinstance(answers[-1], Exception):
             raise answers[-1]
@@ -192,6 +196,16 @@ class AgentChannel:
         good = [command for command in commands if not isinstance(command, MusterError)]
         answers = iter(await self._writer.submit_each(good))
         return [c if isinstance(c, MusterError) else next(answers) for c in commands]
+
+    async def _append(self, agent_id: str, message: stream_pb2.LogData) -> LogAnswer | MusterError:
+        """Take in log lines; a refusal concerns these alone."""
+        ref = LeaseRef(message.job_id, message.lease_id)
+        try:
+            return await self._intake.append(agent_id, ref, batch_of(message))
+        except Draining:
+            raise
+        except MusterError as refusal:
+            return refusal
 
     def _status_ack(
         self, message: stream_pb2.TaskStatusUpdate, answer: Verdict | Exception
@@ -249,7 +263,8 @@ class AgentChannel:
     async def _v1_log(self, session: Session, request: Request) -> None:
         message = request.log_data
         try:
-            answer = await self._writer.submit(_append_of(session.agent_id, message))
+            ref = LeaseRef(message.job_id, message.lease_id)
+            answer = await self._intake.append(session.agent_id, ref, batch_of(message))
         except MusterError as error:
             self._tell_stop(message.job_id, message.lease_id, str(error))
             return
@@ -311,16 +326,6 @@ class AgentChannel:
         self._out.put_nowait(
             Response(agent_id=request.agent_id, response_id=request.request_id, **payload)
         )
-
-
-def _append_of(agent_id: str, message: stream_pb2.LogData) -> AppendLog:
-    """Return a batch of lines that came over a stream.
-
-    Raises:
-        Invalid: a field is malformed.
-    """
-    ref = LeaseRef(message.job_id, message.lease_id)
-    return AppendLog(agent_id, ref, batch_of(message))
 
 
 def _or_refusal(

@@ -13,10 +13,10 @@ from server.domain.lease import LeaseRef
 from server.domain.moment import SECOND
 from server.domain.policy import Policy
 from server.domain.registering import SLOT_LIMIT, Register, Unregister, UpdateLabels
-from server.domain.reporting import AppendLog
 from server.engine.attendance import Attendance
 from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
+from server.engine.log_intake import LogIntake
 from server.engine.parked import Parked
 from server.engine.writer import Writer
 from server.rpc.context import Context
@@ -47,6 +47,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     def __init__(
         self,
         writer: Writer,
+        intake: LogIntake,
         reader: Reader,
         attendance: Attendance,
         dispatcher: Dispatcher,
@@ -54,6 +55,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         policy: Policy,
     ) -> None:
         self._writer = writer
+        self._intake = intake
         self._reader = reader
         self._attendance = attendance
         self._dispatcher = dispatcher
@@ -164,7 +166,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         batch = batch_of(request)
         await self._attendance.session(request.agent_id, "")
         ref = LeaseRef(request.task_id, request.lease_id)
-        answer = await self._writer.submit(AppendLog(request.agent_id, ref, batch))
+        answer = await self._intake.append(request.agent_id, ref, batch)
         return agent_pb2.ReportTaskLogResponse(
             success=True,
             message=f"Lines up to {answer.acked_through} are stored.",

@@ -12,8 +12,8 @@ from server.domain.checks import Checks
 from server.domain.errors import Invalid, SecretsRefused, Violation
 from server.domain.labels import Operator, Requirement, Selector
 from server.domain.log import BLOCK_LIMIT, LINE_LIMIT, Encoding, LogBlock, LogLine, level_of
+from server.domain.log_keeping import Batch, LooseLines
 from server.domain.moment import SECOND, Moment
-from server.domain.reporting import LooseLines
 from server.domain.submitting import NewTask
 from server.domain.submitting_many import BATCH_LIMIT, check_batch
 from server.domain.task import ArtifactSpec, Task, TaskSpec
@@ -337,7 +337,7 @@ def lines_of(messages: Iterable[LogMessage], field: str) -> tuple[int, tuple[Log
 BatchMessage = stream_pb2.LogData | agent_pb2.ReportTaskLogRequest | stream_pb2.UploadTaskLogRequest
 
 
-def batch_of(message: BatchMessage) -> LooseLines | LogBlock:
+def batch_of(message: BatchMessage) -> Batch:
     """Return the lines of a message, packed or one by one.
 
     Raises:

@@ -10,13 +10,13 @@ from server.domain.errors import Invalid, NotFound, Violation
 from server.domain.event import Event, EventKind
 from server.domain.lease import LeaseRef
 from server.domain.policy import Policy
-from server.domain.reporting import AppendLog
 from server.domain.task import Task, TaskStatus
 from server.engine.attendance import Attendance
 from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
 from server.engine.event_feed import EventFeed
 from server.engine.log_hub import LogHub, LogPart
+from server.engine.log_intake import LogIntake
 from server.engine.writer import Writer
 from server.rpc.agent_channel import AgentChannel
 from server.rpc.agent_stream import AgentStream
@@ -39,6 +39,7 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
     def __init__(
         self,
         writer: Writer,
+        intake: LogIntake,
         reader: Reader,
         attendance: Attendance,
         dispatcher: Dispatcher,
@@ -48,6 +49,7 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
         policy: Policy,
     ) -> None:
         self._writer = writer
+        self._intake = intake
         self._reader = reader
         self._attendance = attendance
         self._dispatcher = dispatcher
@@ -116,8 +118,7 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
         response: stream_pb2.UploadTaskLogResponse,
     ) -> None:
         ref = LeaseRef(request.task_id, request.lease_id)
-        command = AppendLog(request.agent_id, ref, batch_of(request))
-        answer = await self._writer.submit(command)
+        answer = await self._intake.append(request.agent_id, ref, batch_of(request))
         response.received_lines += len(request.logs)
         response.acked_through = answer.acked_through
         response.verdict.CopyFrom(verdict_message(answer.verdict, self._policy))
@@ -170,7 +171,12 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
     ) -> AsyncIterator[stream_pb2.AgentChannelResponse]:
         """See the proto."""
         channel = AgentChannel(
-            self._writer, self._attendance, self._dispatcher, self._clock, self._policy
+            self._writer,
+            self._intake,
+            self._attendance,
+            self._dispatcher,
+            self._clock,
+            self._policy,
         )
         async with aclosing(channel.responses(request_iterator)) as responses:
             async for response in responses:

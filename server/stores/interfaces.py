@@ -5,6 +5,7 @@ Two sides. Changes go through `Database.transact`: one synchronous function over
 never locking, each seeing one consistent state that may be a moment old.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -12,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt, LogState
 from server.domain.event import Event
-from server.domain.log import LogLine
+from server.domain.log import LogBlock, LogKey, LogLine
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run
@@ -166,6 +167,46 @@ class LiveSession:
     agent_id: str
     session_id: str
     last_seen: Moment
+
+
+@dataclass(slots=True)
+class JournalEntry:
+    """Where a block lies in the journal; `block` is without its data."""
+
+    key: LogKey
+    block: LogBlock
+    file: int
+    offset: int
+    """Where the data begins."""
+    size: int
+    fresh: bytes = b""
+    """The data, while it is among the newest."""
+
+
+class Journal(Protocol):
+    """Blocks of logs that were acknowledged and are kept nowhere else yet. For one server.
+
+    It is used on the loop only.
+    """
+
+    def append(self, key: LogKey, blocks: Sequence[LogBlock]) -> "asyncio.Future[None]":
+        """Return a future that is done when these blocks are durable.
+
+        It raises StoreUnavailable when they are not; then whatever was appended after them is not
+        either, so that a log never has a hole.
+
+        Raises:
+            Draining: the server stops.
+        """
+
+    def logs(self) -> list[LogKey]:
+        """Return the logs that have blocks here."""
+
+    def entries(self, key: LogKey, first_line: int = 1) -> list[JournalEntry]:
+        """Return a log's blocks that hold lines from a line on, in order."""
+
+    def forget(self, key: LogKey, through: int | None = None) -> None:
+        """Let go of a log's blocks up to a line, or of all: they are kept elsewhere, or deleted."""
 
 
 class Reader(Protocol):

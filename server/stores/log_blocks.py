@@ -55,20 +55,43 @@ class PageOfLines:
         self.lines: list[LogLine] = []
         self.full = limit <= 0
 
+    @property
+    def next_line(self) -> int:
+        """The line wanted next."""
+        return self._first_line + len(self.lines)
+
+    def end(self, total: int) -> None:
+        """Say that there are no more blocks of a log that should have so many lines.
+
+        Raises:
+            DamagedLog: lines are missing, and nothing was gathered before them.
+        """
+        if not self.full and self.next_line <= total:
+            self._damaged(self.next_line)
+
+    def _damaged(self, line: int) -> None:
+        """End the page: what lies before is whole, and the next one begins with the damage."""
+        if not self.lines:
+            raise DamagedLog(line)
+        self.full = True
+
     def take(self, block: LogBlock) -> None:
         """Take the block's lines that come next.
 
         Raises:
             DamagedLog: it is not what was stored, and nothing was gathered before it.
         """
+        skipped = self.next_line - block.first_line
+        if skipped < 0:
+            self._damaged(self.next_line)
+            return
+        if block.last_line < self.next_line:
+            return
         try:
             lines = lines_of(block)
         except DamagedLog:
-            if not self.lines:
-                raise
-            self.full = True  # what lies before is whole; the next page begins with the damage
+            self._damaged(block.first_line)
             return
-        skipped = self._first_line + len(self.lines) - block.first_line
         for line in lines[skipped:]:
             self._room -= len(line.text) + len(line.raw)
             if self.lines and self._room < 0:

@@ -1,7 +1,7 @@
 """What is left to look at when a run is over: the database, the journal, processes, folders."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ import psutil
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from server.domain.log import LogBlock
 from server.stores.log_blocks import lines_of
+from server.stores.log_journal import scan
 from server.stores.sql import log_rows, tables
 from tests.chaos.workload import RUN_MARK, Submitted
 
@@ -60,10 +60,23 @@ async def read_database(evidence: Evidence, url: str) -> None:
 
 def _opened(row: Row) -> Row:
     row["texts"] = [
-        line.text
-        for line in lines_of(log_rows.block_of([row[name] for name in LogBlock.__slots__]))
+        line.text for line in lines_of(log_rows.block_of([row[name] for name in log_rows.FIELDS]))
     ]
     return row
+
+
+def read_log_journal(evidence: Evidence, folder: Path) -> None:
+    """Read the blocks that are in the journal of a server at rest, and nowhere else."""
+    through: dict[tuple[int, int], int] = {}
+    for row in evidence.logs:
+        through[row["task_key"], row["attempt"]] = row["first_line"] + row["lines"] - 1
+    for entry in scan(folder).entries:
+        data = (folder / f"{entry.file:010d}.log").read_bytes()
+        block = replace(entry.block, data=data[entry.offset : entry.offset + entry.size])
+        if block.first_line > through.get(entry.key, 0):
+            names = {name: getattr(block, name) for name in log_rows.FIELDS}
+            row = {"task_key": entry.key[0], "attempt": entry.key[1], **names}
+            evidence.logs.append(_opened(row))
 
 
 def read_journal(path: Path) -> list[str]:

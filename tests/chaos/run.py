@@ -23,7 +23,14 @@ from server.stores.sql.tables import agents as agents_table
 from server.stores.sql.tables import tasks as tasks_table
 from tests.chaos.actors import Actor, AgentActor, ServerActor
 from tests.chaos.checks import Checker, Violation, figures
-from tests.chaos.evidence import Evidence, described, living, read_database, read_journal
+from tests.chaos.evidence import (
+    Evidence,
+    described,
+    living,
+    read_database,
+    read_journal,
+    read_log_journal,
+)
 from tests.chaos.faults import Faults, database_plan, plan
 from tests.chaos.postgres import CrashingPostgres
 from tests.chaos.proxy import Link
@@ -287,6 +294,7 @@ async def _story(world: World) -> tuple[Evidence, Faults]:
     log.info("all is looked at; now it stops")
     await _stop(world)
     await read_database(evidence, world.database_url)
+    read_log_journal(evidence, world.folder / "muster.logs" / "journal")
     evidence.journal = read_journal(world.journal)
     return evidence, faults
 

@@ -17,11 +17,12 @@ from server.domain.errors import MusterError, NotFound, WrongState
 from server.domain.holding import Held
 from server.domain.lease import LeaseRef, VerdictAction
 from server.domain.log import LogLine
+from server.domain.log_keeping import AppendLog, LooseLines
 from server.domain.pipeline import Definition, Job, Stage
 from server.domain.placement import Offer
 from server.domain.policy import Policy
 from server.domain.registering import Attach, LoseSession, Profile, Register
-from server.domain.reporting import AppendLog, LooseLines, Report
+from server.domain.reporting import Report
 from server.domain.submitting import (
     CreateTask,
     DeleteTask,

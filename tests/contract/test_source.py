@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import time
+import zlib
 from copy import deepcopy
 from dataclasses import fields
 
@@ -16,7 +17,7 @@ from server.domain.agent import Agent, SessionState
 from server.domain.attempt import Attempt
 from server.domain.changes import Changes, RequestRecord
 from server.domain.errors import StoreUnavailable
-from server.domain.log import LogBlock, LogLine
+from server.domain.log import LogBlock, LogCounts, LogLine
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
 from server.domain.task import Queue, Task, TaskStatus
@@ -280,6 +281,22 @@ async def test_leases_are_counted_by_agent(database):
     assert await read(database, lambda source: source.leases_of([1, 3])) == {1: 2}
     held = await read(database, lambda source: [t.key for t in source.tasks_leased_to(1)])
     assert held == [1, 2]
+
+
+async def test_the_rows_of_a_log_amount_to_what_its_lines_do(database):
+    lines = [LogLine(1, "stdout", "info", text) for text in ("one", "two", "three")]
+    whole = LogCounts(3, 14, zlib.crc32(b"one\ntwo\nthree\n"))
+    await save(
+        database,
+        new(
+            tasks=[task(1), task(2)],
+            logs=[batch(1, 2, 3, lines[2:]), batch(1, 2, 1, lines[:2]), batch(1, 1, 1, lines)],
+        ),
+    )
+    asked = [(1, 1), (1, 2), (1, 3), (2, 1)]
+    found = await read(database, lambda source: source.log_counts(asked))
+    assert found == {(1, 1): whole, (1, 2): whole}
+    assert await read(database, lambda source: source.log_counts([])) == {}
 
 
 async def test_dependents_are_those_who_wait(database):

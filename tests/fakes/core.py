@@ -9,11 +9,12 @@ from server.domain.holding import Held
 from server.domain.labels import Selector
 from server.domain.lease import LeaseRef
 from server.domain.log import LogLine
+from server.domain.log_keeping import AppendLog, LooseLines
 from server.domain.pipeline import Definition, Job, Stage
 from server.domain.placement import Offer
 from server.domain.policy import Policy
 from server.domain.registering import Attach, LoseSession, Profile, Register
-from server.domain.reporting import AppendLog, LooseLines, Report
+from server.domain.reporting import Report
 from server.domain.submitting import CreateTask, NewTask
 from server.domain.task import Queue, TaskSpec, TaskStatus
 from server.domain.timing import RunTimers

@@ -7,6 +7,7 @@ dictionaries; the database takes them over when the work returns, and drops them
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 
+from server.domain.log import LogCounts
 from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
 from server.stores.interfaces import PoisonError
@@ -174,6 +175,14 @@ class MemorySource:
     def attempts_due(self, now, limit):
         due = self._where("attempts", lambda a: a.log_due is not None and a.log_due <= now)
         return sorted(due, key=lambda attempt: attempt.log_due)[:limit]
+
+    def log_counts(self, keys):
+        counts = {}
+        for place in sorted(self._tables.logs):
+            if (key := place[:2]) in keys:
+                block = self._tables.logs[place].block
+                counts[key] = counts.get(key, LogCounts()).plus(block)
+        return counts
 
     def dependents(self, task_keys):
         pairs = sorted(self._tables.dependencies)

@@ -12,13 +12,19 @@ from server.domain.moment import Moment
 from server.stores.log_blocks import first_since
 from server.stores.sql import tables
 
-_FIELDS = LogBlock.__slots__
-_COLUMNS = [tables.logs.c[name] for name in _FIELDS]
+_HEAD = [name for name in LogBlock.__slots__ if name != "data"]
+FIELDS = [*_HEAD, "data"]
+_COLUMNS = [tables.logs.c[name] for name in FIELDS]
+
+heads = select(
+    tables.logs.c.task_key, tables.logs.c.attempt, *(tables.logs.c[name] for name in _HEAD)
+).order_by(tables.logs.c.task_key, tables.logs.c.attempt, tables.logs.c.first_line)
+"""Selects whose each block is, and the block without its data."""
 
 
 def log_row(batch: LogBatch) -> dict[str, Any]:
     """Return a batch as a row."""
-    row = {name: getattr(batch.block, name) for name in _FIELDS}
+    row = {name: getattr(batch.block, name) for name in FIELDS}
     return {
         **row,
         "task_key": batch.task_key,
@@ -29,7 +35,7 @@ def log_row(batch: LogBatch) -> dict[str, Any]:
 
 def block_of(row: Any) -> LogBlock:  # noqa: ANN401 (a row's type is its columns')
     """Return the block of a row selected by its columns."""
-    values = dict(zip(_FIELDS, row, strict=True))
+    values = dict(zip(FIELDS, row, strict=True))
     values["encoding"] = Encoding(values["encoding"])
     return LogBlock(**values)
 

@@ -1,7 +1,6 @@
 """Short reads for the doors, over a pool of their own."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import aclosing
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -36,8 +35,10 @@ from server.stores.interfaces import (
     TaskView,
 )
 from server.stores.log_blocks import PAGE_BYTES, PageOfLines
-from server.stores.sql import log_rows, tables
+from server.stores.log_journal import LogJournal
+from server.stores.sql import tables
 from server.stores.sql.database import SqlDatabase
+from server.stores.sql.log_library import LogLibrary
 from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, TASK, Record
 
 R = TypeVar("R")
@@ -48,8 +49,9 @@ HELD_LIMIT = 1000
 class SqlReader:
     """See interfaces.Reader."""
 
-    def __init__(self, database: SqlDatabase) -> None:
+    def __init__(self, database: SqlDatabase, journal: LogJournal | None = None) -> None:
         self._database = database
+        self._logs = LogLibrary(database, journal)
 
     # ---- tasks
 
@@ -62,11 +64,17 @@ class SqlReader:
             rows = await connection.execute(query.order_by(attempts.c.number))
             return TaskView(
                 task,
-                [ATTEMPT.load(row) for row in rows],
+                [self._with_its_lines(ATTEMPT.load(row)) for row in rows],
                 await _depends_on(connection, task),
                 await _labels_of(connection, task.last_agent),
                 await _class_text(connection, task.class_key),
             )
+
+    def _with_its_lines(self, attempt: Attempt) -> Attempt:
+        """Return an attempt with the lines that came since the database was told of them."""
+        last = self._logs.last_line((attempt.task_key, attempt.number))
+        attempt.log_lines = max(attempt.log_lines, last)
+        return attempt
 
     async def tasks(self, wanted: TaskFilter, page: PageSpec) -> Page[Task]:
         """See Reader."""
@@ -91,23 +99,22 @@ class SqlReader:
             if found is None:
                 state = LogState.COMPLETE if task.status.ended else LogState.OPEN
                 return LogPage(0, 1, [], 0, state, task.status.ended, 0, given_up=False)
-            page = PageOfLines(first_line, limit, PAGE_BYTES)
-            blocks = log_rows.blocks(connection, task.key, found.number, first_line)
-            async with aclosing(blocks):
-                async for block in blocks:
-                    page.take(block)
-                    if page.full:
-                        break
-            return LogPage(
-                found.number,
-                first_line,
-                page.lines,
-                found.log_lines,
-                found.log_state,
-                task.status.ended,
-                task.attempt,
-                given_up=found.status in (AttemptStatus.LOST, AttemptStatus.RELEASED),
-            )
+        key = (task.key, found.number)
+        page = PageOfLines(first_line, limit, PAGE_BYTES)
+        total = max(found.log_lines, self._logs.last_line(key))
+        if first_line <= total:
+            await self._logs.fill(key, page)
+            page.end(total)
+        return LogPage(
+            found.number,
+            first_line,
+            page.lines,
+            total,
+            found.log_state,
+            task.status.ended,
+            task.attempt,
+            given_up=found.status in (AttemptStatus.LOST, AttemptStatus.RELEASED),
+        )
 
     async def log_place(
         self, namespace: str, task_id: str, attempt: int, tail: int, since: Moment
@@ -116,13 +123,14 @@ class SqlReader:
         async with self._database.reading() as connection:
             task = await _one(connection, TASK, "task", namespace, task_id)
             found = await _attempt(connection, task, attempt)
-            if found is None:
-                return LogPlace(0, 1)
-            line = max(1, found.log_lines - tail + 1) if tail else 1
-            if since:
-                at = await log_rows.line_since(connection, task.key, found.number, since)
-                line = max(line, found.log_lines + 1 if at is None else at)
-            return LogPlace(found.number, line)
+        if found is None:
+            return LogPlace(0, 1)
+        key = (task.key, found.number)
+        total = max(found.log_lines, self._logs.last_line(key))
+        line = max(1, total - tail + 1) if tail else 1
+        if since:
+            line = max(line, await self._logs.line_since(key, since) or total + 1)
+        return LogPlace(found.number, line)
 
     # ---- pipelines and runs
 

@@ -33,14 +33,14 @@ from server.domain.agent import Agent
 from server.domain.attempt import Attempt
 from server.domain.changes import Changes, RequestRecord
 from server.domain.event import Event
+from server.domain.log import LogCounts, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
 from server.domain.task import Queue, Task, TaskStatus
-from server.stores.sql import tables
+from server.stores.sql import log_rows, tables
 from server.stores.sql.bulk import insert_rows, update_rows
 from server.stores.sql.keys import Keys
-from server.stores.sql.log_rows import log_row
 from server.stores.sql.rows import AGENT, ATTEMPT, PIPELINE, RUN, TASK, Record
 
 # SQLite before 3.32 knew 999 parameters a statement; long lists go in pieces below that.
@@ -193,7 +193,7 @@ class SqlSource:
         )
         self._execute_many(
             insert(tables.logs),
-            [log_row(batch) for batch in changes.logs],
+            [log_rows.log_row(batch) for batch in changes.logs],
         )
         self._save_requests(changes)
 
@@ -313,6 +313,18 @@ class SqlSource:
         due = tables.attempts.c.log_due
         query = select(*ATTEMPT.columns).where(due <= now).order_by(due).limit(limit)
         return self._load(ATTEMPT, query.with_for_update(skip_locked=True))
+
+    def log_counts(self, keys: Sequence[LogKey]) -> dict[LogKey, LogCounts]:
+        """See Source."""
+        table, counts = tables.logs, dict[LogKey, LogCounts]()
+        for start in range(0, len(keys), CHUNK // 2):
+            part = list(keys[start : start + CHUNK // 2])
+            query = log_rows.heads.where(tuple_(table.c.task_key, table.c.attempt).in_(part))
+            for task_key, attempt, *fields in self._connection.execute(query):
+                block = log_rows.block_of([*fields, b""])
+                key = (task_key, attempt)
+                counts[key] = counts.get(key, LogCounts()).plus(block)
+        return counts
 
     def dependents(self, task_keys: Sequence[int]) -> list[tuple[int, int]]:
         """See Source."""

@@ -1,18 +1,22 @@
 """`muster-server db`: what is damaged is told, and a copy is whole."""
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from server.database_commands import RULES, run
+from server.database_commands import RULES, check, run
 from server.domain.ledger import Ledger
+from server.domain.log import LogLine, pack
 from server.domain.policy import Policy
 from server.domain.submitting import CreateTask, NewTask
 from server.domain.task import TaskSpec
 from server.settings import Settings
+from server.stores.log_journal import LogJournal
 from server.stores.sql.database import SqliteDatabase
+from tests.records import agent, attempt, new, task
 
 NOW = 1_700_000_000_000
 
@@ -112,3 +116,56 @@ async def test_a_backup_that_fails_leaves_nothing(settings, tmp_path):
 
 async def test_an_unknown_word_is_wrong_usage(settings):
     assert run(["polish"], settings) == 2
+
+
+# ---- logs
+
+
+@pytest.fixture
+async def logged(settings):
+    """Return the journal's folder after a server has acknowledged two lines of task `t`."""
+    folder = settings.log_folder / "journal"
+    journal = LogJournal(folder)
+    await journal.open()
+    running = asyncio.ensure_future(journal.run())
+    for number, text in enumerate(("one", "two"), 1):
+        line = LogLine(1, "stdout", "info", text)
+        await journal.append((99, 1), [pack(number, [line])])
+    journal.stop()
+    await running
+    await journal.close()
+    database = SqliteDatabase(settings.sqlite_file)
+    await database.open()
+    rows = new(
+        agents=[agent(99)],
+        tasks=[task(99, attempt=1, lease_agent=99, class_key="any")],
+        attempts=[attempt(99, 1, log_lines=2)],
+    )
+    await database.transact(lambda source: source.save(rows))
+    await database.close()
+    return folder
+
+
+async def test_what_is_only_in_the_journal_is_no_hole(settings, logged):
+    assert check(settings) == []
+
+
+async def test_a_journal_that_is_damaged_or_gone_is_found(settings, logged):
+    path = next(path for path in logged.glob("*.log") if path.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[20] ^= 1
+    path.write_bytes(data)
+    assert check(settings) == [
+        f"the journal of logs is damaged: {path.name}, byte 0",
+        "a log has no hole: broken by task-99/1",
+    ]
+    path.unlink()
+    assert check(settings) == ["a log has no hole: broken by task-99/1"]
+
+
+async def test_a_backup_takes_the_logs_along(settings, logged, tmp_path):
+    target = tmp_path / "copy.db"
+    assert run(["backup", str(target)], settings) == 0
+    copied = settings.model_copy(update={"database_url": f"sqlite:///{target}"})
+    assert check(copied) == []
+    assert run(["backup", str(target.with_name("copy.other"))], settings) == 1

@@ -22,10 +22,11 @@ from server.domain.holding import Held
 from server.domain.labels import Selector
 from server.domain.lease import LeaseRef, VerdictAction
 from server.domain.log import LogLine
+from server.domain.log_keeping import AppendLog, LooseLines
 from server.domain.placement import Offer
 from server.domain.pruning import PruneTasks
 from server.domain.registering import Attach, LoseSession, Profile, Register, Unregister
-from server.domain.reporting import AppendLog, LooseLines, Report
+from server.domain.reporting import Report
 from server.domain.run import RunStatus, status_of
 from server.domain.submitting import DeleteTask, RetryTask, UpdateTask
 from server.domain.task import TaskStatus, next_due

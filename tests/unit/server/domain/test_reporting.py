@@ -9,7 +9,7 @@ from server.domain.attempt import AttemptStatus, LogState, LogSummary
 from server.domain.errors import LogGap, NotFound, NotLeaseHolder
 from server.domain.lease import LeaseRef, VerdictAction
 from server.domain.log import LogLine
-from server.domain.reporting import AppendLog, LooseLines
+from server.domain.log_keeping import AppendLog, LooseLines
 from server.domain.task import TaskStatus
 from server.stores.log_blocks import lines_of
 from tests.fakes.core import Core, v1

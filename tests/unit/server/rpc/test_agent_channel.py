@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
+from server.engine.log_intake import RowIntake
 from server.rpc.agent_channel import FRAMES_AT_ONCE, AgentChannel
 from tests.fakes.shop import Shop
 from tests.fakes.virtual_time import in_virtual_time
@@ -27,7 +28,12 @@ async def test_an_agent_that_speaks_and_never_listens_is_not_heard_for_ever():
     async with shop.open():
         session = await shop.arrive("a", pushes=False)
         channel = AgentChannel(
-            shop.writer, shop.attendance, shop.dispatcher, shop.clock, shop.policy
+            shop.writer,
+            RowIntake(shop.writer),
+            shop.attendance,
+            shop.dispatcher,
+            shop.clock,
+            shop.policy,
         )
         async with aclosing(channel.responses(talk(session))) as responses:
             welcome = await anext(responses)

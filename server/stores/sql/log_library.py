@@ -1,0 +1,69 @@
+"""A log's blocks wherever they are kept: in rows, or still in the journal."""
+
+from contextlib import aclosing
+from dataclasses import replace
+
+from server.domain.log import LogBlock, LogKey
+from server.domain.moment import Moment
+from server.stores.interfaces import JournalEntry
+from server.stores.log_blocks import PageOfLines, first_since
+from server.stores.log_journal import LogJournal
+from server.stores.sql import log_rows
+from server.stores.sql.database import SqlDatabase
+
+
+class LogLibrary:
+    """Finds blocks. What moves from the journal into rows meanwhile is found in either."""
+
+    def __init__(self, database: SqlDatabase, journal: LogJournal | None) -> None:
+        self._database = database
+        self._journal = journal
+
+    def last_line(self, key: LogKey) -> int:
+        """Return the last line in the journal, 0 for none; the database knows of older ones."""
+        return self._journal.last_line(key) if self._journal else 0
+
+    async def fill(self, key: LogKey, page: PageOfLines) -> None:
+        """Let a page take a log's blocks in order until it is full or there are no more.
+
+        Raises:
+            DamagedLog: what the page wants first is not what was stored.
+        """
+        while not page.full:
+            # The journal first: what it lets go of afterwards is in rows by then.
+            entries = self._entries(key, page.next_line)
+            async with (
+                self._database.reading() as connection,
+                aclosing(log_rows.blocks(connection, *key, page.next_line)) as blocks,
+            ):
+                async for block in blocks:
+                    page.take(block)
+                    if page.full:
+                        return
+            try:
+                for entry in entries:
+                    if not page.full and entry.block.last_line >= page.next_line:
+                        page.take(await self._load(entry))
+            except FileNotFoundError:
+                continue  # by now it is in rows
+            return
+
+    async def line_since(self, key: LogKey, moment: Moment) -> int | None:
+        """Return the number of the first line that was read at a moment or later, or None."""
+        entries = self._entries(key, 1)
+        async with self._database.reading() as connection:
+            line = await log_rows.line_since(connection, *key, moment)
+        if line is not None:
+            return line
+        for entry in entries:
+            if entry.block.last_at >= moment:
+                return first_since(await self._load(entry), moment)
+        return None
+
+    def _entries(self, key: LogKey, line: int) -> list[JournalEntry]:
+        return self._journal.entries(key, line) if self._journal else []
+
+    async def _load(self, entry: JournalEntry) -> LogBlock:
+        if self._journal is None:
+            raise LookupError("there is no journal")
+        return replace(entry.block, data=await self._journal.load(entry))

@@ -1,0 +1,196 @@
+"""The journal: what is acknowledged is there, what is torn is cut, what is damaged is told."""
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from server.domain.errors import DamagedLog, StoreUnavailable
+from server.domain.log import LogLine, pack
+from server.stores import log_journal
+from server.stores.log_blocks import lines_of
+from server.stores.log_journal import LogJournal
+
+KEY, OTHER = (7, 1), (8, 2)
+
+
+def block(first, *texts):
+    return pack(first, [LogLine(5, "stdout", "info", text) for text in texts])
+
+
+@asynccontextmanager
+async def opened(folder, *, end=True):
+    """Run a journal; without `end` it stops as if it had been killed."""
+    journal = LogJournal(folder)
+    await journal.open()
+    running = asyncio.ensure_future(journal.run())
+    try:
+        yield journal
+    finally:
+        journal.stop()
+        await running
+        if end:
+            await journal.close()
+        else:
+            journal._thread.submit(journal._close_file).result()
+
+
+async def text_of(journal, key):
+    """Return every line of a log."""
+    found = []
+    for entry in journal.entries(key):
+        whole = replace(entry.block, data=await journal.load(entry))
+        found += [line.text for line in lines_of(whole)]
+    return found
+
+
+def only_file(folder):
+    (path,) = [path for path in folder.glob("*.log") if path.stat().st_size]
+    return path
+
+
+@pytest.mark.parametrize("end", [True, False], ids=["stopped", "killed"])
+async def test_what_is_acknowledged_is_there_after_a_restart(tmp_path, end):
+    async with opened(tmp_path, end=end) as journal:
+        await journal.append(KEY, [block(1, "one", "two"), block(3, "three")])
+        await journal.append(OTHER, [block(1, "else")])
+        await journal.append(KEY, [block(4, "four")])
+        assert await text_of(journal, KEY) == ["one", "two", "three", "four"]
+    async with opened(tmp_path) as journal:
+        assert await text_of(journal, KEY) == ["one", "two", "three", "four"]
+        assert await text_of(journal, OTHER) == ["else"]
+        assert (journal.last_line(KEY), journal.last_line((9, 9))) == (4, 0)
+        assert sorted(journal.logs()) == [KEY, OTHER]
+        assert [e.block.first_line for e in journal.entries(KEY, 3)] == [3, 4]
+        assert journal.damage == []
+
+
+async def test_all_that_waits_shares_one_fsync(tmp_path, monkeypatch):
+    synced = []
+    real = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda file: (synced.append(file), real(file)))
+    async with opened(tmp_path) as journal:
+        await asyncio.gather(*(journal.append((n, 1), [block(1, "x")]) for n in range(1, 200)))
+        assert len(synced) <= 2
+
+
+async def test_a_torn_end_is_cut_wherever_it_was_torn(tmp_path):
+    whole = tmp_path / "whole"
+    async with opened(whole, end=False) as journal:
+        await journal.append(KEY, [block(1, "one")])
+        kept = only_file(whole).stat().st_size
+        await journal.append(KEY, [block(2, "two")])
+    data = only_file(whole).read_bytes()
+    for size in range(kept, len(data)):
+        torn = tmp_path / str(size)
+        torn.mkdir()
+        (torn / "0000000001.log").write_bytes(data[:size])
+        async with opened(torn) as journal:
+            assert await text_of(journal, KEY) == ["one"]
+            assert journal.damage == []
+            await journal.append(KEY, [block(2, "again")])
+        async with opened(torn) as journal:
+            assert await text_of(journal, KEY) == ["one", "again"]
+
+
+async def test_data_that_never_reached_the_disk_is_a_torn_end_too(tmp_path):
+    async with opened(tmp_path, end=False) as journal:
+        await journal.append(KEY, [block(1, "one")])
+        kept = only_file(tmp_path).stat().st_size
+        await journal.append(KEY, [block(2, "two"), block(3, "three")])
+    path = only_file(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[:kept] + data[kept:].replace(b"two", b"\0\0\0"))
+    async with opened(tmp_path) as journal:
+        assert await text_of(journal, KEY) == ["one"]
+        assert journal.damage == []
+
+
+async def test_a_flipped_bit_is_reported_and_not_served(tmp_path):
+    """Wherever it is: in a head, a line is missing; in the data, it does not open."""
+    whole = tmp_path / "whole"
+    async with opened(whole) as journal:
+        for number, text in enumerate(("one", "two", "three"), 1):
+            await journal.append(KEY, [block(number, text)])
+    data = only_file(whole).read_bytes()
+    end = len(data) - log_journal._HEAD_BYTES  # behind it lies only the word that all is whole
+    for place in range(0, end, 3):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        flipped = bytearray(data)
+        flipped[place] ^= 16
+        (folder / "0000000001.log").write_bytes(flipped)
+        async with opened(folder) as journal:
+            assert len(journal.damage) == 1
+            served = []
+            try:
+                served = await text_of(journal, KEY)
+            except DamagedLog:
+                continue
+            assert len(served) == 2
+            assert set(served) < {"one", "two", "three"}
+
+
+async def test_a_full_disk_refuses_and_works_again_afterwards(tmp_path, monkeypatch):
+    async with opened(tmp_path) as journal:
+        await journal.append(KEY, [block(1, "one")])
+        real = os.pwrite
+
+        def no_room(file, data, offset):
+            real(file, data[: len(data) // 2], offset)
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "pwrite", no_room)
+        refused = [journal.append(KEY, [block(2, "two")]), journal.append(KEY, [block(3, "x")])]
+        for each in refused:
+            with pytest.raises(StoreUnavailable, match="No space left"):
+                await each
+        monkeypatch.setattr(os, "pwrite", real)
+        await journal.append(KEY, [block(2, "again", "and on")])
+        assert await text_of(journal, KEY) == ["one", "again", "and on"]
+    async with opened(tmp_path) as journal:
+        assert await text_of(journal, KEY) == ["one", "again", "and on"]
+        assert journal.damage == []
+
+
+async def test_files_go_when_nothing_needs_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_journal, "FILE_BYTES", 1)
+    async with opened(tmp_path) as journal:
+        await journal.append(KEY, [block(1, "one"), block(2, "two")])
+        await journal.tidy()
+        await journal.append(OTHER, [block(1, "else")])
+        await journal.append(KEY, [block(3, "three")])
+        assert journal.oldest() == [KEY]
+        journal.forget(KEY, through=1)
+        await journal.tidy()
+        assert len([p for p in tmp_path.glob("*.log") if p.stat().st_size]) == 2
+        journal.forget(KEY, through=2)
+        await journal.tidy()
+        assert await text_of(journal, KEY) == ["three"]
+        journal.forget(KEY)
+        journal.forget(OTHER)
+        await journal.tidy()
+        assert journal.size == 0
+        assert journal.logs() == []
+    async with opened(tmp_path) as journal:
+        assert journal.logs() == []
+
+
+async def test_only_the_newest_blocks_stay_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_journal, "FRESH_BYTES", 100)
+    async with opened(tmp_path) as journal:
+        for number in range(1, 20):
+            await journal.append(KEY, [block(number, "x" * 30)])
+        assert sum(len(entry.fresh) for entry in journal.entries(KEY)) <= 100
+        assert await text_of(journal, KEY) == ["x" * 30] * 19
+
+
+async def test_a_deleted_folder_refuses_what_comes(tmp_path):
+    async with opened(tmp_path / "j") as journal:
+        await journal.append(KEY, [block(1, "one")])
+        for path in (tmp_path / "j").iterdir():
+            path.unlink()
+        with pytest.raises(StoreUnavailable, match="deleted"):
+            await journal.append(KEY, [block(2, "two")])
