@@ -105,10 +105,9 @@ class Desk:
     async def claim(self, task_id="t", agent_id="a", *, v1=False):
         agent, _ = await self.reader.agent(NAMESPACE, agent_id)
         task = (await self.reader.task(NAMESPACE, task_id)).task
-        offer = Offer(
-            agent.key, agent_id, agent.session_id, 1, frozenset([task.class_key]), 1, None
-        )
-        claimed = await self.writer.submit(Claim((offer,)))
+        classes = frozenset([task.class_key])
+        offer = Offer(agent.key, agent_id, agent.session_id, 1, classes, 1)
+        claimed = await self.writer.submit(Claim((offer,), (task.queue,)))
         (given,) = claimed.assignments[agent.session_id]
         lease = LeaseRef(task_id, "" if v1 else given.lease_id)
         await self.writer.submit(Report(agent_id, lease, TaskStatus.RUNNING))
