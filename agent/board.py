@@ -11,6 +11,7 @@ from agent.executor import Identity, Phase, TaskRun
 from agent.holdings import Holdings, show
 from agent.log_reader import summarize
 from agent.outbox import Outbox
+from agent.pace import Pace
 from agent.room import Room
 from agent.spool import Spool
 from agent.supervisor.frames import Message
@@ -19,6 +20,9 @@ from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 
 _SUM_INLINE_BYTES = 256 * 1024
+_PATIENCE_SECONDS = 0.5
+"""How long a task may wait for a slot before it is handed back."""
+
 _ARM_SECONDS = 0.02
 """Pause before asking for further output, so that lines travel in batches."""
 
@@ -57,6 +61,8 @@ class Board:
         self.quiet, self.empty = self._holdings.quiet, self._holdings.empty
         self._renewed_at = 0.0
         self._arming: set[str] = set()
+        self._pace = Pace()
+        self._patience: asyncio.TimerHandle | None = None
         self.look()
 
     @property
@@ -139,7 +145,7 @@ class Board:
 
     def reconnect(self) -> None:
         """Prepares everything for a new stream."""
-        self._outbox.forget_hand_backs()
+        self._outbox.reconnect()
         for run in self._holdings:
             run.reconnect()
             self._outbox.mark(run)
@@ -262,6 +268,9 @@ class Board:
     def _ended(self, run: TaskRun, end: Message) -> None:
         run.ended(end)
         self._holdings.sort(run)
+        if end["cause"] == "exited":
+            self._pace.took((end["ended_at"] - end["started_at"]) / 1000)
+            self._outbox.ahead = self._pace.ahead(self.slots)
         _log.debug("task ended", task=run.identity.task, cause=end["cause"], code=end["exit_code"])
         self._outbox.mark(run)
         self._settle(run)
@@ -283,6 +292,22 @@ class Board:
         for run in list(islice(self._holdings.waiting.values(), free)):
             self._order(run)
         self.look()
+        if self._holdings.waiting and self._patience is None:
+            loop = asyncio.get_running_loop()
+            self._patience = loop.call_later(_PATIENCE_SECONDS, self._return_stale)
+
+    def _return_stale(self) -> None:
+        """Hands back what has waited for a slot too long: another agent may have one free."""
+        self._patience = None
+        now = time.monotonic()
+        waiting = list(self._holdings.waiting.values())
+        stale = [run for run in waiting if now - run.arrived >= _PATIENCE_SECONDS]
+        if stale:
+            self._pace.forget()
+            self._outbox.ahead = 0
+        for run in stale:
+            self._return(run)
+        self._start_waiting()
 
     def _order(self, run: TaskRun) -> None:
         stop_by = None

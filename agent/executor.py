@@ -79,6 +79,7 @@ class TaskRun:
         self._spool = spool
         self._task = task
         self._running_reported = False
+        self.arrived = time.monotonic()
         self._no_log: NoLog | None = None
 
     @cached_property

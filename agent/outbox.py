@@ -18,6 +18,9 @@ class Outbox:
     def __init__(self) -> None:
         self._ready: dict[str, TaskRun] = {}
         self._handed_back: list[agent_pb2.HeldLease] = []
+        self.ahead = 0
+        """How many tasks to ask for beyond the slots; told with the next frame."""
+        self._ahead_told = 0
         self._wake = asyncio.Event()
 
     def mark(self, run: TaskRun) -> None:
@@ -33,9 +36,10 @@ class Outbox:
         )
         self._wake.set()
 
-    def forget_hand_backs(self) -> None:
-        """Drops hand-backs before a new stream: what `Held` does not name is released anyway."""
+    def reconnect(self) -> None:
+        """Prepares for a new stream: what `Held` does not name is released, and nothing is told."""
         self._handed_back.clear()
+        self._ahead_told = 0
 
     async def next_frame(self) -> stream_pb2.Reports:
         """Waits until there is something to say and returns all of it."""
@@ -49,6 +53,8 @@ class Outbox:
     def _frame(self) -> stream_pb2.Reports:
         frame = stream_pb2.Reports(handed_back=self._handed_back)
         self._handed_back.clear()
+        if self.ahead != self._ahead_told:
+            frame.ahead = self._ahead_told = self.ahead
         ready, self._ready = list(self._ready.values()), {}
         size = 0
         for index, run in enumerate(ready):

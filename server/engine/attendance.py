@@ -66,6 +66,7 @@ class Attendance:
         session = self._take_up(attached)
         session.frame = max(session.frame, held.seen_through)
         session.draining = False
+        session.ahead = 0
         self._use(session, mailbox)
         return session, attached.verdicts
 

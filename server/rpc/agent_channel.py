@@ -176,6 +176,11 @@ class AgentChannel:
     async def _reports(self, session: Session, request: Request) -> None:
         reports = request.reports
         agent_id = session.agent_id
+        if reports.HasField("ahead"):
+            checks = Checks()
+            checks.number("reports.ahead", reports.ahead, 0, SLOT_LIMIT)
+            checks.done()
+            session.ahead = reports.ahead
         statuses = [_or_refusal(update_of, agent_id, each) for each in reports.statuses]
         back = tuple(LeaseRef(lease.task_id, lease.lease_id) for lease in reports.handed_back)
         answered = self._each([*statuses, *([HandBack(agent_id, back)] if back else ())])

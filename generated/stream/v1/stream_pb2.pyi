@@ -729,6 +729,11 @@ class Reports(_message.Message):
     STATUSES_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
     HANDED_BACK_FIELD_NUMBER: _builtins.int
+    AHEAD_FIELD_NUMBER: _builtins.int
+    ahead: _builtins.int
+    """How many tasks the agent takes from now on beyond its slots, 0 to 10000, because its tasks are
+    shorter than the way to the server. Absent leaves it as it was; 0 when a stream opens.
+    """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskStatusUpdate]:
         """How tasks go."""
@@ -747,12 +752,15 @@ class Reports(_message.Message):
         statuses: _abc.Iterable[Global___TaskStatusUpdate] | None = ...,
         logs: _abc.Iterable[Global___LogData] | None = ...,
         handed_back: _abc.Iterable[_agent_pb2.HeldLease] | None = ...,
+        ahead: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ahead", b"_ahead", "ahead", b"ahead"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handed_back", b"handed_back", "logs", b"logs", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ahead", b"_ahead", "ahead", b"ahead", "handed_back", b"handed_back", "logs", b"logs", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__ahead: _TypeAlias = _typing.Literal["ahead"]  # noqa: Y015
+    _WhichOneofArgType__ahead: _TypeAlias = _typing.Literal["_ahead", b"_ahead"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ahead) -> _WhichOneofReturnType__ahead | None: ...
 
 Global___Reports: _TypeAlias = Reports  # noqa: Y015
 

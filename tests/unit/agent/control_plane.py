@@ -111,6 +111,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         self.lose_fetches = 0
         self.superseded = False
         self.streams = 0
+        self.ahead: int | None = None
         self._unanswered: list[tuple[str, stream_pb2.Acks]] = []
         self._fetched: dict[str, list[Lease]] = {}
         self._news = asyncio.Condition()
@@ -375,6 +376,8 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
             )
         for data in reports.logs:
             acks.logs.append(self._take_log(data))
+        if reports.HasField("ahead"):
+            self.ahead = reports.ahead
         for held in reports.handed_back:
             self.leases[held.lease_id].handed_back = True
         return acks

@@ -177,11 +177,13 @@ async def test_no_more_tasks_run_than_there_are_slots(plane, start_agent):
     first = [plane.assign(f"sleep 300; echo {n}") for n in range(2)]
     third = plane.assign("echo third")
     await until(lambda: all(lease.statuses for lease in first))
-    await until(lambda: plane.beats and len(plane.beats[-1].held.leases) == 3)
+    await until(lambda: third.handed_back)
     assert third.statuses == []
-    assert plane.beats[-1].running_jobs_count == 2
+    await until(lambda: plane.beats and plane.beats[-1].running_jobs_count == 2)
     plane.cancel(first[0])
-    await until(lambda: third.whole)
+    await until(lambda: first[0].whole)
+    fourth = plane.assign("echo fourth")
+    await until(lambda: fourth.whole)
 
 
 async def test_what_has_not_started_is_handed_back_on_demand_and_what_runs_goes_on(

@@ -231,6 +231,18 @@ async def test_a_crowd_of_tasks_delays_another_namespace_by_no_more_than_its_sha
 
 
 @in_virtual_time
+async def test_an_agent_that_works_ahead_gets_more_than_its_slots():
+    shop = Shop()
+    async with shop.open():
+        session = await shop.arrive("a", slots=1)
+        session.ahead = 2
+        for name in "wxyz":
+            await shop.submit(name)
+        await settle()
+        assert [shop.task(name).leased for name in "wxyz"] == [True, True, True, False]
+
+
+@in_virtual_time
 async def test_more_classes_than_a_claim_looks_at_are_all_served():
     shop = Shop(batch_limit=1000)
     async with shop.open():
