@@ -101,7 +101,7 @@ class App:
             queue_limit=settings.writer_queue,
         )
         self._dispatcher.kick = self._writer.kick
-        self._attendance = Attendance(self._writer, self._sessions, self._dispatcher, clock)
+        self._attendance = Attendance(self._writer, self._sessions, self._dispatcher, clock, policy)
         self._hints = self._database.hints
         self._keeper = LeaseKeeper(
             self._writer,

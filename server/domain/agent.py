@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from server.domain.moment import Moment
+from server.domain.moment import SECOND, Millis, Moment
 
 
 class SessionState(StrEnum):
@@ -58,6 +58,8 @@ class Agent:
     slots: int = 1
     v1: bool = False
     """Whether it speaks without leases."""
+    lease: Millis = 30 * SECOND
+    """How long its leases last without a word from it; more than usual in a large fleet."""
     labels: dict[str, str] = field(default_factory=dict)
     """What it reported."""
     overlay: dict[str, str] = field(default_factory=dict)

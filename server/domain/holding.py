@@ -103,7 +103,7 @@ def keep_unconfirmed(ledger: Ledger, agent: Agent) -> None:
     for task in ledger.tasks_leased_to(agent):
         task.lease_session = agent.session_id
         # A later restart does not put it off: an agent that keeps crashing must not keep tasks.
-        task.confirm_by = task.confirm_by or ledger.now + ledger.policy.lease
+        task.confirm_by = task.confirm_by or ledger.now + agent.lease
         ledger.touch(task)
 
 

@@ -11,7 +11,7 @@ from server.domain.holding import Held, keep_unconfirmed, lose_leases, reconcile
 from server.domain.labels import check_labels
 from server.domain.lease import Verdict, VerdictAction, verdict_for
 from server.domain.ledger import Ledger
-from server.domain.moment import Moment
+from server.domain.moment import Millis, Moment
 
 SLOT_LIMIT = 10_000
 HELD_LIMIT = 20_000
@@ -74,6 +74,8 @@ class Register:
     profile: Profile
     held: Held | None
     """None from v1 agents."""
+    lease: Millis = 0
+    """How long its leases last without a word from it; 0 takes the usual time."""
 
     def task_ids(self) -> Iterable[str]:
         """See Command."""
@@ -115,6 +117,7 @@ class Register:
         agent.os, agent.arch, agent.version = profile.os, profile.arch, profile.version
         agent.slots = profile.slots or 1
         agent.v1 = self.held is None
+        agent.lease = self.lease or ledger.policy.lease
         agent.labels = dict(profile.labels)
         agent.plugins = list(profile.plugins)
         ledger.touch_agent(agent)

@@ -1,10 +1,14 @@
 """Agents come, are heard, and go: between the doors, the writer and the sessions in memory."""
 
+from dataclasses import replace
+
 from server.domain.agent import Agent
 from server.domain.errors import SessionSuperseded, WrongState
 from server.domain.event import Event, EventKind
 from server.domain.holding import Held
 from server.domain.lease import Verdict, VerdictAction
+from server.domain.moment import SECOND, Millis
+from server.domain.policy import Policy
 from server.domain.registering import (
     Attach,
     Attached,
@@ -19,25 +23,52 @@ from server.engine.mailbox import HandBackAll, Mailbox, Stop
 from server.engine.sessions import Session, Sessions
 from server.engine.writer import Committed, Writer
 
+BEATS_A_SECOND = 200
+"""Heartbeats that one server is to hear, about; agents that came early beat more often."""
+
 
 class Attendance:
     """Keeps the sessions in memory in step with the database."""
 
     def __init__(
-        self, writer: Writer, sessions: Sessions, dispatcher: Dispatcher, clock: Clock
+        self,
+        writer: Writer,
+        sessions: Sessions,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        policy: Policy,
     ) -> None:
         self._writer = writer
         self._sessions = sessions
         self._dispatcher = dispatcher
         self._clock = clock
+        self._policy = policy
 
     async def register(self, command: Register) -> tuple[Session, tuple[Verdict, ...]]:
         """Open a session; the agent's older stream and fetches end."""
         older = self._sessions.of_agent(command.agent_id)
         if older is not None:
             self._sessions.remove(older, SessionSuperseded(older.agent_id))
-        attached = await self._writer.submit(command)
+        attached = await self._writer.submit(replace(command, lease=self._lease()))
         return self._take_up(attached), attached.verdicts
+
+    def _lease(self) -> Millis:
+        """Return the lease of an agent that registers now.
+
+        The more agents there are the longer it is, and with it the time between heartbeats: one
+        server hears no more than a few hundred a second.
+        """
+        policy = self._policy
+        interval = max(
+            policy.heartbeat_interval, int(len(self._sessions) * SECOND / BEATS_A_SECOND)
+        )
+        return policy.lease * interval // policy.heartbeat_interval
+
+    def times_of(self, session: Session) -> tuple[int, int]:
+        """Return a session's seconds between heartbeats, and those its leases last."""
+        policy = self._policy
+        interval = policy.heartbeat_interval * session.lease // policy.lease
+        return max(1, interval // SECOND), session.lease // SECOND
 
     async def session(self, agent_id: str, session_id: str) -> Session:
         """Return a session that speaks, reviving it when it was lost or is new to this server.

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import structlog
 
-from server.domain.moment import Moment
+from server.domain.moment import SECOND, Moment
 from server.domain.registering import LoseSession, RenewSessions
 from server.engine.clock import Clock
 from server.engine.sessions import Session, Sessions
@@ -94,11 +94,12 @@ class LeaseKeeper:
     async def _give_up_silent(self) -> None:
         now = self._clock.monotonic()
         for session in [s for s in self._sessions if not s.lost]:
-            if now - session.heard <= self._lease:
+            patience = session.lease / SECOND
+            if now - session.heard <= patience:
                 continue
             if await self._give_up(session.agent_id, session.session_id, session.last_seen):
                 session.lost = True
-            elif self._clock.monotonic() - session.heard > self._lease:
+            elif self._clock.monotonic() - session.heard > patience:
                 self._forget(session)
 
     def _forget(self, session: Session) -> None:
@@ -121,18 +122,19 @@ class LeaseKeeper:
         if now - self._looked < self._lease / 3:
             return
         self._looked = now
-        # Its server may write up to one write interval late.
-        self._watch(await self._reader.live_sessions(), self._lease + self._write_every)
+        self._watch(await self._reader.live_sessions(), 0.0)
 
-    def _watch(self, live_sessions: list[LiveSession], patience: float) -> None:
-        give_up_at = self._clock.monotonic() + patience
+    def _watch(self, live_sessions: list[LiveSession], grace: float) -> None:
+        now = self._clock.monotonic()
         earlier, self._watched = self._watched, {}
         for live in live_sessions:
             if self._sessions.get(live.session_id) is not None:
                 continue
             known = earlier.get(live.session_id)
             if known is None or known.live.last_seen != live.last_seen:
-                known = Watched(live, give_up_at)
+                # Its server may write up to one write interval late.
+                patience = max(grace, live.lease / SECOND + self._write_every)
+                known = Watched(live, now + patience)
             self._watched[live.session_id] = known
 
     async def _give_up(self, agent_id: str, session_id: str, last_seen: Moment) -> bool:

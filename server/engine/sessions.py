@@ -8,7 +8,7 @@ from server.domain.agent import Agent
 from server.domain.claiming import Assignment
 from server.domain.errors import Draining, MusterError, SessionSuperseded
 from server.domain.lease import Verdict
-from server.domain.moment import Moment
+from server.domain.moment import SECOND, Millis, Moment
 from server.domain.registering import Attached
 from server.engine.mailbox import Mailbox
 from server.engine.parked import Parked
@@ -54,6 +54,8 @@ class Session:
     """What `heard` was when it was last written down."""
     last_seen: Moment = 0
     """What its row says, as far as this server knows."""
+    lease: Millis = 30 * SECOND
+    """How long it may be silent."""
     assigned_at: Moment = 0
     draining: bool = False
     open: bool = True
@@ -194,6 +196,7 @@ class Sessions:
         session.cancels = {verdict.lease_id: verdict for verdict in attached.cancels}
         session.heard = heard
         session.last_seen = agent.last_seen
+        session.lease = agent.lease
         metrics.agents_connected.set(len(self))
         return session
 

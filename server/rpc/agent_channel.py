@@ -17,7 +17,6 @@ from server.domain.errors import Draining, Invalid, MusterError, SessionSupersed
 from server.domain.lease import LeaseRef, Verdict, VerdictAction
 from server.domain.ledger import Command
 from server.domain.log_keeping import LogAnswer
-from server.domain.moment import SECOND
 from server.domain.policy import Policy
 from server.domain.registering import SLOT_LIMIT
 from server.engine.attendance import Attendance
@@ -126,12 +125,13 @@ class AgentChannel:
         self._session, verdicts = await self._attendance.open_stream(
             request.agent_id, hello.session_id, held, self._mailbox
         )
+        interval, lease = self._attendance.times_of(self._session)
         self._say(
             request,
             welcome=stream_pb2.Welcome(
                 verdicts=[verdict_message(v, self._policy) for v in verdicts],
-                heartbeat_interval=max(1, self._policy.heartbeat_interval // SECOND),
-                lease_seconds=self._policy.lease // SECOND,
+                heartbeat_interval=interval,
+                lease_seconds=lease,
                 hand_back=not self._session.open,
             ),
         )

@@ -10,7 +10,6 @@ from server.domain.claiming import Assignment, Refetch
 from server.domain.errors import Invalid, NotAvailable, Violation
 from server.domain.labels import check_labels, check_selector
 from server.domain.lease import LeaseRef
-from server.domain.moment import SECOND
 from server.domain.policy import Policy
 from server.domain.registering import SLOT_LIMIT, Register, Unregister, UpdateLabels
 from server.engine.attendance import Attendance
@@ -74,14 +73,15 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             held_of(request.held, "held") if request.HasField("held") else None,
         )
         session, verdicts = await self._attendance.register(command)
+        interval, lease = self._attendance.times_of(session)
         return agent_pb2.RegisterResponse(
             success=True,
             message="The agent is registered.",
             agent_id=session.agent_id,
-            heartbeat_interval=max(1, self._policy.heartbeat_interval // SECOND),
+            heartbeat_interval=interval,
             session_id=session.session_id,
             verdicts=[verdict_message(v, self._policy) for v in verdicts],
-            lease_seconds=self._policy.lease // SECOND,
+            lease_seconds=lease,
         )
 
     async def Heartbeat(

@@ -14,7 +14,7 @@ from server.domain.agent import Agent
 from server.domain.attempt import Attempt, LogState
 from server.domain.event import Event
 from server.domain.log import LogBlock, LogKey, LogLine
-from server.domain.moment import Moment
+from server.domain.moment import Millis, Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run
 from server.domain.source import Source
@@ -167,6 +167,7 @@ class LiveSession:
     agent_id: str
     session_id: str
     last_seen: Moment
+    lease: Millis
 
 
 @dataclass(slots=True)

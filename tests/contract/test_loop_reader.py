@@ -228,7 +228,7 @@ async def test_queues_with_ready_tasks_are_known_with_their_class(reader, save, 
 
 async def test_live_sessions_are_those_not_lost_and_not_closed(reader, save):
     await save(agents=[agent(n, session_state=s) for n, s in enumerate(SessionState, 1)])
-    assert await reader.live_sessions() == [LiveSession("agent-1", "session-1", 1)]
+    assert await reader.live_sessions() == [LiveSession("agent-1", "session-1", 1, 30_000)]
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ class MemoryReader:
     async def live_sessions(self):
         tables = await self._tables()
         live = [a for a in tables.agents.values() if a.session_state is SessionState.LIVE]
-        return [LiveSession(a.public_id, a.session_id, a.last_seen) for a in live]
+        return [LiveSession(a.public_id, a.session_id, a.last_seen, a.lease) for a in live]
 
     async def ready_queues(self):
         tables = await self._tables()

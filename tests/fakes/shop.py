@@ -70,7 +70,9 @@ class Shop(Core):
             queue_limit=queue_limit,
         )
         self.dispatcher.kick = self.writer.kick
-        self.attendance = Attendance(self.writer, self.sessions, self.dispatcher, self.clock)
+        self.attendance = Attendance(
+            self.writer, self.sessions, self.dispatcher, self.clock, self.policy
+        )
         self.writer.listen(self.dispatcher.committed)
         self.writer.listen(self.attendance.committed)
 

@@ -291,7 +291,7 @@ class SqlReader:
     async def live_sessions(self) -> list[LiveSession]:
         """See Reader."""
         table = tables.agents
-        query = select(table.c.public_id, table.c.session_id, table.c.last_seen)
+        query = select(table.c.public_id, table.c.session_id, table.c.last_seen, table.c.lease)
         query = query.where(table.c.session_state == SessionState.LIVE.value)
         async with self._database.reading() as connection:
             return [LiveSession(*row) for row in await connection.execute(query)]

@@ -62,6 +62,7 @@ agents = Table(
     Column("version", Text, nullable=False),
     Column("slots", Integer, nullable=False),
     Column("v1", Boolean, nullable=False),
+    Column("lease", BigInteger, nullable=False),
     Column("labels", JSON, nullable=False),
     Column("overlay", JSON, nullable=False),
     Column("plugins", JSON, nullable=False),

@@ -6,6 +6,7 @@ from server.domain.agent import SessionState
 from server.domain.errors import StoreUnavailable
 from server.domain.holding import Held
 from server.domain.lease import LeaseRef
+from server.domain.moment import SECOND
 from server.domain.task import TaskStatus
 from server.engine.lease_keeper import LeaseKeeper
 from tests.fakes.shop import Shop
@@ -181,3 +182,36 @@ async def test_a_session_another_server_hears_is_left_to_it():
             shop.database.transact_now(lambda source, a=agent: source.save(changed(agents=[a])))
         assert shop.state() is SessionState.LIVE
         assert shop.sessions.get(session.session_id) is None
+
+
+@in_virtual_time
+async def test_in_a_large_fleet_agents_speak_less_often_and_are_waited_for_as_long(monkeypatch):
+    monkeypatch.setattr("server.engine.attendance.BEATS_A_SECOND", 0.1)
+    shop = Office()
+    async with shop.open():
+        early = await shop.arrive("early")
+        await shop.arrive("second")
+        late = await shop.arrive("late")
+        assert shop.attendance.times_of(early) == (10, LEASE)
+        assert shop.attendance.times_of(late) == (20, 2 * LEASE)
+        await asyncio.sleep(LEASE + MOMENT)
+        assert (shop.state("early"), shop.state("late")) == (SessionState.LOST, SessionState.LIVE)
+        await asyncio.sleep(LEASE)
+        assert shop.state("late") is SessionState.LOST
+
+
+@in_virtual_time
+async def test_after_a_start_each_agent_is_waited_for_as_long_as_its_own_lease():
+    earlier = Shop()
+    async with earlier.open():
+        await earlier.arrive("a", pushes=False)
+    shop = Office()
+    shop.database.tables = earlier.database.tables
+    agent = shop.agent("a")
+    agent.lease = 4 * LEASE * SECOND
+    await shop.database.transact(lambda source: source.save(changed(agents=[agent])))
+    async with shop.open():
+        await asyncio.sleep(GRACE + MOMENT)
+        assert shop.state() is SessionState.LIVE
+        await asyncio.sleep(4 * LEASE - GRACE + MOMENT)
+        assert shop.state() is SessionState.LOST
