@@ -63,6 +63,7 @@ class Board:
         self._arming: set[str] = set()
         self._pace = Pace()
         self._patience: asyncio.TimerHandle | None = None
+        self._log_delay = _ARM_SECONDS
         self.look()
 
     @property
@@ -176,6 +177,10 @@ class Board:
         if slots > 0:
             self.slots = slots
             self._start_waiting()
+
+    def set_log_delay(self, milliseconds: int) -> None:
+        """Takes how long output is gathered before it is asked for again; 0 takes our own."""
+        self._log_delay = milliseconds / 1000 or _ARM_SECONDS
 
     def stop_all(self, cause: str, message: str, grace: float | None = None) -> None:
         """Stops everything that runs, with its own grace or a shorter one."""
@@ -357,7 +362,7 @@ class Board:
     def _arm_soon(self, run: TaskRun) -> None:
         if run.identity.lease not in self._arming:
             self._arming.add(run.identity.lease)
-            asyncio.get_running_loop().call_later(_ARM_SECONDS, self._arm, run)
+            asyncio.get_running_loop().call_later(self._log_delay, self._arm, run)
 
     def _arm(self, run: TaskRun) -> None:
         lease = run.identity.lease

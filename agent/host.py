@@ -31,6 +31,11 @@ def metrics(data_dir: Path, running: int) -> stream_pb2.AgentMetrics:
         memory_usage=psutil.virtual_memory().percent,
         disk_usage=psutil.disk_usage(os.fspath(data_dir)).percent,
         running_tasks=running,
+        custom_metrics={
+            "load_1m": f"{psutil.getloadavg()[0]:.2f}",
+            "memory_available_bytes": str(psutil.virtual_memory().available),
+            "disk_free_bytes": str(psutil.disk_usage(os.fspath(data_dir)).free),
+        },
     )
 
 

@@ -151,6 +151,9 @@ class StreamLine:
         elif kind == "config_update":
             self._heartbeat.set_interval(answer.config_update.heartbeat_interval)
             self._board.resize(answer.config_update.max_concurrent_jobs)
+            delay = answer.config_update.config.get("log_delay_ms", "")
+            if delay.isdecimal():
+                self._board.set_log_delay(int(delay))
 
     async def _send_reports(self, call: Stream, lock: asyncio.Lock) -> None:
         while True:

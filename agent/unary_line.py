@@ -86,6 +86,9 @@ class UnaryLine:
         answer = await self._plane.heartbeat(request)
         self._board.renewed(sent_at)
         self._board.judge(answer.verdicts)
+        self._heartbeat.set_interval(answer.config.heartbeat_interval)
+        self._board.resize(answer.config.max_concurrent_jobs)
+        self._board.set_log_delay(answer.config.log_delay_ms)
         if answer.hand_back:
             self._board.hand_back()
 
@@ -94,7 +97,9 @@ class UnaryLine:
             return {}
         self._measured_at = time.monotonic()
         measured = host.metrics(self._data_dir, self._board.running)
-        return {field.name: f"{value:g}" for field, value in measured.ListFields()}
+        numbers = ("cpu_usage", "memory_usage", "disk_usage", "running_tasks")
+        own = {name: f"{getattr(measured, name):g}" for name in numbers}
+        return {**measured.custom_metrics, **own}
 
     async def _send_beats(self) -> None:
         backoff = Backoff()

@@ -1,7 +1,7 @@
 """How an agent stands, in words."""
 
 from cli.states import short_name
-from cli.times import moment, until
+from cli.times import age, moment, until
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 
@@ -29,3 +29,24 @@ def work_of(agent: agent_pb2.AgentDetail) -> str:
     if agent.scheduling == DRAINING and agent.drain_deadline:
         lines.append(f"tasks are stopped {until(agent.drain_deadline / 1000)}")
     return "\n".join([*lines, *agent.note.splitlines()])
+
+
+def settings_of(agent: agent_pb2.AgentDetail) -> str:
+    """Return the settings that were made for an agent, or nothing."""
+    config = agent.config
+    said = (
+        (config.max_concurrent_jobs, "slots {}"),
+        (config.heartbeat_interval, "heartbeat every {} s"),
+        (config.log_delay_ms, "output gathered for {} ms"),
+    )
+    return "\n".join(text.format(value) for value, text in said if value)
+
+
+def measured_of(agent: agent_pb2.AgentDetail) -> str:
+    """Return what an agent measured last, or nothing."""
+    if not agent.HasField("measurements"):
+        return ""
+    m = agent.measurements
+    shares = f"CPU {m.cpu_usage:.0f}%, memory {m.memory_usage:.0f}%, disk {m.disk_usage:.0f}%"
+    others = [f"{name}={value}" for name, value in sorted(m.custom_metrics.items())]
+    return "\n".join([f"{shares} ({age(m.measured_at / 1000)} ago)", *others])

@@ -29,6 +29,7 @@ from server.engine.explainer import Explainer
 from server.engine.lease_keeper import LeaseKeeper
 from server.engine.log_hub import LogHub
 from server.engine.log_intake import JournalIntake, RowIntake
+from server.engine.measurements import Measurements
 from server.engine.retention import Limits, Retention
 from server.engine.sessions import Sessions
 from server.engine.timers import Timers
@@ -101,7 +102,10 @@ class App:
             queue_limit=settings.writer_queue,
         )
         self._dispatcher.kick = self._writer.kick
-        self._attendance = Attendance(self._writer, self._sessions, self._dispatcher, clock, policy)
+        measurements = Measurements()
+        self._attendance = Attendance(
+            self._writer, self._sessions, self._dispatcher, clock, policy, measurements
+        )
         self._hints = self._database.hints
         self._keeper = LeaseKeeper(
             self._writer,
@@ -110,6 +114,7 @@ class App:
             clock,
             settings.lease,
             settings.start_grace,
+            measurements,
         )
         self._retention = Retention(
             self._writer,
@@ -129,7 +134,7 @@ class App:
         self._tail = EventTail(self._reader)
         self._connect_rooms()
         self._health = health.aio.HealthServicer()
-        self._grpc = self._build_grpc(clock, policy)
+        self._grpc = self._build_grpc(clock, policy, measurements)
 
     def _connect_rooms(self) -> None:
         """Let each room hear of what is committed: here, and by others on a shared database."""
@@ -157,7 +162,9 @@ class App:
         self._writer.listen(intake.committed)
         return intake
 
-    def _build_grpc(self, clock: Clock, policy: Policy) -> grpc.aio.Server:
+    def _build_grpc(
+        self, clock: Clock, policy: Policy, measurements: Measurements
+    ) -> grpc.aio.Server:
         settings = self._settings
         server = grpc.aio.server(
             interceptors=[CallInterceptor()],
@@ -190,6 +197,7 @@ class App:
             self._logs,
             clock,
             policy,
+            measurements,
         )
         explainer = Explainer(self._reader, self._sessions, clock, policy)
         tasks = TaskService(self._writer, self._reader, explainer, clock)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from cli.agent_words import status_of, work_of
+from cli.agent_words import measured_of, settings_of, status_of, work_of
 from cli.commands import agent_control
 from cli.connection import Api, with_api
 from cli.framework import Group
@@ -28,6 +28,7 @@ def command() -> None:
 
 command.add_command(agent_control.pause)
 command.add_command(agent_control.resume)
+command.add_command(agent_control.configure)
 command.add_command(agent_control.drain)
 command.add_command(agent_control.watch)
 
@@ -122,6 +123,8 @@ def _print(agent: agent_pb2.AgentDetail) -> None:
             ("Version", agent.version),
             ("Slots", f"{agent.running_jobs_count} of {agent.max_concurrent_jobs} taken"),
             ("Labels", _pairs(agent.labels, "\n")),
+            ("Settings", settings_of(agent)),
+            ("Measured", measured_of(agent)),
             ("First seen", moment(agent.created_at)),
             ("Last seen", moment(agent.last_seen / 1000)),
             ("Tasks", "\n".join(agent.task_ids)),

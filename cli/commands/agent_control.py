@@ -83,6 +83,40 @@ async def watch(api: Api, agent_ids: Sequence[str]) -> None:
             print_line(as_data(agent), f"{clock()}  {line}")
 
 
+@click.command(
+    "configure",
+    cls=Command,
+    epilog="""
+    muster agent configure builder-1 --slots 4 --interval 5
+    muster agent configure builder-1 --slots 0
+    """,
+)
+@click.argument("agent_id")
+@click.option("--slots", type=click.IntRange(0), help="Tasks it runs at most.")
+@click.option("--interval", type=click.IntRange(0), metavar="SECONDS", help="Between heartbeats.")
+@click.option(
+    "--log-delay",
+    type=click.IntRange(0),
+    metavar="MILLISECONDS",
+    help="How long output is gathered before it is sent.",
+)
+@with_api
+async def configure(
+    api: Api, agent_id: str, slots: int | None, interval: int | None, log_delay: int | None
+) -> None:
+    """Change an agent's settings, now and for later; 0 takes a setting away."""
+    if slots is interval is log_delay is None:
+        raise click.UsageError("say what to change: --slots, --interval or --log-delay")
+    request = agent_pb2.ConfigureAgentRequest(
+        agent_id=agent_id,
+        heartbeat_interval=interval,
+        max_concurrent_jobs=slots,
+        log_delay_ms=log_delay,
+    )
+    answer = await api.call(api.agents.ConfigureAgent, request)
+    show(answer, lambda: click.echo(answer.message))
+
+
 async def _set(
     api: Api,
     agent_id: str,

@@ -76,6 +76,10 @@ class Agent:
     """Grows whenever `open` may have changed: servers hear of it in any order."""
     due_at: Moment | None = None
     """When the timers look at it next; always `next_agent_due(agent)`."""
+    config: dict[str, int] = field(default_factory=dict)
+    """Settings made here: `interval` (seconds), `slots`, `log_delay` (milliseconds)."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """Its latest measurements; see `measuring`."""
 
     @property
     def open(self) -> bool:

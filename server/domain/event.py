@@ -23,6 +23,7 @@ class EventKind(StrEnum):
     AGENT_LABELS = "agent.labels"
     AGENT_STATE = "agent.state"
     AGENT_SLOTS = "agent.slots"
+    AGENT_CONFIG = "agent.config"
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from server.domain.agent import Agent, SessionState, as_told
 from server.domain.checks import AGENT_ID, Checks
@@ -115,7 +116,7 @@ class Register:
         agent.registered_at = agent.last_seen = ledger.now
         agent.hostname, agent.ip = profile.hostname, profile.ip
         agent.os, agent.arch, agent.version = profile.os, profile.arch, profile.version
-        agent.slots = profile.slots or 1
+        agent.slots = agent.config.get("slots") or profile.slots or 1
         agent.v1 = self.held is None
         agent.lease = self.lease or ledger.policy.lease
         agent.labels = dict(profile.labels)
@@ -225,6 +226,8 @@ class RenewSessions:
     """
 
     heard: tuple[tuple[int, str], ...]
+    measured: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Measurements that came since the last time, by the agent's key."""
 
     def task_ids(self) -> Iterable[str]:
         """See Command."""
@@ -237,6 +240,7 @@ class RenewSessions:
             agent = agents.get(key)
             if agent is not None and agent.session_id == session_id:
                 agent.last_seen = ledger.now
+                agent.measured = self.measured.get(key, agent.measured)
                 ledger.touch_agent(agent)
         return ledger.now
 
@@ -260,7 +264,8 @@ class ChangeAgent:
             agent.labels = dict(self.labels)
             ledger.touch_agent(agent)
             tell_agent(ledger, agent, EventKind.AGENT_LABELS)
-        if self.slots is not None and self.slots != agent.slots:
+        fixed = "slots" in agent.config
+        if self.slots is not None and self.slots != agent.slots and not fixed:
             agent.slots = self.slots
             ledger.touch_agent(agent)
             tell_agent(ledger, agent, EventKind.AGENT_SLOTS)

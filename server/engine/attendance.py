@@ -1,8 +1,10 @@
 """Agents come, are heard, and go: between the doors, the writer and the sessions in memory."""
 
 from dataclasses import replace
+from typing import Any
 
 from server.domain.agent import Agent
+from server.domain.configuring import ConfigureAgent
 from server.domain.errors import SessionSuperseded, WrongState
 from server.domain.event import Event, EventKind
 from server.domain.holding import Held
@@ -19,7 +21,8 @@ from server.domain.registering import (
 )
 from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
-from server.engine.mailbox import HandBackAll, Mailbox, Stop
+from server.engine.mailbox import Configure, HandBackAll, Mailbox, Stop
+from server.engine.measurements import Measurements
 from server.engine.sessions import Session, Sessions
 from server.engine.writer import Committed, Writer
 
@@ -37,12 +40,14 @@ class Attendance:
         dispatcher: Dispatcher,
         clock: Clock,
         policy: Policy,
+        measurements: Measurements | None = None,
     ) -> None:
         self._writer = writer
         self._sessions = sessions
         self._dispatcher = dispatcher
         self._clock = clock
         self._policy = policy
+        self._measurements = measurements or Measurements()
 
     async def register(self, command: Register) -> tuple[Session, tuple[Verdict, ...]]:
         """Open a session; the agent's older stream and fetches end."""
@@ -67,8 +72,10 @@ class Attendance:
     def times_of(self, session: Session) -> tuple[int, int]:
         """Return a session's seconds between heartbeats, and those its leases last."""
         policy = self._policy
-        interval = policy.heartbeat_interval * session.lease // policy.lease
-        return max(1, interval // SECOND), session.lease // SECOND
+        interval = policy.heartbeat_interval * session.lease // policy.lease // SECOND
+        if wanted := session.config.get("interval"):
+            interval = min(wanted, session.lease // SECOND // 3)
+        return max(1, interval), session.lease // SECOND
 
     async def session(self, agent_id: str, session_id: str) -> Session:
         """Return a session that speaks, reviving it when it was lost or is new to this server.
@@ -124,6 +131,8 @@ class Attendance:
         The database is asked only when what the agent holds is not what memory says.
         """
         self.hear(session)
+        if "slots" in session.config:
+            slots = 0  # its own number does not count
         if labels or (slots and slots != session.slots):
             await self._change(session, labels or None, slots or None)
         if held is not None:
@@ -182,11 +191,32 @@ class Attendance:
             session = self._sessions.of_agent(event.resource_id)
             if session is not None and session.session_id != event.data["session"]:
                 self._sessions.remove(session, SessionSuperseded(session.agent_id))
-
+        elif event.kind is EventKind.AGENT_CONFIG:
+            session = self._sessions.of_agent(event.resource_id)
+            if session is not None:
+                self._configure(session, event.data["config"])
         elif event.kind is EventKind.AGENT_STATE:
             session = self._sessions.of_agent(event.resource_id)
             if session is not None:
                 self._admit(session, event.data["control"], is_open=event.data["open"])
+
+    def _configure(self, session: Session, config: dict[str, int]) -> None:
+        gone = dict.fromkeys(session.config.keys() - config.keys(), 0)
+        session.config = config
+        if "slots" in config:
+            session.slots = config["slots"]
+            self._dispatcher.capacity_changed()
+        if session.mailbox is not None:
+            session.mailbox.put(Configure({**gone, **config}))
+
+    async def configure(self, command: ConfigureAgent) -> tuple[Agent, int]:
+        """Change an agent's settings, which it hears of by the event; return it and its leases."""
+        return await self._writer.submit(command)
+
+    def measure(self, session: Session, measured: dict[str, Any]) -> None:
+        """Take in what an agent measured; it is written down with the next renewal."""
+        session.measured, session.measured_anew = measured, True
+        self._measurements.tell(session.agent_id, measured)
 
     def _admit(self, session: Session, control: int, *, is_open: bool) -> None:
         if not session.admit(control, is_open=is_open):
@@ -221,6 +251,8 @@ class Attendance:
         session.mailbox = mailbox
         for verdict in session.cancels.values():
             mailbox.put(Stop(verdict))
+        if session.config:
+            mailbox.put(Configure(session.config))
         self._dispatcher.capacity_changed()
 
     def hear(self, session: Session) -> None:

@@ -14,6 +14,7 @@ import structlog
 from server.domain.moment import SECOND, Moment
 from server.domain.registering import LoseSession, RenewSessions
 from server.engine.clock import Clock
+from server.engine.measurements import Measurements
 from server.engine.sessions import Session, Sessions
 from server.engine.surviving import survives
 from server.engine.writer import Writer
@@ -46,7 +47,9 @@ class LeaseKeeper:
         clock: Clock,
         lease: timedelta,
         start_grace: timedelta,
+        measurements: Measurements | None = None,
     ) -> None:
+        self._measurements = measurements or Measurements()
         self._writer = writer
         self._reader = reader
         self._sessions = sessions
@@ -83,9 +86,12 @@ class LeaseKeeper:
         if not news:
             return
         heard = tuple((session.agent_key, session.session_id) for session, _ in news)
-        last_seen = await self._writer.submit(RenewSessions(heard))
+        fresh = {s.agent_key: s.measured for s, _ in news if s.measured_anew}
+        last_seen = await self._writer.submit(RenewSessions(heard, fresh))
         for session, at in news:
             session.written, session.last_seen = at, last_seen
+            if session.measured is fresh.get(session.agent_key):
+                session.measured_anew = False
 
     @property
     def _write_every(self) -> float:
@@ -123,6 +129,9 @@ class LeaseKeeper:
             return
         self._looked = now
         self._watch(await self._reader.live_sessions(), 0.0)
+        if self._measurements.watched and self._watched:
+            for agent_id, measured in (await self._reader.measured()).items():
+                self._measurements.tell(agent_id, measured)
 
     def _watch(self, live_sessions: list[LiveSession], grace: float) -> None:
         now = self._clock.monotonic()

@@ -30,7 +30,14 @@ class HandBackAll:
     """Word that the agent is given no work now, so that what has not started goes back."""
 
 
-Frame: TypeAlias = Work | Stop | HandBackAll
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Settings that were made for the agent; one taken away is 0."""
+
+    config: dict[str, int]
+
+
+Frame: TypeAlias = Work | Stop | HandBackAll | Configure
 
 
 class Mailbox:

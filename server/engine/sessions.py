@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from server import metrics
 from server.domain.agent import Agent
@@ -71,6 +72,12 @@ class Session:
     """A FetchTask that waits for work."""
     cancels: dict[str, Verdict] = field(default_factory=dict)
     """Cancels its agent has not confirmed, by lease."""
+    config: dict[str, int] = field(default_factory=dict)
+    """Settings that were made for its agent."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """What its agent measured last."""
+    measured_anew: bool = False
+    """Whether that is still to be written down."""
     ahead: int = 0
     """Tasks that its agent takes beyond its slots, because its tasks are short."""
     roster: Roster | None = None
@@ -112,6 +119,7 @@ class Session:
     def adjust(self, agent: Agent) -> None:
         """Take over what the agent's row says."""
         self.slots = agent.slots
+        self.config = agent.config
         self.admit(agent.control, is_open=agent.open)
         labels = agent.effective_labels
         if labels != self.labels:
@@ -210,6 +218,8 @@ class Sessions:
             v1=agent.v1,
             open=agent.open,
             control=agent.control,
+            config=agent.config,
+            measured=agent.measured,
         )
         self._by_agent[agent.public_id] = session
         self._by_id[agent.session_id] = session

@@ -23,13 +23,20 @@ from server.engine.attendance import Attendance
 from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
 from server.engine.log_intake import LogIntake
-from server.engine.mailbox import HandBackAll, Mailbox, Stop, Work
+from server.engine.mailbox import Configure, HandBackAll, Mailbox, Stop, Work
 from server.engine.parked import Parked
 from server.engine.sessions import Session
 from server.engine.writer import Writer
 from server.rpc.agent_service import LOOK_SECONDS
 from server.rpc.convert import batch_of
-from server.rpc.convert_agent import held_of, task_info, task_message, update_of, verdict_message
+from server.rpc.convert_agent import (
+    held_of,
+    measured_of,
+    task_info,
+    task_message,
+    update_of,
+    verdict_message,
+)
 from server.rpc.errors import answer_to
 
 M = TypeVar("M")
@@ -157,10 +164,12 @@ class AgentChannel:
                 await self._v1_log(session, request)
             case "task_fetch":
                 await self._v1_fetch(session, request)
+            case "metrics":
+                self._attendance.measure(session, measured_of(request.metrics, self._clock.now()))
             case "hello":
                 raise Invalid([Violation("hello", "belongs in the first message only")])
             case _:
-                pass  # metrics have no reader yet, and unknown payloads are of a newer agent
+                pass  # unknown payloads are of a newer agent
 
     async def _live(self) -> Session:
         """Return the session, revived when it was given up while the stream stayed open."""
@@ -298,7 +307,20 @@ class AgentChannel:
                         self._tell_stop(verdict.task_id, verdict.lease_id, verdict.reason)
                     case HandBackAll():
                         self._out.put_nowait(self._hand_back_all())
+                    case Configure():
+                        self._out.put_nowait(self._configure(frame.config))
         self._out.put_nowait(self._mailbox.error)
+
+    def _configure(self, config: dict[str, int]) -> Response:
+        session = self._session
+        return Response(
+            agent_id=session.agent_id if session else "",
+            config_update=stream_pb2.ConfigUpdate(
+                heartbeat_interval=self._attendance.times_of(session)[0] if session else 0,
+                max_concurrent_jobs=config.get("slots", 0),
+                config={"log_delay_ms": str(config.get("log_delay", 0))},
+            ),
+        )
 
     def _hand_back_all(self) -> Response:
         return Response(

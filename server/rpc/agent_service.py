@@ -10,6 +10,7 @@ from server.domain.claiming import Assignment, Refetch
 from server.domain.errors import Invalid, NotAvailable, Violation
 from server.domain.labels import check_labels, check_selector
 from server.domain.lease import LeaseRef
+from server.domain.measuring import from_text
 from server.domain.policy import Policy
 from server.domain.registering import SLOT_LIMIT, Register, Unregister, UpdateLabels
 from server.engine.attendance import Attendance
@@ -23,6 +24,8 @@ from server.rpc.convert import batch_of, counted, selector_of
 from server.rpc.convert_agent import (
     agent_detail,
     agent_status,
+    config_message,
+    configure_of,
     held_of,
     profile_of,
     report_of,
@@ -93,6 +96,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         checks.extend(check_labels(request.labels, "labels"))
         checks.done()
         session = await self._attendance.session(request.agent_id, request.session_id)
+        if request.metrics:
+            measured = from_text(request.metrics, self._clock.now(), "metrics")
+            self._attendance.measure(session, measured)
         verdicts = await self._attendance.heartbeat(
             session,
             held_of(request.held, "held") if request.HasField("held") else None,
@@ -105,6 +111,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             timestamp=self._clock.now(),
             verdicts=[verdict_message(v, self._policy) for v in verdicts],
             hand_back=not session.open,
+            config=config_message(session.config),
         )
 
     async def Unregister(
@@ -259,6 +266,16 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         agent, held = await self._writer.submit(command)
         return agent_pb2.SetAgentStateResponse(
             success=True, message=said_of(agent, held), agent=agent_detail(agent, held)
+        )
+
+    async def ConfigureAgent(
+        self, request: agent_pb2.ConfigureAgentRequest, context: Context
+    ) -> agent_pb2.ConfigureAgentResponse:
+        """See the proto."""
+        command = configure_of(request, current_caller().namespace)
+        agent, held = await self._attendance.configure(command)
+        return agent_pb2.ConfigureAgentResponse(
+            success=True, message="The settings are kept.", agent=agent_detail(agent, held)
         )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
 from generated.stream.v1 import stream_pb2
 from server.domain.agent import Agent, SchedulingState, SessionState, scheduling_state
@@ -12,7 +13,9 @@ from server.domain.event import Event, EventKind
 from server.domain.moment import SECOND, Moment
 from server.domain.task import TaskStatus
 from server.engine.event_feed import EventFeed
+from server.engine.measurements import Measurements
 from server.rpc.convert import enum
+from server.rpc.convert_agent import metrics_message
 from server.rpc.cursor import check_reached, cursor_of
 from server.stores.interfaces import AgentStanding, Reader
 
@@ -36,6 +39,7 @@ class Seen:
     heard: Moment = 0
     scheduling: SchedulingState = SchedulingState.ACTIVE
     note: str = ""
+    measured: dict[str, Any] = field(default_factory=dict)
     told: "Status.ValueType" = stream_pb2.AGENT_STATUS_UNSPECIFIED
     """Its status in the last message."""
 
@@ -53,7 +57,7 @@ class Seen:
         """Take over what the agent's row says."""
         self.hostname, self.ip, self.slots = agent.hostname, agent.ip, agent.slots
         self.state, self.labels = agent.session_state, agent.effective_labels
-        self.running, self.heard = running, agent.last_seen
+        self.running, self.heard, self.measured = running, agent.last_seen, agent.measured
         self.scheduling, self.note = scheduling_state(agent, running), agent.note
 
     def hear(self, event: Event) -> None:
@@ -75,7 +79,10 @@ class Seen:
 class AgentStream:
     """One call: it keeps count of what the agents it follows run."""
 
-    def __init__(self, feed: EventFeed, reader: Reader, namespace: str) -> None:
+    def __init__(
+        self, feed: EventFeed, reader: Reader, measurements: Measurements, namespace: str
+    ) -> None:
+        self._measurements = measurements
         self._feed = feed
         self._reader = reader
         self._namespace = namespace
@@ -107,11 +114,25 @@ class AgentStream:
             seen = self._of(standing.agent.public_id)
             seen.take(standing.agent, standing.running)
             yield self._response(seen, seen.heard, position)
-        events = self._feed.follow(position, AgentEvents(self._namespace, wanted))
-        async with aclosing(events):
-            async for event in events:
-                if (change := self._change(event)) is not None:
-                    yield change
+        wants = AgentEvents(self._namespace, wanted)
+        with self._measurements.watching() as watcher:
+            batches = self._feed.batches(position, wants, watcher.wake_by)
+            async with aclosing(batches):
+                async for batch in batches:
+                    for event in batch.events:
+                        if (change := self._change(event)) is not None:
+                            yield change
+                    for agent_id, measured in watcher.take().items():
+                        if (measuring := self._measured(agent_id, measured)) is not None:
+                            yield self._response(measuring, measured["at"], batch.cursor)
+
+    def _measured(self, agent_id: str, measured: dict[str, Any]) -> Seen | None:
+        """Take in measurements; return the agent when it is followed and they are news."""
+        seen = self._seen.get(agent_id)
+        if seen is None or measured["at"] <= seen.measured.get("at", 0):
+            return None
+        seen.measured, seen.heard = measured, max(seen.heard, measured["at"])
+        return seen
 
     async def _kept(
         self, after: int, position: int, wanted: frozenset[str]
@@ -156,6 +177,7 @@ class AgentStream:
             labels=seen.labels,
             scheduling=enum(seen.scheduling),
             note=seen.note,
+            metrics=metrics_message(seen.measured),
             cursor=str(position),
         )
 

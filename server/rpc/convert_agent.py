@@ -1,6 +1,7 @@
 """Agents, leases and reports: between messages and records."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
@@ -8,11 +9,13 @@ from server.domain.agent import Agent, SchedulingState, SessionState, scheduling
 from server.domain.attempt import LogSummary
 from server.domain.checks import Checks
 from server.domain.claiming import Assignment
+from server.domain.configuring import FIELDS, ConfigureAgent
 from server.domain.controlling import Action, SetAgentState
 from server.domain.errors import Invalid, Violation
 from server.domain.holding import Held
 from server.domain.lease import LeaseRef, Verdict, VerdictAction
-from server.domain.moment import SECOND
+from server.domain.measuring import SHARES, check_custom, measured
+from server.domain.moment import SECOND, Moment
 from server.domain.policy import Policy
 from server.domain.registering import HELD_LIMIT, Profile
 from server.domain.reporting import REPORTABLE, Report
@@ -22,8 +25,6 @@ from server.rpc.convert import counted, enum, moment_of_seconds, seconds
 ERROR_LIMIT = 4096
 # Frames of a session are counted from 1; a million a second would take centuries to get here.
 FRAME_LIMIT = 2**53
-MEASURED_LIMIT = 64
-MEASURED_TEXT_LIMIT = 256
 
 
 def profile_of(request: agent_pb2.RegisterRequest) -> Profile:
@@ -180,12 +181,50 @@ def _error(text: str) -> str:
 
 def _measured(metrics: Mapping[str, str]) -> dict[str, str]:
     checks = Checks()
-    checks.number("metrics", len(metrics), 0, MEASURED_LIMIT)
-    for name, value in list(metrics.items())[:MEASURED_LIMIT]:
-        checks.name("metrics", name)
-        checks.text(f"metrics[{name!r}]", value, MEASURED_TEXT_LIMIT)
+    check_custom(checks, metrics, "metrics")
     checks.done()
     return dict(metrics)
+
+
+def measured_of(message: stream_pb2.AgentMetrics, now: Moment) -> dict[str, Any]:
+    """Return what an agent measured of its host.
+
+    Raises:
+        Invalid: a field is malformed.
+    """
+    numbers = {name: getattr(message, name) for name in (*SHARES, "running_tasks")}
+    return measured(numbers, message.custom_metrics, now, "metrics")
+
+
+def metrics_message(kept: Mapping[str, Any]) -> stream_pb2.AgentMetrics | None:
+    """Return measurements as streams tell them, None without any."""
+    if not kept:
+        return None
+    numbers = {name: kept[name] for name in (*SHARES, "running_tasks")}
+    return stream_pb2.AgentMetrics(**numbers, custom_metrics=kept["custom"])
+
+
+def _measurements(kept: Mapping[str, Any]) -> agent_pb2.Measurements | None:
+    if not kept:
+        return None
+    numbers = {name: kept[name] for name in (*SHARES, "running_tasks")}
+    custom = kept["custom"]
+    return agent_pb2.Measurements(**numbers, custom_metrics=custom, measured_at=kept["at"])
+
+
+def config_message(config: Mapping[str, int]) -> agent_pb2.AgentConfig:
+    """Return an agent's settings; 0 where its own count."""
+    message = agent_pb2.AgentConfig()
+    for name, value in config.items():
+        setattr(message, FIELDS[name], value)
+    return message
+
+
+def configure_of(request: agent_pb2.ConfigureAgentRequest, namespace: str) -> ConfigureAgent:
+    """Return the change of settings that a request asks for."""
+    given = {each.name for each, _ in request.ListFields()}
+    changes = {name: getattr(request, field) for name, field in FIELDS.items() if field in given}
+    return ConfigureAgent(namespace, request.agent_id, changes)
 
 
 def _summary(message: agent_pb2.LogSummary) -> LogSummary:
@@ -211,6 +250,8 @@ def agent_detail(agent: Agent, held: int) -> agent_pb2.AgentDetail:
         note=agent.note,
         scheduling_since=agent.scheduling_since or 0,
         drain_deadline=agent.drain_until or 0,
+        config=config_message(agent.config),
+        measurements=_measurements(agent.measured),
     )
 
 

@@ -55,6 +55,7 @@ _AGENT_WORDS = {
     EventKind.AGENT_OFFLINE: "was lost",
     EventKind.AGENT_LABELS: "has other labels",
     EventKind.AGENT_SLOTS: "has another number of slots",
+    EventKind.AGENT_CONFIG: "has other settings",
 }
 _SCHEDULING_WORDS = {
     SchedulingState.ACTIVE: "is given work again",

@@ -17,6 +17,7 @@ from server.engine.dispatcher import Dispatcher
 from server.engine.event_feed import EventFeed
 from server.engine.log_hub import LogHub, LogPart
 from server.engine.log_intake import LogIntake
+from server.engine.measurements import Measurements
 from server.engine.writer import Writer
 from server.rpc.agent_channel import AgentChannel
 from server.rpc.agent_stream import AgentStream
@@ -47,7 +48,9 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
         logs: LogHub,
         clock: Clock,
         policy: Policy,
+        measurements: Measurements,
     ) -> None:
+        self._measurements = measurements
         self._writer = writer
         self._intake = intake
         self._reader = reader
@@ -196,7 +199,8 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
         self, request: stream_pb2.StreamAgentStatusRequest, context: Context
     ) -> AsyncIterator[stream_pb2.StreamAgentStatusResponse]:
         """See the proto."""
-        stream = AgentStream(self._feed, self._reader, current_caller().namespace)
+        namespace = current_caller().namespace
+        stream = AgentStream(self._feed, self._reader, self._measurements, namespace)
         async with aclosing(stream.responses(request)) as responses:
             async for response in responses:
                 yield response

@@ -8,7 +8,7 @@ never locking, each seeing one consistent state that may be a moment old.
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt, LogState
@@ -295,6 +295,9 @@ class Reader(Protocol):
 
         Those of each class are counted up to `limit`; classes without one are left out.
         """
+
+    async def measured(self) -> dict[str, dict[str, Any]]:
+        """Return the latest measurements of every connected agent that has sent some, by its id."""
 
     async def events(self, after: int, limit: int) -> list[Event]:
         """Return events of all namespaces after a position, in order.

@@ -274,3 +274,10 @@ async def test_ready_tasks_before_one_are_counted_by_class_up_to_a_limit(databas
     assert await before(rows[0]) == {"text a": 3, "text b": 2, "text c": 1}
     assert await before(rows[0], limit=2) == {"text a": 2, "text b": 2, "text c": 1}
     assert await before(rows[6]) == {}
+
+
+async def test_measurements_are_those_of_connected_agents(reader, save):
+    agents = [agent(1, measured={"at": 1}), agent(2), agent(3, measured={"at": 2})]
+    agents[2].session_state = SessionState.LOST
+    await save(agents=agents)
+    assert await reader.measured() == {"agent-1": {"at": 1}}

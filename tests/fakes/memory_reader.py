@@ -128,6 +128,11 @@ class MemoryReader:
     async def last_position(self):
         return (await self._tables()).position
 
+    async def measured(self):
+        agents = (await self._tables()).agents.values()
+        live = [agent for agent in agents if agent.session_state is SessionState.LIVE]
+        return {agent.public_id: agent.measured for agent in live if agent.measured}
+
     async def live_sessions(self):
         tables = await self._tables()
         live = [a for a in tables.agents.values() if a.session_state is SessionState.LIVE]

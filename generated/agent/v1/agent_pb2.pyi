@@ -346,7 +346,9 @@ class HeartbeatRequest(_message.Message):
     """The session, from RegisterResponse. Empty for v1 agents."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free-form measurements."""
+        """Measurements, at most 64: `cpu_usage`, `memory_usage`, `disk_usage` and `running_tasks` as in
+        Measurements, and others of its own.
+        """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -387,6 +389,7 @@ class HeartbeatResponse(_message.Message):
     TIMESTAMP_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
     HAND_BACK_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
     success: _builtins.bool
     """True whenever the call succeeds."""
     message: _builtins.str
@@ -399,6 +402,10 @@ class HeartbeatResponse(_message.Message):
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseVerdict]:
         """What to do with leases: one for each held lease that must be ended."""
 
+    @_builtins.property
+    def config(self) -> Global___AgentConfig:
+        """Settings made by ConfigureAgent."""
+
     def __init__(
         self,
         *,
@@ -407,10 +414,11 @@ class HeartbeatResponse(_message.Message):
         timestamp: _builtins.int = ...,
         verdicts: _abc.Iterable[Global___LeaseVerdict] | None = ...,
         hand_back: _builtins.bool = ...,
+        config: Global___AgentConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hand_back", b"hand_back", "message", b"message", "success", b"success", "timestamp", b"timestamp", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "hand_back", b"hand_back", "message", b"message", "success", b"success", "timestamp", b"timestamp", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1925,6 +1933,179 @@ class SetAgentStateResponse(_message.Message):
 Global___SetAgentStateResponse: _TypeAlias = SetAgentStateResponse  # noqa: Y015
 
 @_typing.final
+class ConfigureAgentRequest(_message.Message):
+    """Request of ConfigureAgent. A setting that is absent stays as it is; 0 takes it away."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_JOBS_FIELD_NUMBER: _builtins.int
+    LOG_DELAY_MS_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent's id."""
+    heartbeat_interval: _builtins.int
+    """Seconds between heartbeats, 1 to a third of the lease; without it the server's own."""
+    max_concurrent_jobs: _builtins.int
+    """Tasks it runs at most, 1 to 10000, whatever it says itself. When it is taken away, the agent's
+    own number counts again from its next start.
+    """
+    log_delay_ms: _builtins.int
+    """Milliseconds an agent gathers output before it sends it, 1 to 5000; without it the agent's own."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        heartbeat_interval: _builtins.int | None = ...,
+        max_concurrent_jobs: _builtins.int | None = ...,
+        log_delay_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_heartbeat_interval", b"_heartbeat_interval", "_log_delay_ms", b"_log_delay_ms", "_max_concurrent_jobs", b"_max_concurrent_jobs", "heartbeat_interval", b"heartbeat_interval", "log_delay_ms", b"log_delay_ms", "max_concurrent_jobs", b"max_concurrent_jobs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heartbeat_interval", b"_heartbeat_interval", "_log_delay_ms", b"_log_delay_ms", "_max_concurrent_jobs", b"_max_concurrent_jobs", "agent_id", b"agent_id", "heartbeat_interval", b"heartbeat_interval", "log_delay_ms", b"log_delay_ms", "max_concurrent_jobs", b"max_concurrent_jobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__heartbeat_interval: _TypeAlias = _typing.Literal["heartbeat_interval"]  # noqa: Y015
+    _WhichOneofArgType__heartbeat_interval: _TypeAlias = _typing.Literal["_heartbeat_interval", b"_heartbeat_interval"]  # noqa: Y015
+    _WhichOneofReturnType__log_delay_ms: _TypeAlias = _typing.Literal["log_delay_ms"]  # noqa: Y015
+    _WhichOneofArgType__log_delay_ms: _TypeAlias = _typing.Literal["_log_delay_ms", b"_log_delay_ms"]  # noqa: Y015
+    _WhichOneofReturnType__max_concurrent_jobs: _TypeAlias = _typing.Literal["max_concurrent_jobs"]  # noqa: Y015
+    _WhichOneofArgType__max_concurrent_jobs: _TypeAlias = _typing.Literal["_max_concurrent_jobs", b"_max_concurrent_jobs"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__heartbeat_interval) -> _WhichOneofReturnType__heartbeat_interval | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__log_delay_ms) -> _WhichOneofReturnType__log_delay_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrent_jobs) -> _WhichOneofReturnType__max_concurrent_jobs | None: ...
+
+Global___ConfigureAgentRequest: _TypeAlias = ConfigureAgentRequest  # noqa: Y015
+
+@_typing.final
+class ConfigureAgentResponse(_message.Message):
+    """Answer of ConfigureAgent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    success: _builtins.bool
+    """True whenever the call succeeds."""
+    message: _builtins.str
+    """A sentence for people."""
+    @_builtins.property
+    def agent(self) -> Global___AgentDetail:
+        """The agent as it stands now."""
+
+    def __init__(
+        self,
+        *,
+        success: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        agent: Global___AgentDetail | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "message", b"message", "success", b"success"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigureAgentResponse: _TypeAlias = ConfigureAgentResponse  # noqa: Y015
+
+@_typing.final
+class AgentConfig(_message.Message):
+    """Settings of an agent that were made here; 0 where the agent's or the server's own counts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_JOBS_FIELD_NUMBER: _builtins.int
+    LOG_DELAY_MS_FIELD_NUMBER: _builtins.int
+    heartbeat_interval: _builtins.int
+    """Seconds between heartbeats."""
+    max_concurrent_jobs: _builtins.int
+    """Tasks it runs at most."""
+    log_delay_ms: _builtins.int
+    """Milliseconds it gathers output before it sends it."""
+    def __init__(
+        self,
+        *,
+        heartbeat_interval: _builtins.int = ...,
+        max_concurrent_jobs: _builtins.int = ...,
+        log_delay_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "log_delay_ms", b"log_delay_ms", "max_concurrent_jobs", b"max_concurrent_jobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentConfig: _TypeAlias = AgentConfig  # noqa: Y015
+
+@_typing.final
+class Measurements(_message.Message):
+    """What an agent measured of its host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CustomMetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CPU_USAGE_FIELD_NUMBER: _builtins.int
+    MEMORY_USAGE_FIELD_NUMBER: _builtins.int
+    DISK_USAGE_FIELD_NUMBER: _builtins.int
+    RUNNING_TASKS_FIELD_NUMBER: _builtins.int
+    CUSTOM_METRICS_FIELD_NUMBER: _builtins.int
+    MEASURED_AT_FIELD_NUMBER: _builtins.int
+    cpu_usage: _builtins.float
+    """Share of all processors in use, 0 to 100."""
+    memory_usage: _builtins.float
+    """Share of memory in use, 0 to 100."""
+    disk_usage: _builtins.float
+    """Share of the data directory's disk in use, 0 to 100."""
+    running_tasks: _builtins.int
+    """Tasks it runs."""
+    measured_at: _builtins.int
+    """When they reached the server, Unix milliseconds."""
+    @_builtins.property
+    def custom_metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Further measurements, at most 64."""
+
+    def __init__(
+        self,
+        *,
+        cpu_usage: _builtins.float = ...,
+        memory_usage: _builtins.float = ...,
+        disk_usage: _builtins.float = ...,
+        running_tasks: _builtins.int = ...,
+        custom_metrics: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        measured_at: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_usage", b"cpu_usage", "custom_metrics", b"custom_metrics", "disk_usage", b"disk_usage", "measured_at", b"measured_at", "memory_usage", b"memory_usage", "running_tasks", b"running_tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Measurements: _TypeAlias = Measurements  # noqa: Y015
+
+@_typing.final
 class AgentDetail(_message.Message):
     """An agent as it stands."""
 
@@ -1967,6 +2148,8 @@ class AgentDetail(_message.Message):
     NOTE_FIELD_NUMBER: _builtins.int
     SCHEDULING_SINCE_FIELD_NUMBER: _builtins.int
     DRAIN_DEADLINE_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    MEASUREMENTS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's id."""
     hostname: _builtins.str
@@ -2005,6 +2188,14 @@ class AgentDetail(_message.Message):
     def task_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the tasks it holds now, at most 1000. Only in GetAgent."""
 
+    @_builtins.property
+    def config(self) -> Global___AgentConfig:
+        """Settings made by ConfigureAgent."""
+
+    @_builtins.property
+    def measurements(self) -> Global___Measurements:
+        """Its latest measurements, at most a few seconds late; unset when it has sent none."""
+
     def __init__(
         self,
         *,
@@ -2025,10 +2216,12 @@ class AgentDetail(_message.Message):
         note: _builtins.str = ...,
         scheduling_since: _builtins.int = ...,
         drain_deadline: _builtins.int = ...,
+        config: Global___AgentConfig | None = ...,
+        measurements: Global___Measurements | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "measurements", b"measurements"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "arch", b"arch", "created_at", b"created_at", "drain_deadline", b"drain_deadline", "hostname", b"hostname", "ip", b"ip", "labels", b"labels", "last_seen", b"last_seen", "max_concurrent_jobs", b"max_concurrent_jobs", "note", b"note", "os", b"os", "running_jobs_count", b"running_jobs_count", "scheduling", b"scheduling", "scheduling_since", b"scheduling_since", "status", b"status", "task_ids", b"task_ids", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "arch", b"arch", "config", b"config", "created_at", b"created_at", "drain_deadline", b"drain_deadline", "hostname", b"hostname", "ip", b"ip", "labels", b"labels", "last_seen", b"last_seen", "max_concurrent_jobs", b"max_concurrent_jobs", "measurements", b"measurements", "note", b"note", "os", b"os", "running_jobs_count", b"running_jobs_count", "scheduling", b"scheduling", "scheduling_since", b"scheduling_since", "status", b"status", "task_ids", b"task_ids", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

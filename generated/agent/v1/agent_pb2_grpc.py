@@ -105,6 +105,11 @@ class AgentServiceStub:
                 request_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.SetAgentStateRequest.SerializeToString,
                 response_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.SetAgentStateResponse.FromString,
                 _registered_method=True)
+        self.ConfigureAgent = channel.unary_unary(
+                '/agent.v1.AgentService/ConfigureAgent',
+                request_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.ConfigureAgentRequest.SerializeToString,
+                response_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.ConfigureAgentResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -212,6 +217,14 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfigureAgent(self, request, context):
+        """Changes an agent's settings. They are kept over restarts of server and agent, and reach a
+        connected agent at once. NOT_FOUND for an unknown id, INVALID_ARGUMENT for a value out of range.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -279,6 +292,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.SetAgentState,
                     request_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.SetAgentStateRequest.FromString,
                     response_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.SetAgentStateResponse.SerializeToString,
+            ),
+            'ConfigureAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfigureAgent,
+                    request_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.ConfigureAgentRequest.FromString,
+                    response_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.ConfigureAgentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -638,6 +656,33 @@ class AgentService:
             '/agent.v1.AgentService/SetAgentState',
             generated_dot_agent_dot_v1_dot_agent__pb2.SetAgentStateRequest.SerializeToString,
             generated_dot_agent_dot_v1_dot_agent__pb2.SetAgentStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfigureAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent.v1.AgentService/ConfigureAgent',
+            generated_dot_agent_dot_v1_dot_agent__pb2.ConfigureAgentRequest.SerializeToString,
+            generated_dot_agent_dot_v1_dot_agent__pb2.ConfigureAgentResponse.FromString,
             options,
             channel_credentials,
             insecure,

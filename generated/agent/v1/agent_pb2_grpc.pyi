@@ -73,6 +73,10 @@ class AgentServiceStub:
     not connected. The same again is OK. NOT_FOUND for an unknown id, INVALID_ARGUMENT for an
     unknown action, a bad deadline, or a note or deadline that does not belong to the action.
     """
+    ConfigureAgent: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ConfigureAgentRequest, _agent_pb2.ConfigureAgentResponse]
+    """Changes an agent's settings. They are kept over restarts of server and agent, and reach a
+    connected agent at once. NOT_FOUND for an unknown id, INVALID_ARGUMENT for a value out of range.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -118,6 +122,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
     until the next such call, over restarts of server and agent, and may be said of an agent that is
     not connected. The same again is OK. NOT_FOUND for an unknown id, INVALID_ARGUMENT for an
     unknown action, a bad deadline, or a note or deadline that does not belong to the action.
+    """
+    ConfigureAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.ConfigureAgentRequest, _agent_pb2.ConfigureAgentResponse]  # type: ignore[assignment]
+    """Changes an agent's settings. They are kept over restarts of server and agent, and reach a
+    connected agent at once. NOT_FOUND for an unknown id, INVALID_ARGUMENT for a value out of range.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -239,6 +247,16 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         until the next such call, over restarts of server and agent, and may be said of an agent that is
         not connected. The same again is OK. NOT_FOUND for an unknown id, INVALID_ARGUMENT for an
         unknown action, a bad deadline, or a note or deadline that does not belong to the action.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfigureAgent(
+        self,
+        request: _agent_pb2.ConfigureAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ConfigureAgentResponse, _abc.Awaitable[_agent_pb2.ConfigureAgentResponse]]:
+        """Changes an agent's settings. They are kept over restarts of server and agent, and reach a
+        connected agent at once. NOT_FOUND for an unknown id, INVALID_ARGUMENT for a value out of range.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -965,7 +965,7 @@ class AgentMetrics(_message.Message):
     """Tasks it runs."""
     @_builtins.property
     def custom_metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Further measurements."""
+        """Further measurements, at most 64."""
 
     def __init__(
         self,
@@ -1471,7 +1471,9 @@ class ConfigUpdate(_message.Message):
     """Tasks it runs at most; 0 leaves it."""
     @_builtins.property
     def config(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Further settings by name."""
+        """Further settings by name. `log_delay_ms`: milliseconds to gather output before it is sent; 0
+        takes the agent's own.
+        """
 
     def __init__(
         self,

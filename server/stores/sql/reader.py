@@ -288,6 +288,14 @@ class SqlReader:
             running: dict[int, int] = {row[0]: row[1] for row in rows}
             return [AgentStanding(a, running.get(a.key, 0)) for a in agents], position
 
+    async def measured(self) -> dict[str, dict[str, Any]]:
+        """See Reader."""
+        table = tables.agents
+        query = select(table.c.public_id, table.c.measured)
+        query = query.where(table.c.session_state == SessionState.LIVE.value)
+        async with self._database.reading() as connection:
+            return {row[0]: row[1] for row in await connection.execute(query) if row[1]}
+
     async def live_sessions(self) -> list[LiveSession]:
         """See Reader."""
         table = tables.agents
