@@ -11,7 +11,7 @@ import structlog
 from server.app import App
 from server.config import parse, warnings_about
 from server.domain.errors import StoreUnavailable
-from server.logs import configure
+from server.logs import LogFile, configure
 from server.settings import Settings
 from server.stores.sql.database import DatabaseInUseError
 from server.stores.sql.migrate import UnknownSchemaError
@@ -27,7 +27,9 @@ def main() -> None:
         from server import database_commands
 
         sys.exit(database_commands.run(words[1:], settings))
-    configure(settings.log_level, settings.log_format)
+    configure(
+        settings.log_level, settings.log_format, levels=settings.log_levels, file=_file_of(settings)
+    )
     for warning in warnings_about(settings, os.environ):
         log.warning(warning)
     try:
@@ -35,6 +37,12 @@ def main() -> None:
     except (OSError, DatabaseInUseError, StoreUnavailable, UnknownSchemaError) as error:
         log.error("cannot start", reason=str(error))
         sys.exit(1)
+
+
+def _file_of(settings: Settings) -> LogFile | None:
+    if settings.log_file is None:
+        return None
+    return LogFile(settings.log_file, settings.log_file_bytes, settings.log_file_count)
 
 
 async def serve(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import InitSettingsSource, PydanticBaseSettingsSource
 
-from server.settings import PREFIX, Settings
+from server.settings import PREFIX, Level, Settings
 
 __all__ = ["Settings", "load", "warnings_about"]
 
@@ -116,9 +116,12 @@ def _option(name: str, field: FieldInfo) -> click.Option:
 
 def _metavar(field: FieldInfo) -> str:
     kinds: dict[object, str] = {timedelta: "DURATION", int: "NUMBER", Path: "DIR", str: "TEXT"}
+    kinds |= {Path | None: "FILE", dict[str, Level]: "MODULE=LEVEL,…"}
+    if field.annotation in kinds:
+        return kinds[field.annotation]
     if choices := getattr(field.annotation, "__args__", None):
         return "|".join(choices)
-    return kinds.get(field.annotation, "HOST:PORT")
+    return "HOST:PORT"
 
 
 def _default_text(field: FieldInfo) -> str:
@@ -128,6 +131,8 @@ def _default_text(field: FieldInfo) -> str:
         return ""  # its description tells the default
     if isinstance(field.default, timedelta):
         return f"{field.default.total_seconds():g}"
+    if field.default is None:
+        return "none"
     return "no" if field.default is False else str(field.default)
 
 

@@ -6,10 +6,16 @@ What is bound with `structlog.contextvars` (the request id of a call) is in ever
 
 import logging
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import Processor
+
+from server.redaction import redact
 
 GRPC_CORE = "grpc._cython.cygrpc"
 
@@ -26,19 +32,47 @@ QUIET = {
 }
 
 
-def configure(level: str = "info", form: Format = "auto", stream: TextIO | None = None) -> None:
-    """Send every record of this process to the stream (default stderr), one a line."""
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """A file for records, with as many older ones beside it: NAME.1 is the newest of those."""
+
+    path: Path
+    size: int
+    """Bytes after which a new file is begun."""
+    count: int
+    """Older files kept."""
+
+
+def configure(
+    level: str = "info",
+    form: Format = "auto",
+    stream: TextIO | None = None,
+    *,
+    levels: Mapping[str, str] | None = None,
+    file: LogFile | None = None,
+) -> None:
+    """Send every record of this process to the stream (default stderr), one a line.
+
+    `levels` are those of modules that are not to have `level`. With `file` records go there too,
+    always as JSON.
+    """
     out = sys.stderr if stream is None else stream
-    handler = logging.StreamHandler(out)
+    handler: logging.Handler = logging.StreamHandler(out)
     handler.setFormatter(_formatter(in_json=_wants_json(form, out), colors=out.isatty()))
     root = logging.getLogger()
+    for older in root.handlers:
+        older.close()
     root.handlers = [handler]
+    if file is not None:
+        root.addHandler(_rotating(file))
     root.setLevel(level.upper())
     for name, least in QUIET.items():
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
         library.setLevel(max(least, root.level))
+    for name, least_of_module in (levels or {}).items():
+        logging.getLogger(name).setLevel(least_of_module.upper())
     logging.getLogger(GRPC_CORE).addFilter(_worth_telling)
     structlog.configure(
         processors=[
@@ -51,6 +85,16 @@ def configure(level: str = "info", form: Format = "auto", stream: TextIO | None 
         cache_logger_on_first_use=False,  # a test may configure again
     )
     logging.captureWarnings(capture=True)
+
+
+def _rotating(file: LogFile) -> logging.Handler:
+    """Return what writes into a file, and begins a new one when it is full."""
+    file.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handler = RotatingFileHandler(
+        file.path, maxBytes=file.size, backupCount=file.count, encoding="utf-8", errors="replace"
+    )
+    handler.setFormatter(_formatter(in_json=True, colors=False))
+    return handler
 
 
 def _worth_telling(record: logging.LogRecord) -> bool:
@@ -75,7 +119,7 @@ def _shared() -> list[Processor]:
 
 
 def _formatter(*, in_json: bool, colors: bool) -> logging.Formatter:
-    last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact]
     if in_json:
         last += [
             structlog.processors.format_exc_info,

@@ -42,6 +42,16 @@ def parse_address(value: object) -> object:
     return Address.parse(value) if isinstance(value, str) else value
 
 
+def parse_levels(value: object) -> object:
+    """Return a level for each module of MODULE=LEVEL,…; anything else is left to pydantic."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    if not all(name.strip() and level.strip() for name, _, level in pairs):
+        raise ValueError("should be MODULE=LEVEL,MODULE=LEVEL")
+    return {name.strip(): level.strip() for name, _, level in pairs}
+
+
 def parse_folder(value: object) -> object:
     """Return an absolute path, so that a later change of folder cannot move the data."""
     return Path(value).expanduser().absolute() if isinstance(value, str | Path) and value else value
@@ -51,6 +61,7 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timede
 Listen = Annotated[Address, BeforeValidator(parse_address), NoDecode]
 Folder = Annotated[Path, BeforeValidator(parse_folder)]
 Count = Annotated[int, Field(gt=0)]
+Level = Literal["debug", "info", "warning", "error"]
 
 
 def _sqlite_in_data_dir(earlier: dict[str, Any]) -> str:
@@ -146,8 +157,22 @@ class Settings(BaseSettings):
     max_send_bytes: Count = 16 * 1024 * 1024
     """The largest gRPC message sent to a client, in bytes."""
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Level = "info"
     """The least severe messages the server logs."""
+
+    log_levels: Annotated[dict[str, Level], BeforeValidator(parse_levels), NoDecode] = Field(
+        default_factory=dict
+    )
+    """Levels of modules that are not to have log_level: server.engine=debug,sqlalchemy=info."""
+
+    log_file: Annotated[Path | None, BeforeValidator(parse_folder)] = None
+    """A file to which messages are written too, as JSON; without it they go to stderr alone."""
+
+    log_file_bytes: Count = 50 * 1024 * 1024
+    """How large the file may become before a new one is begun."""
+
+    log_file_count: Count = 5
+    """How many older files are kept."""
 
     log_format: Literal["auto", "json", "console"] = "auto"
     """How messages are written to stderr; auto is console on a terminal and json elsewhere."""

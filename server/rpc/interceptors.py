@@ -28,6 +28,15 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Behaviour: TypeAlias = "Callable[[Any, Context], Any]"
 
 _SANE_REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+_SUBJECTS = {
+    "job_id": "task_id",
+    "task_id": "task_id",
+    "run_id": "run_id",
+    "pipeline_id": "pipeline_id",
+    "agent_id": "agent_id",
+}
+"""Fields of requests that say what a call is about, and what the log calls them."""
+ID_PREVIEW = 128
 _WORTH_A_WARNING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 _BUILDERS: dict[tuple[bool, bool], tuple[str, "Callable[..., Handler]"]] = {
@@ -65,10 +74,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 class Call:
     """One call from its first byte to its end."""
 
-    __slots__ = ("code", "context", "is_stream", "method", "request_id", "started")
+    __slots__ = ("code", "context", "is_stream", "method", "request", "request_id", "started")
 
-    def __init__(self, method: str, context: Context, *, is_stream: bool) -> None:
+    def __init__(self, method: str, context: Context, request: object, *, is_stream: bool) -> None:
         self.method = method
+        self.request = request
         self.context = context
         self.is_stream = is_stream
         self.code = grpc.StatusCode.OK.name
@@ -106,6 +116,11 @@ class Call:
         else:
             self.context.set_trailing_metadata(sent)
 
+    def about(self) -> dict[str, str]:
+        """Return the ids that the request names, for the log."""
+        named = [(name, getattr(self.request, field, "")) for field, name in _SUBJECTS.items()]
+        return {name: _preview(value) for name, value in named if value}
+
     async def refuse(self, error: Exception) -> NoReturn:
         """Log the error, once, and end the call with its status."""
         if isinstance(error, grpc.aio.AbortError):  # the handler has answered by itself
@@ -115,10 +130,11 @@ class Call:
         answer = answer_to(error)
         self.code = answer.code.name
         if answer is INTERNAL:
-            log.error("call failed", method=self.method, exc_info=error)
+            log.error("call failed", method=self.method, exc_info=error, **self.about())
         else:
             tell = log.warning if answer.code in _WORTH_A_WARNING else log.info
-            tell("call refused", method=self.method, code=self.code, reason=str(error))
+            about = self.about()
+            tell("call refused", method=self.method, code=self.code, reason=str(error), **about)
         status = rpc_status.to_status(to_status(error, self.request_id))
         trailing = (*status.trailing_metadata, (REQUEST_ID, self.request_id))
         await self.context.abort(status.code, status.details, trailing)
@@ -162,7 +178,7 @@ def _or_its_error(deserialize: "Callable[[bytes], Any]") -> "Callable[[bytes], A
 
 def _around_coroutine(behaviour: Behaviour, method: str, *, is_stream: bool) -> Behaviour:
     async def answer(request: object, context: Context) -> object:
-        call = Call(method, context, is_stream=is_stream)
+        call = Call(method, context, request, is_stream=is_stream)
         try:
             await call.identify()
             if isinstance(request, DecodeError):
@@ -181,7 +197,7 @@ def _around_coroutine(behaviour: Behaviour, method: str, *, is_stream: bool) -> 
 
 def _around_generator(behaviour: Behaviour, method: str) -> Behaviour:
     async def answer(request: object, context: Context) -> AsyncIterator[object]:
-        call = Call(method, context, is_stream=True)
+        call = Call(method, context, request, is_stream=True)
         try:
             await call.identify()
             if isinstance(request, DecodeError):
@@ -212,6 +228,10 @@ def _told(error: Exception) -> Exception:
     if isinstance(error, DecodeError):
         return Invalid([Violation("request", "is not a message of this method's type")])
     return error
+
+
+def _preview(value: object) -> str:
+    return str(value)[:ID_PREVIEW]
 
 
 def _number(code: object) -> int:

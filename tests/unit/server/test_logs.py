@@ -77,3 +77,53 @@ def test_auto_is_json_where_nobody_reads_along_and_text_on_a_terminal():
         structlog.get_logger().info("hello")
         assert out.getvalue().startswith("{") is is_json
         assert "hello" in out.getvalue()
+
+
+def test_secrets_are_never_written_and_payloads_only_in_part():
+    out = io.StringIO()
+    logs.configure("info", "json", out)
+    structlog.get_logger().info(
+        "odd",
+        api_key="k",
+        env={"DB_PASSWORD": "p", "HOME": "/home", "deep": [{"authorization": "b"}]},
+        url="postgresql://muster:hunter@host/db",
+        body=b"123",
+        text="x" * 5000,
+    )
+    logging.getLogger("library").warning("odd", extra={"client_secret": "s"})
+    ours, theirs = records(out)
+    hidden = "[redacted]"
+    assert (ours["api_key"], theirs["client_secret"]) == (hidden, hidden)
+    assert ours["env"] == {
+        "DB_PASSWORD": hidden,
+        "HOME": "/home",
+        "deep": [{"authorization": hidden}],
+    }
+    assert ours["url"] == "postgresql://muster:[redacted]@host/db"
+    assert ours["body"] == "3 bytes"
+    assert ours["text"].endswith("… (5000 characters)")
+    assert len(ours["text"]) < 2100
+
+
+def test_a_module_may_have_a_level_of_its_own():
+    out = io.StringIO()
+    logs.configure("warning", "json", out, levels={"server.engine": "debug"})
+    structlog.get_logger("server.engine.writer").debug("seen")
+    structlog.get_logger("server.rpc").info("not seen")
+    assert [record["message"] for record in records(out)] == ["seen"]
+    logging.getLogger("server.engine").setLevel(logging.NOTSET)
+
+
+def test_a_full_file_is_followed_by_another_and_the_oldest_goes(tmp_path):
+    path = tmp_path / "logs" / "server.log"
+    logs.configure("info", "console", io.StringIO(), file=logs.LogFile(path, 2000, 2))
+    for number in range(100):
+        structlog.get_logger().info("said", number=number)
+    for handler in logging.getLogger().handlers:
+        handler.close()
+    files = sorted(path.parent.iterdir())
+    assert [file.name for file in files] == ["server.log", "server.log.1", "server.log.2"]
+    assert all(file.stat().st_size <= 2000 for file in files)
+    lines = [line for file in reversed(files) for line in file.read_text().splitlines()]
+    numbers = [json.loads(line)["number"] for line in lines]
+    assert numbers == list(range(numbers[0], 100))
