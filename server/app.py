@@ -26,6 +26,7 @@ from server.engine.dispatcher import Dispatcher
 from server.engine.event_feed import EventFeed
 from server.engine.event_tail import EventTail
 from server.engine.explainer import Explainer
+from server.engine.fleet import Fleet
 from server.engine.lease_keeper import LeaseKeeper
 from server.engine.log_hub import LogHub
 from server.engine.log_intake import JournalIntake, RowIntake
@@ -106,6 +107,7 @@ class App:
         self._attendance = Attendance(
             self._writer, self._sessions, self._dispatcher, clock, policy, measurements
         )
+        Fleet(self._sessions).show()
         self._hints = self._database.hints
         self._keeper = LeaseKeeper(
             self._writer,

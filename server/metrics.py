@@ -65,6 +65,20 @@ leases_current = Gauge("muster_leases", "Tasks that agents hold now.", registry=
 agents_connected = Gauge(
     "muster_agents_connected", "Agents with a live session.", registry=REGISTRY
 )
+agents_by_state = Gauge(
+    "muster_agents", "Agents known to this server, by how they stand.", ["state"], registry=REGISTRY
+)
+agents_usage = Gauge(
+    "muster_agents_usage_ratio",
+    "Share of a resource in use on the agents connected here, 0 to 1: their mean and the highest.",
+    ["resource", "stat"],
+    registry=REGISTRY,
+)
+agents_running = Gauge(
+    "muster_agents_running_tasks",
+    "Tasks that the agents connected here say they run.",
+    registry=REGISTRY,
+)
 events = Counter("muster_events_total", "Events written.", registry=REGISTRY)
 
 log_lines = Counter("muster_log_lines_total", "Log lines stored.", registry=REGISTRY)

@@ -2,8 +2,11 @@ import re
 
 from server import metrics
 
-UNITS = ("_total", "_seconds", "_bytes", "_commands", "_open", "_connected", "muster_leases")
-BOUNDED = {"method", "code", "status"}
+UNITS = (
+    *("_total", "_seconds", "_bytes", "_ratio"),
+    *("_commands", "_open", "_connected", "_tasks", "muster_leases", "muster_agents"),
+)
+BOUNDED = {"method", "code", "status", "state", "resource", "stat"}
 
 
 def families():

@@ -1,0 +1,59 @@
+"""The agents of this server in sum, for Prometheus: looked at only when it asks."""
+
+from collections import Counter
+from functools import partial
+from statistics import fmean
+
+from server import metrics
+from server.engine.sessions import Session, Sessions
+
+STATES = ("idle", "online", "busy", "closed", "lost")
+"""As `agent.v1.AgentStatus`; `closed` is paused or drained, `lost` not heard any more."""
+RESOURCES = {"cpu": "cpu_usage", "memory": "memory_usage", "disk": "disk_usage"}
+
+
+class Fleet:
+    """See the module."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def show(self) -> None:
+        """Let the series ask here."""
+        for state in STATES:
+            metrics.agents_by_state.labels(state).set_function(partial(self.count, state))
+        for resource in RESOURCES:
+            of = metrics.agents_usage.labels
+            of(resource, "mean").set_function(partial(self.mean, resource))
+            of(resource, "max").set_function(partial(self.highest, resource))
+        metrics.agents_running.set_function(self.running)
+
+    def count(self, state: str) -> int:
+        """Return how many agents stand so."""
+        return Counter(map(_state, self._sessions))[state]
+
+    def mean(self, resource: str) -> float:
+        """Return the mean share of a resource in use, 0 when nobody has measured."""
+        return fmean(self._shares(resource) or [0.0])
+
+    def highest(self, resource: str) -> float:
+        """Return the highest share of a resource in use, 0 when nobody has measured."""
+        return max(self._shares(resource), default=0.0)
+
+    def running(self) -> int:
+        """Return how many tasks agents say they run."""
+        return sum(s.measured.get("running_tasks", 0) for s in self._sessions if not s.lost)
+
+    def _shares(self, resource: str) -> list[float]:
+        measured = [s.measured for s in self._sessions if s.measured and not s.lost]
+        return [each[RESOURCES[resource]] / 100 for each in measured]
+
+
+def _state(session: Session) -> str:
+    if session.lost:
+        return "lost"
+    if not session.open:
+        return "closed"
+    if not session.leases:
+        return "idle"
+    return "busy" if len(session.leases) >= session.slots else "online"
