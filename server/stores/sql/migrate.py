@@ -1,10 +1,11 @@
-"""Bringing a database's schema up to date, with Alembic inside one transaction."""
+"""Bringing a database's schema up to date, with Alembic inside one transaction.
+
+Alembic is imported only when there is something to do: it takes as long as the rest of a start.
+"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, inspect, select, text
 
 VERSION_TABLE = "muster_schema"
@@ -12,15 +13,28 @@ VERSION_TABLE = "muster_schema"
 MIGRATING = 0x6D7573746572
 
 
+MIGRATIONS = Path(__file__).with_name("migrations")
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+
 class UnknownSchemaError(Exception):
     """The database is not ours, or newer than this program; it is left as it is."""
 
 
-def config() -> Config:
+def config() -> "Config":
     """Return Alembic's configuration."""
+    from alembic.config import Config
+
     settings = Config()
-    settings.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    settings.set_main_option("script_location", str(MIGRATIONS))
     return settings
+
+
+def revisions() -> list[str]:
+    """Return every revision, the newest last; a migration's file begins with its revision."""
+    return sorted(path.name.partition("_")[0] for path in MIGRATIONS.glob("versions/[0-9]*.py"))
 
 
 def migrate(connection: Connection) -> None:
@@ -32,6 +46,10 @@ def migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(MIGRATING)))
     refuse_unknown(connection)
+    if current_version(connection) == revisions()[-1]:
+        return
+    from alembic import command
+
     settings = config()
     settings.attributes["connection"] = connection
     command.upgrade(settings, "head")
@@ -44,8 +62,7 @@ def refuse_unknown(connection: Connection) -> None:
         UnknownSchemaError: the database holds something else.
     """
     version = current_version(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
-    if version is not None and version not in known:
+    if version is not None and version not in revisions():
         raise UnknownSchemaError(
             f"the database has schema {version!r}, which this program does not know; "
             "use the newer muster-server that wrote it"
