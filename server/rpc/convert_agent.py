@@ -77,27 +77,28 @@ def verdict_message(verdict: Verdict, policy: Policy) -> agent_pb2.LeaseVerdict:
 def task_message(assignment: Assignment, policy: Policy) -> agent_pb2.Task:
     """Return a task as agents of ours, and v1 agents that fetch, get it."""
     spec = TaskSpec.from_json(assignment.spec)
-    return agent_pb2.Task(
+    message = agent_pb2.Task(
         job_id=assignment.task_id,
         name=assignment.name,
-        pipeline_id=assignment.pipeline_id,
-        stage=assignment.stage,
         commands=spec.commands,
-        env=spec.env,
-        workspace=spec.workspace,
         timeout=assignment.timeout // SECOND,
-        image=spec.image,
-        artifacts=[
-            agent_pb2.Artifact(name=a.name, path=a.path, destination=a.destination)
-            for a in spec.artifacts
-        ],
         lease_id=assignment.lease_id,
         attempt=assignment.attempt,
         executor=spec.executor,
         kill_grace=policy.kill_grace_seconds,
         stop_with_lease=not assignment.retry_on_lost,
-        run_id=assignment.run_id,
     )
+    # Nearly always empty, and each costs as much as all of the above.
+    if spec.env:
+        message.env.update(spec.env)
+    for each in spec.artifacts:
+        message.artifacts.add(name=each.name, path=each.path, destination=each.destination)
+    if spec.workspace or spec.image:
+        message.workspace, message.image = spec.workspace, spec.image
+    if assignment.pipeline_id or assignment.stage:
+        message.pipeline_id, message.stage = assignment.pipeline_id, assignment.stage
+        message.run_id = assignment.run_id
+    return message
 
 
 def task_info(assignment: Assignment) -> stream_pb2.TaskInfo:
@@ -168,11 +169,15 @@ def _time(field: str, value: int, latest: int = _LATEST) -> int:
     return value
 
 
+_REPORTABLE = {int(status): status for status in REPORTABLE}
+
+
 def _status(number: int) -> TaskStatus:
-    if number not in {int(status) for status in REPORTABLE}:
+    status = _REPORTABLE.get(number)
+    if status is None:
         names = ", ".join(status.name for status in REPORTABLE)
         raise Invalid([Violation("status", f"must be one of {names}")])
-    return TaskStatus(number)
+    return status
 
 
 def _error(text: str) -> str:
