@@ -291,8 +291,9 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         self.streams += 1
         if self.no_streams is not None:
             await context.abort(self.no_streams, "no streams here")
+        swallowed = self.swallow_streams  # as it is now: a test may turn it while we read
         first = await anext(aiter(requests))
-        if self.swallow_streams:
+        if swallowed:
             await asyncio.Event().wait()
         if self.refuse_stream is not None:
             code, reason = self.refuse_stream
