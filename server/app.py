@@ -30,6 +30,7 @@ from server.engine.fleet import Fleet
 from server.engine.lease_keeper import LeaseKeeper
 from server.engine.log_hub import LogHub
 from server.engine.log_intake import JournalIntake, RowIntake
+from server.engine.log_sealer import LogSealer
 from server.engine.measurements import Measurements
 from server.engine.retention import Limits, Retention
 from server.engine.sessions import Sessions
@@ -40,6 +41,7 @@ from server.rpc.interceptors import CallInterceptor
 from server.rpc.pipeline_service import PipelineService
 from server.rpc.stream_service import StreamService
 from server.rpc.task_service import TaskService
+from server.stores.blobs.folder import FolderBlobs
 from server.stores.log_journal import LogJournal
 from server.stores.sql.database import open_url
 from server.stores.sql.reader import SqlReader
@@ -81,6 +83,11 @@ def _journal(settings: Settings) -> LogJournal | None:
     return LogJournal(folder / "journal") if folder is not None else None
 
 
+def _blobs(settings: Settings) -> FolderBlobs | None:
+    folder = settings.log_folder
+    return FolderBlobs(folder / "blobs") if folder is not None else None
+
+
 class App:
     """One server."""
 
@@ -91,7 +98,8 @@ class App:
         clock = Clock()
         self._database = open_url(settings.database_url)
         self._journal = _journal(settings)
-        self._reader = SqlReader(self._database, self._journal)
+        self._blobs = _blobs(settings)
+        self._reader = SqlReader(self._database, self._journal, self._blobs)
         self._sessions = Sessions()
         self._dispatcher = Dispatcher(self._sessions, clock)
         self._writer = Writer(
@@ -133,6 +141,7 @@ class App:
         self._feed = EventFeed(self._reader)
         self._logs = LogHub(self._reader)
         self._intake = self._build_intake(clock)
+        self._sealer = self._build_sealer(clock)
         self._tail = EventTail(self._reader)
         self._connect_rooms()
         self._health = health.aio.HealthServicer()
@@ -163,6 +172,14 @@ class App:
         )
         self._writer.listen(intake.committed)
         return intake
+
+    def _build_sealer(self, clock: Clock) -> LogSealer | None:
+        if self._journal is None or self._blobs is None:
+            return None
+        limit = self._settings.log_limit
+        sealer = LogSealer(self._writer, self._reader, self._journal, self._blobs, clock, limit)
+        self._writer.listen(sealer.committed)
+        return sealer
 
     def _build_grpc(
         self, clock: Clock, policy: Policy, measurements: Measurements
@@ -250,7 +267,10 @@ class App:
                 if self._journal is not None and isinstance(self._intake, JournalIntake):
                     journaling = tasks.create_task(self._journal.run(), name="journal")
                     loops.append(tasks.create_task(self._intake.run(), name="log intake"))
-                    await self._intake.recover()
+                    closed = await self._intake.recover()
+                    if self._sealer is not None:
+                        self._sealer.add(closed)
+                        loops.append(tasks.create_task(self._sealer.run(), name="log sealer"))
                 if self._hints.shared:
                     loops.append(tasks.create_task(self._tail.run(), name="event tail"))
                     loops.append(tasks.create_task(self._hints.run(self._heard), name="hints"))

@@ -130,6 +130,9 @@ class Settings(BaseSettings):
     log_incomplete_after: Duration = timedelta(seconds=60)
     """How long an ended task's missing lines are waited for before the log is called incomplete."""
 
+    log_limit: Count = 1024 * 1024 * 1024
+    """How many bytes of a task's log are kept at most: the beginning and the end of longer ones."""
+
     task_retention: Duration = timedelta(days=30)
     """How long ended tasks are kept, with their attempts and logs."""
 

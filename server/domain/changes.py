@@ -23,6 +23,10 @@ class LogBatch:
     attempt: int
     namespace: str
     block: LogBlock
+    blob: str = ""
+    """The blob that has the data, or empty when the row has it."""
+    offset: int = 0
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

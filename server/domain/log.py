@@ -53,6 +53,8 @@ class LogLine(NamedTuple):
 class Encoding(IntEnum):
     """How a block is packed. The numbers are those of `agent.v1.LogEncoding`."""
 
+    OMITTED = 0
+    """The lines are not kept; only what they amount to. Never sent by an agent."""
     PLAIN = 1
     ZSTD = 2
 
@@ -81,6 +83,50 @@ class LogBlock:
         return self.first_line + self.lines - 1
 
 
+def omitted(blocks: Sequence[LogBlock]) -> LogBlock:
+    """Return consecutive blocks as one whose lines are not kept."""
+    crc = 0
+    for block in blocks:
+        crc = combine(crc, block.crc, block.text_bytes)
+    return LogBlock(
+        blocks[0].first_line,
+        sum(block.lines for block in blocks),
+        sum(block.text_bytes for block in blocks),
+        crc,
+        min(block.first_at for block in blocks),
+        max(block.last_at for block in blocks),
+        Encoding.OMITTED,
+        0,
+        b"",
+        0,
+    )
+
+
+def middle(blocks: Sequence[LogBlock], limit: int) -> tuple[int, int]:
+    """Return the range of blocks to leave out, so that at most `limit` bytes of text are kept.
+
+    Half is kept of the beginning, half of the end, and one block of each at least. What was left
+    out before counts as nothing.
+    """
+    begin, end = 1, len(blocks) - 1
+    head, tail = _kept(blocks[0]), _kept(blocks[-1])
+    while begin < end and head + _kept(blocks[begin]) <= limit // 2:
+        head += _kept(blocks[begin])
+        if blocks[begin].encoding is Encoding.OMITTED:
+            break
+        begin += 1
+    while end > begin and tail + _kept(blocks[end - 1]) <= limit // 2:
+        tail += _kept(blocks[end - 1])
+        if blocks[end - 1].encoding is Encoding.OMITTED:
+            break
+        end -= 1
+    return begin, end
+
+
+def _kept(block: LogBlock) -> int:
+    return 0 if block.encoding is Encoding.OMITTED else block.text_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class LogCounts:
     """What the lines of a log amount to, up to some line."""
@@ -93,6 +139,14 @@ class LogCounts:
         """Return the counts with the next block. Where lines between are lost, none agrees."""
         crc = combine(self.crc, block.crc, block.text_bytes)
         return LogCounts(block.last_line, self.bytes + block.text_bytes, crc)
+
+
+def amount(blocks: Iterable[LogBlock]) -> LogCounts:
+    """Return what consecutive blocks from the first line on amount to."""
+    counts = LogCounts()
+    for block in blocks:
+        counts = counts.plus(block)
+    return counts
 
 
 def level_of(stream: str) -> str:

@@ -18,7 +18,17 @@ from server.domain.lease import (
     verdict_for,
 )
 from server.domain.ledger import Ledger
-from server.domain.log import LogBlock, LogCounts, LogKey, LogLine, pack
+from server.domain.log import (
+    Encoding,
+    LogBlock,
+    LogCounts,
+    LogKey,
+    LogLine,
+    amount,
+    middle,
+    omitted,
+    pack,
+)
 from server.domain.moment import Moment
 from server.domain.task import Task
 
@@ -214,7 +224,7 @@ class FindLog:
         if attempt.log_state is not LogState.OPEN:
             return FoundLog(answer)
         key = (attempt.task_key, attempt.number)
-        counts = ledger.source.log_counts([key]).get(key, LogCounts())
+        counts = amount(ledger.source.log_heads([key]).get(key, ()))
         return FoundLog(answer, key, counts, attempt.status.ended)
 
 
@@ -269,13 +279,73 @@ class LookUpLogs:
         """See Command."""
         tasks = {t.key: t for t in ledger.tasks_by_key(sorted({key for key, _ in self.keys}))}
         ledger.prefetch_attempts(key for key in self.keys if key[0] in tasks)
-        counts = ledger.source.log_counts(self.keys)
+        heads = ledger.source.log_heads(self.keys)
         known = {}
         for key in self.keys:
             task = tasks.get(key[0])
             attempt = ledger.attempt(task, key[1]) if task is not None else None
             if task is not None and attempt is not None:
                 is_open = attempt.log_state is LogState.OPEN
-                stored = counts.get(key, LogCounts())
+                stored = amount(heads.get(key, ()))
                 known[key] = KnownLog(task.public_id, attempt.log_lines, stored, is_open)
         return known
+
+
+# ---- logs in blobs
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBlock:
+    """A block without its data, and where that lies."""
+
+    key: LogKey
+    block: LogBlock
+    blob: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SealLogs:
+    """Note where blocks lie that were in the journal; answers how many are noted.
+
+    A log of more than `limit` bytes keeps its beginning and its end.
+    """
+
+    blocks: tuple[SealedBlock, ...]
+    limit: int
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return ()
+
+    def decide(self, ledger: Ledger) -> int:
+        """See Command."""
+        tasks = {t.key: t for t in ledger.tasks_by_key(sorted({b.key[0] for b in self.blocks}))}
+        noted = [sealed for sealed in self.blocks if sealed.key[0] in tasks]
+        for sealed in noted:
+            task_key, number = sealed.key
+            place = (sealed.blob, sealed.offset, sealed.size)
+            namespace = tasks[task_key].namespace
+            ledger.add_log(LogBatch(task_key, number, namespace, sealed.block, *place))
+        ledger.flush()
+        keys = sorted({sealed.key for sealed in noted})
+        ledger.prefetch_attempts(keys)
+        for key, blocks in ledger.source.log_heads(keys).items():
+            self._settle(ledger, tasks[key[0]], key[1], blocks)
+        return len(noted)
+
+    def _settle(self, ledger: Ledger, task: Task, number: int, blocks: Sequence[LogBlock]) -> None:
+        """Note what a log amounts to as far as it has rows, and cut it to its limit."""
+        attempt = ledger.attempt(task, number)
+        counts = amount(blocks)
+        if attempt is not None and counts.lines > attempt.log_lines:
+            _count(ledger, attempt, counts)
+        if sum(b.text_bytes for b in blocks if b.encoding is not Encoding.OMITTED) <= self.limit:
+            return
+        begin, end = middle(blocks, self.limit)
+        gone = blocks[begin:end]
+        if gone:
+            key = (task.key, number)
+            ledger.source.drop_log(key, gone[0].first_line, gone[-1].first_line)
+            ledger.add_log(LogBatch(*key, task.namespace, omitted(gone)))

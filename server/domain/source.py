@@ -6,7 +6,7 @@ from typing import Protocol
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt
 from server.domain.changes import Changes, RequestRecord
-from server.domain.log import LogCounts, LogKey
+from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run
@@ -67,8 +67,11 @@ class Source(Protocol):
     def attempts_due(self, now: Moment, limit: int) -> list[Attempt]:
         """Return attempts whose `log_due` has come, earliest first."""
 
-    def log_counts(self, keys: Sequence[LogKey]) -> dict[LogKey, LogCounts]:
-        """Return what the rows of logs amount to; absent means there are none."""
+    def log_heads(self, keys: Sequence[LogKey]) -> dict[LogKey, list[LogBlock]]:
+        """Return the blocks of logs in order, without their data; absent means there are none."""
+
+    def drop_log(self, key: LogKey, first: int, last: int) -> None:
+        """Remove the rows of a log whose first line lies between two, both included."""
 
     def dependents(self, task_keys: Sequence[int]) -> list[tuple[int, int]]:
         """Return (task, task that waits for it) by their keys, the waiting ones ascending."""

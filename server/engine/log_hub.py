@@ -72,15 +72,15 @@ class LogHub:
             page = await self._reader.log(namespace, task_id, current, line, PAGE)
             current = page.attempt
             if page.lines:
-                yield LogPart(current, line, page.lines)
-                line += len(page.lines)
+                yield LogPart(current, page.first_line, page.lines)
+                line = page.first_line + len(page.lines)
             if line <= page.total:
                 continue
             if follow and not _ends(page, attempt):
                 with self._following(namespace, task_id, page, line) as live:
                     async for part in self._new_parts(live, line, attempt):
                         yield part
-                        line += len(part.lines)
+                        line = part.first_line + len(part.lines)
                     page = live.page
                     if not current and page.attempt:
                         current = 1  # the first attempt, even if there is a second by now
@@ -107,7 +107,7 @@ class LogHub:
                 if part is None:
                     return
                 yield part
-                line += len(part.lines)
+                line = part.first_line + len(part.lines)
             elif live.moved or (_ends(live.page, attempt) and line > live.page.total):
                 return
             else:

@@ -213,14 +213,20 @@ class JournalIntake:
         if await self._writer.submit(RecordLog(its.key, counts)):
             its.recorded = max(its.recorded, counts.lines)
 
-    async def recover(self) -> None:
-        """Compare the journal with the database at the start: what is new in either is settled."""
-        keys = self._journal.logs()
+    async def recover(self) -> list[LogKey]:
+        """Compare the journal with the database at the start: what is new in either is settled.
+
+        Returns:
+            Logs that take no more.
+        """
+        keys, closed = self._journal.logs(), []
         for start in range(0, len(keys), LOOKED_UP):
             part = tuple(keys[start : start + LOOKED_UP])
             known = await self._writer.submit(LookUpLogs(part))
             for key in part:
                 self._settle(key, known.get(key))
+            closed += [key for key in part if key in known and not known[key].open]
+        return closed
 
     def _settle(self, key: LogKey, known: KnownLog | None) -> None:
         if known is None:

@@ -113,8 +113,8 @@ class LiveLog:
         if self.moved or not page.lines:
             return
         size = sum(len(line.text) + len(line.raw) + LINE_BYTES for line in page.lines)
-        self._parts.append((LogPart(page.attempt, self.next_line, page.lines), size))
-        self.next_line += len(page.lines)
+        self._parts.append((LogPart(page.attempt, page.first_line, page.lines), size))
+        self.next_line = page.first_line + len(page.lines)
         self._size += size
         while self._size > KEPT_BYTES and len(self._parts) > 1:
             self._size -= self._parts.popleft()[1]

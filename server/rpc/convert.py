@@ -366,7 +366,7 @@ def block_of(message: agent_pb2.LogBlock) -> LogBlock:
     checks.number("block.first_at", message.first_at, 0, MOMENT_LIMIT)
     checks.number("block.last_at", message.last_at, message.first_at, MOMENT_LIMIT)
     checks.number("block.unpacked_bytes", message.unpacked_bytes, 1, BLOCK_LIMIT)
-    if int(message.encoding) not in list(Encoding):
+    if int(message.encoding) not in (Encoding.PLAIN, Encoding.ZSTD):
         checks.fail("block.encoding", "must be PLAIN or ZSTD")
     if len(message.data) > BLOCK_LIMIT:
         checks.fail("block.data", f"must have at most {BLOCK_LIMIT} bytes")

@@ -185,9 +185,9 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
         return task_pb2.GetTaskLogResponse(
             success=True,
             message=convert.counted(page.total, "line"),
-            logs=[convert.log_line(line, first + i) for i, line in enumerate(page.lines)],
+            logs=[convert.log_line(line, page.first_line + i) for i, line in enumerate(page.lines)],
             total_lines=page.total,
-            has_more=first - 1 + len(page.lines) < page.total,
+            has_more=page.first_line - 1 + len(page.lines) < page.total,
             attempt=page.attempt,
             log_state=convert.enum(page.state),
         )

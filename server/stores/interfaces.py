@@ -203,11 +203,54 @@ class Journal(Protocol):
     def logs(self) -> list[LogKey]:
         """Return the logs that have blocks here."""
 
+    def last_line(self, key: LogKey) -> int:
+        """Return the last line of a log that is durable here, 0 for none."""
+
+    def bytes_of(self, key: LogKey) -> int:
+        """Return how many bytes a log has here."""
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+
+    def oldest(self) -> list[LogKey]:
+        """Return the logs that keep the oldest file from being deleted."""
+
+    async def load(self, entry: JournalEntry) -> bytes:
+        """Return the data of an entry's block.
+
+        Raises:
+            FileNotFoundError: the block is kept elsewhere by now.
+        """
+
+    async def tidy(self) -> None:
+        """Delete files that nothing needs."""
+
     def entries(self, key: LogKey, first_line: int = 1) -> list[JournalEntry]:
         """Return a log's blocks that hold lines from a line on, in order."""
 
     def forget(self, key: LogKey, through: int | None = None) -> None:
         """Let go of a log's blocks up to a line, or of all: they are kept elsewhere, or deleted."""
+
+
+class BlobStore(Protocol):
+    """Where large things live that never change, by names like paths."""
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Store a blob; it is durable and whole when this returns.
+
+        Raises:
+            StoreUnavailable: it is not stored.
+        """
+
+    async def get(self, name: str, offset: int, size: int) -> bytes:
+        """Return a part of a blob; less, or nothing, where it is not there."""
+
+    async def names(self, prefix: str) -> list[str]:
+        """Return the names that begin so, in order."""
+
+    async def delete(self, name: str) -> None:
+        """Remove a blob, if it is there."""
 
 
 class Reader(Protocol):
@@ -245,6 +288,9 @@ class Reader(Protocol):
         Raises:
             DamagedLog: what is stored of that moment is not what was stored.
         """
+
+    async def used_blobs(self, names: Sequence[str]) -> set[str]:
+        """Return those of some blobs that hold parts of logs."""
 
     async def pipeline(self, namespace: str, pipeline_id: str) -> Pipeline:
         """Return one pipeline."""

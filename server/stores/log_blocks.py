@@ -2,9 +2,11 @@
 
 import sys
 import zlib
+from collections.abc import Sequence
+from dataclasses import replace
 
 from server.domain.errors import DamagedLog
-from server.domain.log import Encoding, LogBlock, LogLine, unpack
+from server.domain.log import Encoding, LogBlock, LogLine, omitted, unpack
 from server.domain.moment import Moment
 
 if sys.version_info >= (3, 14):
@@ -15,6 +17,11 @@ else:
 # Text in a page of a log: with what messages add it stays below the 4 MiB that gRPC clients take
 # unless told otherwise. A page that is cut short is followed by another.
 PAGE_BYTES = 1024 * 1024
+
+MERGED_BYTES = 1024 * 1024
+"""Size from which on blocks are not merged any more: who wants one line of it unpacks all."""
+
+MERGED_LEVEL = 3
 
 
 def lines_of(block: LogBlock) -> list[LogLine]:
@@ -44,12 +51,13 @@ class PageOfLines:
     """Gathers consecutive lines, up to a number and about so many bytes of text.
 
     Attributes:
+        first_line: Number of the first line gathered.
         lines: What was gathered.
         full: Whether no more is wanted.
     """
 
     def __init__(self, first_line: int, limit: int, size: int) -> None:
-        self._first_line = first_line
+        self.first_line = first_line
         self._limit = limit
         self._room = size
         self.lines: list[LogLine] = []
@@ -58,7 +66,7 @@ class PageOfLines:
     @property
     def next_line(self) -> int:
         """The line wanted next."""
-        return self._first_line + len(self.lines)
+        return self.first_line + len(self.lines)
 
     def end(self, total: int) -> None:
         """Say that there are no more blocks of a log that should have so many lines.
@@ -87,6 +95,12 @@ class PageOfLines:
             return
         if block.last_line < self.next_line:
             return
+        if block.encoding is Encoding.OMITTED:
+            self.full = True
+            if not self.lines:
+                self.first_line = block.last_line
+                self.lines.append(_mark(block))
+            return
         try:
             lines = lines_of(block)
         except DamagedLog:
@@ -101,6 +115,51 @@ class PageOfLines:
             if len(self.lines) == self._limit:
                 self.full = True
                 return
+
+
+def _mark(block: LogBlock) -> LogLine:
+    """Return the line that stands, under the last one's number, for lines that are not kept."""
+    size = f"{block.text_bytes / 2**20:,.1f} MiB"
+    span = f"lines {block.first_line:,} to {block.last_line:,}"
+    text = f"[muster: {span} ({size}) are not kept; the log is longer than its limit]"
+    return LogLine(block.last_at, "stderr", "warn", text)
+
+
+def merged(blocks: Sequence[LogBlock]) -> list[LogBlock]:
+    """Return consecutive blocks as fewer and larger ones; damaged ones stay as they are."""
+    found: list[LogBlock] = []
+    group: list[LogBlock] = []
+    plain: list[bytes] = []
+    for block in blocks:
+        try:
+            lines_of(block)
+        except DamagedLog:
+            found += [*_joined(group, plain), block]
+            group, plain = [], []
+            continue
+        group.append(block)
+        plain.append(_plain(block))
+        if sum(map(len, plain)) >= MERGED_BYTES:
+            found += _joined(group, plain)
+            group, plain = [], []
+    return [*found, *_joined(group, plain)]
+
+
+def _joined(blocks: Sequence[LogBlock], plain: Sequence[bytes]) -> list[LogBlock]:
+    if not blocks:
+        return []
+    whole = omitted(blocks)
+    text = b"".join(plain)
+    data = zstd.compress(text, MERGED_LEVEL)
+    return [
+        replace(
+            whole,
+            encoding=Encoding.ZSTD,
+            plain_bytes=len(text),
+            data=data,
+            data_crc=zlib.crc32(data),
+        )
+    ]
 
 
 def _plain(block: LogBlock) -> bytes:

@@ -16,7 +16,7 @@ import os
 import struct
 import zlib
 from bisect import bisect_left
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -83,6 +83,7 @@ class LogJournal:
         self._folder = folder
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._logs: dict[LogKey, list[JournalEntry]] = {}
+        self._bytes: defaultdict[LogKey, int] = defaultdict(int)
         self._files: dict[int, _File] = {}
         self._current = 0
         self._descriptor: int | None = None
@@ -281,10 +282,12 @@ class LogJournal:
         while entries and entries[-1].block.last_line >= entry.block.first_line:
             self._release(entries.pop())
         entries.append(entry)
+        self._bytes[entry.key] += entry.size
         self._files[entry.file].needed += 1
 
     def _release(self, entry: JournalEntry) -> None:
         self._files[entry.file].needed -= 1
+        self._bytes[entry.key] -= entry.size
 
     def logs(self) -> list[LogKey]:
         """Return the logs that have blocks here."""
@@ -300,6 +303,10 @@ class LogJournal:
         entries = self._logs.get(key)
         return entries[-1].block.last_line if entries else 0
 
+    def bytes_of(self, key: LogKey) -> int:
+        """See interfaces.Journal."""
+        return self._bytes.get(key, 0)
+
     def forget(self, key: LogKey, through: int | None = None) -> None:
         """Let go of a log's blocks up to a line, or of all: they are kept elsewhere, or deleted."""
         entries = self._logs.get(key, [])
@@ -310,6 +317,7 @@ class LogJournal:
             self._logs[key] = stays
         else:
             self._logs.pop(key, None)
+            self._bytes.pop(key, None)
 
     # ---- reading
 

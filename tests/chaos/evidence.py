@@ -9,6 +9,7 @@ import psutil
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from server.domain.changes import LogBatch
 from server.stores.log_blocks import lines_of
 from server.stores.log_journal import scan
 from server.stores.sql import log_rows, tables
@@ -39,7 +40,7 @@ class Evidence:
     infra_retry_limit: int = 3
 
 
-async def read_database(evidence: Evidence, url: str) -> None:
+async def read_database(evidence: Evidence, url: str, folder: Path) -> None:
     """Read every table that the checks need, from a database at rest."""
     engine = create_async_engine(url)
     try:
@@ -53,15 +54,18 @@ async def read_database(evidence: Evidence, url: str) -> None:
             )
             evidence.events = [dict(row) for row in events.mappings()]
             logs = await connection.execute(select(tables.logs).order_by(*tables.logs.primary_key))
-            evidence.logs = [_opened(dict(row)) for row in logs.mappings()]
+            evidence.logs = [_opened(dict(row), folder) for row in logs.mappings()]
     finally:
         await engine.dispose()
 
 
-def _opened(row: Row) -> Row:
-    row["texts"] = [
-        line.text for line in lines_of(log_rows.block_of([row[name] for name in log_rows.FIELDS]))
-    ]
+def _opened(row: Row, folder: Path) -> Row:
+    data = row.pop("data")
+    if row["blob"] is not None:
+        whole = (folder / "blobs" / row["blob"]).read_bytes()
+        data = whole[row["blob_offset"] :][: row["blob_size"]]
+    block = log_rows.block_of([row[name] for name in log_rows.HEAD], data)
+    row["texts"] = [line.text for line in lines_of(block)]
     return row
 
 
@@ -70,13 +74,13 @@ def read_log_journal(evidence: Evidence, folder: Path) -> None:
     through: dict[tuple[int, int], int] = {}
     for row in evidence.logs:
         through[row["task_key"], row["attempt"]] = row["first_line"] + row["lines"] - 1
-    for entry in scan(folder).entries:
-        data = (folder / f"{entry.file:010d}.log").read_bytes()
+    journal = folder / "journal"
+    for entry in scan(journal).entries:
+        data = (journal / f"{entry.file:010d}.log").read_bytes()
         block = replace(entry.block, data=data[entry.offset : entry.offset + entry.size])
         if block.first_line > through.get(entry.key, 0):
-            names = {name: getattr(block, name) for name in log_rows.FIELDS}
-            row = {"task_key": entry.key[0], "attempt": entry.key[1], **names}
-            evidence.logs.append(_opened(row))
+            row = log_rows.log_row(LogBatch(*entry.key, "", block))
+            evidence.logs.append(_opened(row, folder))
 
 
 def read_journal(path: Path) -> list[str]:

@@ -293,8 +293,9 @@ async def _story(world: World) -> tuple[Evidence, Faults]:
         await client.close()
     log.info("all is looked at; now it stops")
     await _stop(world)
-    await read_database(evidence, world.database_url)
-    read_log_journal(evidence, world.folder / "muster.logs" / "journal")
+    logs = world.folder / "muster.logs"
+    await read_database(evidence, world.database_url, logs)
+    read_log_journal(evidence, logs)
     evidence.journal = read_journal(world.journal)
     return evidence, faults
 

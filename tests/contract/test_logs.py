@@ -128,11 +128,11 @@ class Desk:
     async def page(self, attempt=0, task_id="t"):
         return await self.reader.log(NAMESPACE, task_id, attempt, 1, 0)
 
-    async def state(self, attempt=0, *, wanted=None):
+    async def state(self, attempt=0, *, wanted=None, task_id="t"):
         """Return a log's state, once it is `wanted` where that takes a moment."""
         async with asyncio.timeout(20):
             while True:
-                state = (await self.page(attempt)).state
+                state = (await self.page(attempt, task_id)).state
                 if wanted in (None, state):
                     return state
                 await asyncio.sleep(0.01)

@@ -15,9 +15,9 @@ from sqlalchemy import text
 
 from server.domain.agent import Agent, SessionState
 from server.domain.attempt import Attempt
-from server.domain.changes import Changes, RequestRecord
+from server.domain.changes import Changes, LogBatch, RequestRecord
 from server.domain.errors import StoreUnavailable
-from server.domain.log import LogBlock, LogCounts, LogLine
+from server.domain.log import Encoding, LogBlock, LogCounts, LogLine, amount, omitted
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
 from server.domain.task import Queue, Task, TaskStatus
@@ -294,9 +294,33 @@ async def test_the_rows_of_a_log_amount_to_what_its_lines_do(database):
         ),
     )
     asked = [(1, 1), (1, 2), (1, 3), (2, 1)]
-    found = await read(database, lambda source: source.log_counts(asked))
-    assert found == {(1, 1): whole, (1, 2): whole}
-    assert await read(database, lambda source: source.log_counts([])) == {}
+    found = await read(database, lambda source: source.log_heads(asked))
+    assert {key: amount(blocks) for key, blocks in found.items()} == {(1, 1): whole, (1, 2): whole}
+    assert await read(database, lambda source: source.log_heads([])) == {}
+
+
+async def test_rows_in_the_middle_of_a_log_make_room_for_one(database):
+    def line(number):
+        return [LogLine(1, "stdout", "info", str(number))]
+
+    rows = [batch(1, 1, number, line(number)) for number in range(1, 6)]
+    await save(database, new(tasks=[task(1)], logs=[*rows, batch(1, 2, 3, line(3))]))
+
+    def cut(source):
+        gone = source.log_heads([(1, 1)])[1, 1][1:4]
+        source.drop_log((1, 1), 2, 4)
+        source.save(new(logs=[LogBatch(1, 1, "default", omitted(gone))]))
+        return source.log_heads([(1, 1), (1, 2)])
+
+    found = await read(database, cut)
+    assert [(b.first_line, b.lines, b.encoding) for b in found[1, 1]] == [
+        (1, 1, Encoding.PLAIN),
+        (2, 3, Encoding.OMITTED),
+        (5, 1, Encoding.PLAIN),
+    ]
+    text = b"1\n2\n3\n4\n5\n"
+    assert amount(found[1, 1]) == LogCounts(5, len(text), zlib.crc32(text))
+    assert len(found[1, 2]) == 1
 
 
 async def test_dependents_are_those_who_wait(database):
@@ -771,10 +795,13 @@ def test_columns_bear_the_names_of_the_records_fields(record):
     assert {c.name for c in record.table.columns} == {f.name for f in fields(record.record_type)}
 
 
+KEYS = ("task_key", "attempt", "namespace")
+
+
 @pytest.mark.parametrize(
     ("table", "names"),
     [
-        (tables.logs, {"task_key", "attempt", "namespace", *LogBlock.__slots__}),
+        (tables.logs, {*KEYS, "blob", "blob_offset", "blob_size", *LogBlock.__slots__}),
         (tables.requests, {f.name for f in fields(RequestRecord)}),
     ],
 )

@@ -23,7 +23,7 @@ from tests.fakes.memory_source import MemoryDatabase
 from tests.records import agent
 
 NOW = 1_700_000_000_000
-EARLIER = ["0001", "0002", "0003", "0004", "0005", "0006", "0007"]
+EARLIER = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
 PACKED = "0005"
 """From this schema on a log is kept in blocks; before, it was JSON."""
 OLD_LINES = [
@@ -132,7 +132,7 @@ async def test_an_earlier_database_is_upgraded_and_works_on(make, kind, revision
     assert (found, held) == (agent(found.key, public_id="old"), 0)
     async with database.reading() as connection:
         blocks = log_rows.blocks(connection, view.task.key, 1, 1)
-        lines = [line async for block in blocks for line in lines_of(block)]
+        lines = [line async for block in blocks for line in lines_of(block.block)]
         assert lines == ([] if revision >= PACKED else KEPT_LINES)
 
 

@@ -7,7 +7,6 @@ dictionaries; the database takes them over when the work returns, and drops them
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 
-from server.domain.log import LogCounts
 from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
 from server.stores.interfaces import PoisonError
@@ -176,13 +175,18 @@ class MemorySource:
         due = self._where("attempts", lambda a: a.log_due is not None and a.log_due <= now)
         return sorted(due, key=lambda attempt: attempt.log_due)[:limit]
 
-    def log_counts(self, keys):
-        counts = {}
+    def log_heads(self, keys):
+        heads = {}
         for place in sorted(self._tables.logs):
             if (key := place[:2]) in keys:
                 block = self._tables.logs[place].block
-                counts[key] = counts.get(key, LogCounts()).plus(block)
-        return counts
+                heads.setdefault(key, []).append(replace(block, data=b""))
+        return heads
+
+    def drop_log(self, key, first, last):
+        for place in list(self._tables.logs):
+            if place[:2] == key and first <= place[2] <= last:
+                del self._tables.logs[place]
 
     def dependents(self, task_keys):
         pairs = sorted(self._tables.dependencies)

@@ -1,23 +1,27 @@
-"""A log's blocks wherever they are kept: in rows, or still in the journal."""
+"""A log's blocks wherever they are kept: in rows, in blobs, or still in the journal."""
 
 from contextlib import aclosing
 from dataclasses import replace
 
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
-from server.stores.interfaces import JournalEntry
+from server.stores.interfaces import BlobStore, JournalEntry
 from server.stores.log_blocks import PageOfLines, first_since
 from server.stores.log_journal import LogJournal
 from server.stores.sql import log_rows
 from server.stores.sql.database import SqlDatabase
+from server.stores.sql.log_rows import StoredBlock
 
 
 class LogLibrary:
     """Finds blocks. What moves from the journal into rows meanwhile is found in either."""
 
-    def __init__(self, database: SqlDatabase, journal: LogJournal | None) -> None:
+    def __init__(
+        self, database: SqlDatabase, journal: LogJournal | None, blobs: BlobStore | None
+    ) -> None:
         self._database = database
         self._journal = journal
+        self._blobs = blobs
 
     def last_line(self, key: LogKey) -> int:
         """Return the last line in the journal, 0 for none; the database knows of older ones."""
@@ -36,8 +40,8 @@ class LogLibrary:
                 self._database.reading() as connection,
                 aclosing(log_rows.blocks(connection, *key, page.next_line)) as blocks,
             ):
-                async for block in blocks:
-                    page.take(block)
+                async for stored in blocks:
+                    page.take(await self._open(stored))
                     if page.full:
                         return
             try:
@@ -52,13 +56,20 @@ class LogLibrary:
         """Return the number of the first line that was read at a moment or later, or None."""
         entries = self._entries(key, 1)
         async with self._database.reading() as connection:
-            line = await log_rows.line_since(connection, *key, moment)
-        if line is not None:
-            return line
+            stored = await log_rows.block_since(connection, *key, moment)
+        if stored is not None:
+            return first_since(await self._open(stored), moment)
         for entry in entries:
             if entry.block.last_at >= moment:
                 return first_since(await self._load(entry), moment)
         return None
+
+    async def _open(self, stored: StoredBlock) -> LogBlock:
+        """Return a block with its data, wherever that lies."""
+        if stored.blob is None or self._blobs is None:
+            return stored.block
+        data = await self._blobs.get(stored.blob, stored.offset, stored.size)
+        return replace(stored.block, data=data)
 
     def _entries(self, key: LogKey, line: int) -> list[JournalEntry]:
         return self._journal.entries(key, line) if self._journal else []

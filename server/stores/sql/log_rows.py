@@ -1,6 +1,7 @@
-"""Blocks of logs as rows."""
+"""Blocks of logs as rows. A row has the block's data, or says in which blob it lies."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select
@@ -9,40 +10,56 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from server.domain.changes import LogBatch
 from server.domain.log import Encoding, LogBlock
 from server.domain.moment import Moment
-from server.stores.log_blocks import first_since
 from server.stores.sql import tables
 
-_HEAD = [name for name in LogBlock.__slots__ if name != "data"]
-FIELDS = [*_HEAD, "data"]
-_COLUMNS = [tables.logs.c[name] for name in FIELDS]
+HEAD = [name for name in LogBlock.__slots__ if name != "data"]
+_REST = ("data", "blob", "blob_offset", "blob_size")
+_COLUMNS = [tables.logs.c[name] for name in (*HEAD, *_REST)]
 
 heads = select(
-    tables.logs.c.task_key, tables.logs.c.attempt, *(tables.logs.c[name] for name in _HEAD)
+    tables.logs.c.task_key, tables.logs.c.attempt, *(tables.logs.c[name] for name in HEAD)
 ).order_by(tables.logs.c.task_key, tables.logs.c.attempt, tables.logs.c.first_line)
 """Selects whose each block is, and the block without its data."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """A block as its row has it: without its data when that lies in a blob."""
+
+    block: LogBlock
+    blob: str | None
+    offset: int
+    size: int
+
+
 def log_row(batch: LogBatch) -> dict[str, Any]:
     """Return a batch as a row."""
-    row = {name: getattr(batch.block, name) for name in FIELDS}
     return {
-        **row,
+        **{name: getattr(batch.block, name) for name in HEAD},
         "task_key": batch.task_key,
         "attempt": batch.attempt,
         "namespace": batch.namespace,
+        "data": None if batch.blob else batch.block.data,
+        "blob": batch.blob or None,
+        "blob_offset": batch.offset,
+        "blob_size": batch.size,
     }
 
 
-def block_of(row: Any) -> LogBlock:  # noqa: ANN401 (a row's type is its columns')
-    """Return the block of a row selected by its columns."""
-    values = dict(zip(FIELDS, row, strict=True))
-    values["encoding"] = Encoding(values["encoding"])
-    return LogBlock(**values)
+def block_of(fields: Sequence[Any], data: bytes) -> LogBlock:
+    """Return the block of the fields that `heads` selects, with its data."""
+    values = dict(zip(HEAD, fields, strict=True))
+    return LogBlock(**{**values, "encoding": Encoding(values["encoding"])}, data=data)
+
+
+def _stored(row: Sequence[Any]) -> StoredBlock:
+    *fields, data, blob, offset, size = row
+    return StoredBlock(block_of(fields, data or b""), blob, offset, size)
 
 
 async def blocks(
     connection: AsyncConnection, task_key: int, attempt: int, first_line: int
-) -> AsyncGenerator[LogBlock, None]:
+) -> AsyncGenerator[StoredBlock, None]:
     """Yield a log's blocks in order, from the one that holds a line."""
     table, earlier = tables.logs, tables.logs.alias()
     begin = select(func.max(earlier.c.first_line)).where(
@@ -63,17 +80,17 @@ async def blocks(
     rows = await connection.stream(query)
     try:
         async for row in rows:
-            yield block_of(row)
+            yield _stored(row)
     finally:
         await rows.close()
 
 
-async def line_since(
+async def block_since(
     connection: AsyncConnection, task_key: int, attempt: int, moment: Moment
-) -> int | None:
-    """Return the number of the first line that was read at a moment or later, or None."""
+) -> StoredBlock | None:
+    """Return the first block with a line of a moment or later, or None."""
     table = tables.logs
     of_log = (table.c.task_key == task_key) & (table.c.attempt == attempt)
     query = select(*_COLUMNS).where(of_log, table.c.last_at >= moment)
     row = (await connection.execute(query.order_by(table.c.first_line).limit(1))).first()
-    return None if row is None else first_since(block_of(row), moment)
+    return None if row is None else _stored(row)

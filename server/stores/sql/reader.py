@@ -25,6 +25,7 @@ from server.domain.run import Run, RunStatus
 from server.domain.task import Queue, Task, TaskStatus
 from server.stores.interfaces import (
     AgentStanding,
+    BlobStore,
     LiveSession,
     LogPage,
     LogPlace,
@@ -49,9 +50,14 @@ HELD_LIMIT = 1000
 class SqlReader:
     """See interfaces.Reader."""
 
-    def __init__(self, database: SqlDatabase, journal: LogJournal | None = None) -> None:
+    def __init__(
+        self,
+        database: SqlDatabase,
+        journal: LogJournal | None = None,
+        blobs: BlobStore | None = None,
+    ) -> None:
         self._database = database
-        self._logs = LogLibrary(database, journal)
+        self._logs = LogLibrary(database, journal, blobs)
 
     # ---- tasks
 
@@ -107,7 +113,7 @@ class SqlReader:
             page.end(total)
         return LogPage(
             found.number,
-            first_line,
+            page.first_line,
             page.lines,
             total,
             found.log_state,
@@ -131,6 +137,12 @@ class SqlReader:
         if since:
             line = max(line, await self._logs.line_since(key, since) or total + 1)
         return LogPlace(found.number, line)
+
+    async def used_blobs(self, names: Sequence[str]) -> set[str]:
+        """See Reader."""
+        column = tables.logs.c.blob
+        async with self._database.reading() as connection:
+            return set(await connection.scalars(select(column).where(column.in_(names)).distinct()))
 
     # ---- pipelines and runs
 

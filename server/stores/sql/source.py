@@ -33,7 +33,7 @@ from server.domain.agent import Agent
 from server.domain.attempt import Attempt
 from server.domain.changes import Changes, RequestRecord
 from server.domain.event import Event
-from server.domain.log import LogCounts, LogKey
+from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
@@ -314,17 +314,24 @@ class SqlSource:
         query = select(*ATTEMPT.columns).where(due <= now).order_by(due).limit(limit)
         return self._load(ATTEMPT, query.with_for_update(skip_locked=True))
 
-    def log_counts(self, keys: Sequence[LogKey]) -> dict[LogKey, LogCounts]:
+    def log_heads(self, keys: Sequence[LogKey]) -> dict[LogKey, list[LogBlock]]:
         """See Source."""
-        table, counts = tables.logs, dict[LogKey, LogCounts]()
+        table = tables.logs
+        heads: dict[LogKey, list[LogBlock]] = {}
         for start in range(0, len(keys), CHUNK // 2):
             part = list(keys[start : start + CHUNK // 2])
             query = log_rows.heads.where(tuple_(table.c.task_key, table.c.attempt).in_(part))
             for task_key, attempt, *fields in self._connection.execute(query):
-                block = log_rows.block_of([*fields, b""])
-                key = (task_key, attempt)
-                counts[key] = counts.get(key, LogCounts()).plus(block)
-        return counts
+                block = log_rows.block_of(fields, b"")
+                heads.setdefault((task_key, attempt), []).append(block)
+        return heads
+
+    def drop_log(self, key: LogKey, first: int, last: int) -> None:
+        """See Source."""
+        table = tables.logs
+        of_log = (table.c.task_key == key[0]) & (table.c.attempt == key[1])
+        query = delete(table).where(of_log, table.c.first_line.between(first, last))
+        self._connection.execute(query)
 
     def dependents(self, task_keys: Sequence[int]) -> list[tuple[int, int]]:
         """See Source."""

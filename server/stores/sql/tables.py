@@ -250,15 +250,20 @@ logs = Table(
     Column("first_line", BigInteger, primary_key=True, autoincrement=False),
     Column("namespace", String(63), nullable=False),
     Column("lines", Integer, nullable=False),
-    Column("text_bytes", Integer, nullable=False),
+    Column("text_bytes", BigInteger, nullable=False),
     Column("crc", BigInteger, nullable=False),
     Column("first_at", Moment, nullable=False),
     Column("last_at", Moment, nullable=False),
     Column("encoding", SmallInteger, nullable=False),
     Column("plain_bytes", Integer, nullable=False),
-    Column("data", LargeBinary, nullable=False),
+    Column("data", LargeBinary),
     Column("data_crc", BigInteger, nullable=False),
+    Column("blob", String(128)),
+    Column("blob_offset", BigInteger, nullable=False),
+    Column("blob_size", Integer, nullable=False),
 )
+_IN_BLOB = text("blob IS NOT NULL")
+Index("ix_logs_blob", logs.c.blob, sqlite_where=_IN_BLOB, postgresql_where=_IN_BLOB)
 
 requests = Table(
     "requests",

@@ -1,0 +1,158 @@
+"""Moves blocks out of the journal: packed together into blobs, with a row that says where.
+
+A log goes once it takes no more; one that grows without end goes piece by piece. So the journal
+stays small, and what the server keeps in memory about it.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from server.domain.log import LogBlock, LogKey
+from server.domain.log_keeping import SealedBlock, SealLogs
+from server.engine.clock import Clock
+from server.engine.surviving import survives
+from server.engine.writer import Committed, Writer
+from server.stores.interfaces import BlobStore, Journal, Reader
+from server.stores.log_blocks import merged
+
+LOOK_EVERY = 1.0
+SEAL_AFTER = 10.0
+"""Seconds a closed log waits for others that go into the same blob."""
+
+BLOB_BYTES = 8 * 1024 * 1024
+"""Size of a blob, about."""
+
+LONG_BYTES = 16 * 1024 * 1024
+"""What an open log may have in the journal before it is moved."""
+
+JOURNAL_BYTES = 256 * 1024 * 1024
+"""Size of the journal from which on open logs are moved that keep old files."""
+
+SWEEP_EVERY = 600.0
+"""Seconds between looks for blobs that no row speaks of any more."""
+
+SWEEP_STEP = 100
+PREFIX = "logs/"
+
+
+class LogSealer:
+    """See the module."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        reader: Reader,
+        journal: Journal,
+        blobs: BlobStore,
+        clock: Clock,
+        limit: int,
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._journal = journal
+        self._blobs = blobs
+        self._clock = clock
+        self._limit = limit
+        self._closed: dict[LogKey, None] = {}
+        self._waiting_since: float | None = None
+        self._swept_at: float | None = None
+
+    def committed(self, committed: Committed) -> None:
+        """Take in a commit: some logs take no more."""
+        if committed.effects.closed_logs:
+            self.add(committed.effects.closed_logs)
+
+    def add(self, closed: Iterable[LogKey]) -> None:
+        """Note logs that take no more."""
+        for key in closed:
+            if self._journal.last_line(key):
+                self._closed[key] = None
+        if self._closed and self._waiting_since is None:
+            self._waiting_since = asyncio.get_running_loop().time()
+
+    async def run(self) -> None:
+        """Seal until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            await survives("log sealer", self.seal)
+            await survives("log sweeper", self._sweep_when_due)
+
+    async def seal(self, *, everything: bool = False) -> None:
+        """Move what is due; with `everything` all there is."""
+        for key in self._journal.logs() if everything else self._long():
+            await self._move([key])
+        if everything or self._closed_is_due():
+            keys, self._closed, self._waiting_since = list(self._closed), {}, None
+            try:
+                await self._move(keys)
+            except BaseException:
+                self.add(keys)
+                raise
+        await self._journal.tidy()
+
+    def _long(self) -> list[LogKey]:
+        found = [key for key in self._journal.logs() if self._journal.bytes_of(key) >= LONG_BYTES]
+        if self._journal.size > JOURNAL_BYTES:
+            found += [key for key in self._journal.oldest() if key not in found]
+        return found
+
+    def _closed_is_due(self) -> bool:
+        if self._waiting_since is None:
+            return False
+        waited = asyncio.get_running_loop().time() - self._waiting_since
+        return waited >= SEAL_AFTER or sum(map(self._journal.bytes_of, self._closed)) >= BLOB_BYTES
+
+    async def _move(self, keys: Iterable[LogKey]) -> None:
+        """Move logs into as few blobs as their size allows."""
+        gathered: list[tuple[LogKey, list[LogBlock]]] = []
+        size = 0
+        for key in keys:
+            blocks: list[LogBlock] = []
+            for entry in self._journal.entries(key):
+                blocks.append(replace(entry.block, data=await self._journal.load(entry)))
+                size += entry.size
+                if size >= BLOB_BYTES:
+                    await self._write([*gathered, (key, blocks)])
+                    gathered, blocks, size = [], [], 0
+            if blocks:
+                gathered.append((key, blocks))
+        await self._write(gathered)
+
+    async def _write(self, gathered: list[tuple[LogKey, list[LogBlock]]]) -> None:
+        if not gathered:
+            return
+        day = datetime.fromtimestamp(self._clock.now() / 1000, UTC).date().isoformat()
+        name = f"{PREFIX}{day}/{uuid4().hex}"
+        rows: list[SealedBlock] = []
+        parts: list[bytes] = []
+        offset = 0
+        for key, blocks in gathered:
+            for block in await asyncio.to_thread(merged, blocks):
+                rows.append(
+                    SealedBlock(key, replace(block, data=b""), name, offset, len(block.data))
+                )
+                parts.append(block.data)
+                offset += len(block.data)
+        await self._blobs.put(name, b"".join(parts))
+        await self._writer.submit(SealLogs(tuple(rows), self._limit))
+        for key, blocks in gathered:
+            self._journal.forget(key, through=blocks[-1].last_line)
+
+    # ---- blobs that nothing needs
+
+    async def _sweep_when_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._swept_at is None or now - self._swept_at >= SWEEP_EVERY:
+            self._swept_at = now
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """Delete blobs that no row speaks of: of deleted tasks, or from before a crash."""
+        names = await self._blobs.names(PREFIX)
+        for start in range(0, len(names), SWEEP_STEP):
+            part = names[start : start + SWEEP_STEP]
+            for name in set(part) - await self._reader.used_blobs(part):
+                await self._blobs.delete(name)

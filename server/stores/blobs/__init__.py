@@ -1,0 +1,1 @@
+"""Where large things live that never change; `interfaces.BlobStore` is the contract."""

@@ -1,0 +1,79 @@
+"""Blobs as files in a folder."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from server.domain.errors import StoreUnavailable
+
+_PARTIAL = ".partial"
+
+
+class FolderBlobs:
+    """See interfaces.BlobStore."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def put(self, name: str, data: bytes) -> None:
+        """See BlobStore."""
+        try:
+            await asyncio.to_thread(self._put, self._folder / name, data)
+        except OSError as error:
+            raise StoreUnavailable(f"blobs: {error.strerror or error}") from error
+
+    def _put(self, path: Path, data: bytes) -> None:
+        made = _make(path.parent)
+        partial = path.with_name(path.name + _PARTIAL)
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        for folder in (path.parent, *made):
+            _sync(folder)
+
+    async def get(self, name: str, offset: int, size: int) -> bytes:
+        """See BlobStore."""
+        return await asyncio.to_thread(_read, self._folder / name, offset, size)
+
+    async def names(self, prefix: str) -> list[str]:
+        """See BlobStore."""
+        return await asyncio.to_thread(self._names, prefix)
+
+    def _names(self, prefix: str) -> list[str]:
+        files = (path for path in self._folder.rglob("*") if path.is_file())
+        names = (path.relative_to(self._folder).as_posix() for path in files)
+        return sorted(n for n in names if n.startswith(prefix) and not n.endswith(_PARTIAL))
+
+    async def delete(self, name: str) -> None:
+        """See BlobStore."""
+        await asyncio.to_thread((self._folder / name).unlink, missing_ok=True)
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make a folder with its parents; return the folders that got a new entry by it."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
+    return [each.parent for each in missing]
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path, offset: int, size: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+    except OSError:
+        return b""  # what is not there is damage to whoever reads it

@@ -1,0 +1,45 @@
+"""What the BlobStore promises."""
+
+import pytest
+
+from server.stores.blobs.folder import FolderBlobs
+
+
+@pytest.fixture(params=["folder"])
+def make_blobs(request, tmp_path):
+    """Return a function that opens every BlobStore anew over the same place."""
+    return {"folder": lambda: FolderBlobs(tmp_path / "blobs")}[request.param]
+
+
+async def test_a_blob_is_there_for_whoever_comes_later(make_blobs):
+    await make_blobs().put("logs/a/1", b"0123456789")
+    assert await make_blobs().get("logs/a/1", 0, 10) == b"0123456789"
+    assert await make_blobs().get("logs/a/1", 3, 4) == b"3456"
+
+
+async def test_less_is_given_where_less_is_there(make_blobs):
+    blobs = make_blobs()
+    await blobs.put("logs/1", b"0123")
+    assert await blobs.get("logs/1", 2, 10) == b"23"
+    assert await blobs.get("logs/1", 9, 1) == b""
+    assert await blobs.get("logs/none", 0, 1) == b""
+
+
+async def test_names_are_listed_by_their_beginning_in_order(make_blobs):
+    blobs = make_blobs()
+    assert await blobs.names("") == []
+    for name in ("logs/b/2", "logs/a/1", "other/1"):
+        await blobs.put(name, b"x")
+    assert await blobs.names("logs/") == ["logs/a/1", "logs/b/2"]
+    assert await blobs.names("logs/b") == ["logs/b/2"]
+    assert await blobs.names("none") == []
+
+
+async def test_the_same_name_again_replaces_and_delete_removes(make_blobs):
+    blobs = make_blobs()
+    await blobs.put("a", b"one")
+    await blobs.put("a", b"two")
+    assert await blobs.get("a", 0, 9) == b"two"
+    await blobs.delete("a")
+    await blobs.delete("a")
+    assert await blobs.names("") == []
