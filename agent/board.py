@@ -242,7 +242,7 @@ class Board:
         elif (stop := run.stop_message) is not None and stop["cause"] == "cancelled":
             self._end_without_process(run, _end("cancelled", stop["message"], "task"))
         else:
-            self._return(run)
+            self._return(run, reason)
         self.hand_back()
 
     def _end(self, run: TaskRun, end: Message) -> None:
@@ -335,8 +335,8 @@ class Board:
             self._return(run)
         self.look()
 
-    def _return(self, run: TaskRun) -> None:
-        self._outbox.hand_back(run)
+    def _return(self, run: TaskRun, reason: str = "") -> None:
+        self._outbox.hand_back(run, reason)
         self._forget(run)
 
     def _settle(self, run: TaskRun) -> None:

@@ -28,11 +28,11 @@ class Outbox:
         self._ready[run.identity.lease] = run
         self._wake.set()
 
-    def hand_back(self, run: TaskRun) -> None:
-        """Gives back the lease of a run that has not started."""
+    def hand_back(self, run: TaskRun, reason: str = "") -> None:
+        """Gives back the lease of a run that has not started, with why this host cannot."""
         identity = run.identity
         self._handed_back.append(
-            agent_pb2.HeldLease(task_id=identity.task, lease_id=identity.lease)
+            agent_pb2.HeldLease(task_id=identity.task, lease_id=identity.lease, reason=reason)
         )
         self._wake.set()
 

@@ -13,22 +13,39 @@ DRAINING = agent_pb2.SCHEDULING_STATE_DRAINING
 
 def status_of(agent: agent_pb2.AgentDetail | stream_pb2.StreamAgentStatusResponse) -> str:
     """Return an agent's status in a list, with what keeps work from it."""
-    status = short_name(STATUS, agent.status)
-    if agent.scheduling in (0, ACTIVE):
-        return status
-    return f"{status},{short_name(SCHEDULING, agent.scheduling)}"
+    words = [short_name(STATUS, agent.status)]
+    if agent.scheduling not in (0, ACTIVE):
+        words.append(short_name(SCHEDULING, agent.scheduling))
+    if agent.quarantined_until:
+        words.append("QUARANTINED")
+    return ",".join(words)
 
 
 def work_of(agent: agent_pb2.AgentDetail) -> str:
     """Return what keeps work from an agent, since when and why, or nothing."""
+    return "\n".join([*_of_its_operator(agent), *_of_its_faults(agent)])
+
+
+def _of_its_faults(agent: agent_pb2.AgentDetail) -> list[str]:
+    if not agent.faults:
+        return []
+    times = "1 failure" if agent.faults == 1 else f"{agent.faults} failures in a row"
+    lines = [f"{times} by its own fault, the last: {agent.fault}"]
+    if agent.quarantined_until:
+        left = until(agent.quarantined_until / 1000)
+        lines.insert(0, f"QUARANTINED: work again {left}")
+    return lines
+
+
+def _of_its_operator(agent: agent_pb2.AgentDetail) -> list[str]:
     if agent.scheduling in (0, ACTIVE):
-        return ""
+        return []
     lines = [
         f"{short_name(SCHEDULING, agent.scheduling)} since {moment(agent.scheduling_since / 1000)}"
     ]
     if agent.scheduling == DRAINING and agent.drain_deadline:
         lines.append(f"tasks are stopped {until(agent.drain_deadline / 1000)}")
-    return "\n".join([*lines, *agent.note.splitlines()])
+    return [*lines, *agent.note.splitlines()]
 
 
 def settings_of(agent: agent_pb2.AgentDetail) -> str:

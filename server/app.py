@@ -72,6 +72,9 @@ def policy_of(settings: Settings) -> Policy:
         infra_retry_limit=settings.infra_retry_limit,
         retry_backoff=millis(settings.retry_backoff),
         retry_backoff_limit=millis(settings.retry_backoff_max),
+        quarantine_after=settings.quarantine_after,
+        quarantine=millis(settings.quarantine),
+        quarantine_limit=millis(settings.quarantine_max),
         log_settle=millis(settings.log_settle),
         log_incomplete_after=millis(settings.log_incomplete_after),
     )

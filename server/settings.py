@@ -124,6 +124,15 @@ class Settings(BaseSettings):
     retry_backoff_max: Duration = timedelta(seconds=60)
     """The longest wait between two tries of a task."""
 
+    quarantine_after: Count = 3
+    """How many failures in a row that are an agent's fault quarantine it."""
+
+    quarantine: Duration = timedelta(seconds=10)
+    """How long such an agent gets no work; each further failure doubles it."""
+
+    quarantine_max: Duration = timedelta(hours=1)
+    """The longest quarantine."""
+
     log_settle: Duration = timedelta(seconds=2)
     """How long late lines of an ended v1 task are waited for before its log counts as complete."""
 
@@ -219,9 +228,10 @@ class Settings(BaseSettings):
             return lease
         raise ValueError("should be longer than heartbeat_interval; three times it is usual")
 
-    @field_validator("retry_backoff_max")
+    @field_validator("retry_backoff_max", "quarantine_max")
     @classmethod
     def _is_no_less_than_the_first(cls, longest: timedelta, info: ValidationInfo) -> timedelta:
-        if longest >= info.data.get("retry_backoff", timedelta(0)):
+        first = str(info.field_name).removesuffix("_max")
+        if longest >= info.data.get(first, timedelta(0)):
             return longest
-        raise ValueError("should be no less than retry_backoff")
+        raise ValueError(f"should be no less than {first}")

@@ -39,6 +39,7 @@ def _print(answer: task_pb2.ExplainTaskResponse) -> None:
             ("Tasks", "\n".join(map(_dependency, answer.dependencies))),
             ("Next try", until(answer.not_before / 1000) if answer.not_before else ""),
             ("Before it", _tasks(answer.tasks_before)),
+            ("Of others", _tasks(answer.tasks_of_others)),
             ("Agents", ", ".join(agents)),
         )
     )

@@ -72,6 +72,16 @@ class Agent:
     """Since when it is not active."""
     drain_until: Moment | None = None
     """Until when a drain lets its tasks run."""
+    faults: int = 0
+    """Failures in a row that were its fault, without a success between."""
+    fault: str = ""
+    """What the last of them was."""
+    faulted_at: Moment | None = None
+    """When that was."""
+    quarantined_at: Moment | None = None
+    """When its last quarantine began, if it has had no success since."""
+    quarantined_until: Moment | None = None
+    """Until when it is quarantined; None when it is not."""
     control: int = 0
     """Grows whenever `open` may have changed: servers hear of it in any order."""
     due_at: Moment | None = None
@@ -84,7 +94,7 @@ class Agent:
     @property
     def open(self) -> bool:
         """Whether it is given work."""
-        return self.scheduling is Scheduling.ACTIVE
+        return self.scheduling is Scheduling.ACTIVE and self.quarantined_until is None
 
     @property
     def effective_labels(self) -> dict[str, str]:
@@ -134,7 +144,9 @@ def scheduling_state(agent: Agent, held: int) -> SchedulingState:
 
 def next_agent_due(agent: Agent) -> Moment | None:
     """Return when something happens to the agent by itself, or None."""
-    return agent.drain_until if agent.scheduling is Scheduling.DRAINING else None
+    drain_until = agent.drain_until if agent.scheduling is Scheduling.DRAINING else None
+    dues = (drain_until, agent.quarantined_until)
+    return min((due for due in dues if due is not None), default=None)
 
 
 def _split(plugin: str) -> tuple[str, str]:

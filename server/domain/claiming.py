@@ -1,7 +1,7 @@
 """Tasks are handed to agents, and handed back."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
 
@@ -9,12 +9,13 @@ from server.domain.agent import Agent, SessionState
 from server.domain.attempt import Attempt, AttemptStatus
 from server.domain.ending import Outcome, end_attempt, heard_until
 from server.domain.errors import SessionSuperseded
-from server.domain.lease import LeaseRef
+from server.domain.lease import LeaseRef, attempt_of
 from server.domain.ledger import Ledger
 from server.domain.moment import Moment
 from server.domain.placement import Offer, in_turn, place
 from server.domain.policy import Policy
-from server.domain.task import Queue, Task, TaskStatus
+from server.domain.quarantine import blame
+from server.domain.task import Queue, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +240,8 @@ class HandBack:
 
     agent_id: str
     leases: tuple[LeaseRef, ...]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """By lease id why the agent's host cannot start its task."""
 
     def task_ids(self) -> Iterable[str]:
         """See Command."""
@@ -249,8 +252,16 @@ class HandBack:
         agent = ledger.agent(self.agent_id)
         for ref in self.leases:
             task = ledger.find_task(ref.task_id)
-            if task is None or task.lease_agent != agent.key or task.lease_id != ref.lease_id:
+            attempt = attempt_of(ledger, task, ref.lease_id) if task is not None else None
+            if task is None or attempt is None or attempt.agent_key != agent.key:
                 continue
-            if task.status is TaskStatus.QUEUED:
-                cause = f"agent {agent.public_id} handed it back"
-                end_attempt(ledger, task, Outcome(AttemptStatus.RELEASED, cause=cause))
+            reason = self.reasons.get(ref.lease_id, "")
+            if attempt.status is AttemptStatus.CLAIMED:
+                cause = reason or f"agent {agent.public_id} handed it back"
+                outcome = Outcome(AttemptStatus.RELEASED, cause=cause, fault=bool(reason))
+                end_attempt(ledger, task, outcome)
+            elif attempt.status is AttemptStatus.RELEASED and reason not in ("", attempt.cause):
+                # A heartbeat was faster: it did not name the lease, nor why.
+                attempt.cause = reason
+                ledger.touch_attempt(attempt)
+                blame(ledger, agent, attempt, reason)

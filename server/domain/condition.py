@@ -24,6 +24,8 @@ def tell_condition(ledger: Ledger, agent: Agent) -> None:
                 **as_told(agent),
                 "state": int(scheduling_state(agent, held)),
                 "note": agent.note,
+                "quarantined_until": agent.quarantined_until,
+                "fault": agent.fault,
                 # Other servers learn from these whether to offer its slots.
                 "open": agent.open,
                 "control": agent.control,

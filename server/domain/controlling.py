@@ -10,6 +10,7 @@ from server.domain.condition import tell_condition
 from server.domain.errors import NotFound
 from server.domain.ledger import Ledger
 from server.domain.moment import SECOND, Moment
+from server.domain.quarantine import end_quarantine, forgive
 from server.domain.releasing import ask_release
 
 DEADLINE_LIMIT = 30 * 24 * 3600
@@ -59,6 +60,8 @@ class SetAgentState:
         agent = ledger.agent(self.agent_id)
         if agent.namespace != self.namespace:
             raise NotFound("agent", self.agent_id)
+        if self.action is Action.RESUME:
+            forgive(ledger, agent)
         before = (agent.scheduling, agent.note, agent.drain_until)
         self._set(agent, ledger.now)
         if before != (agent.scheduling, agent.note, agent.drain_until):
@@ -87,7 +90,8 @@ class SetAgentState:
 
 
 def when_agent_due(ledger: Ledger, agent: Agent) -> None:
-    """Let happen to an agent what is due: the end of a drain's patience."""
+    """Let happen to an agent what is due: a quarantine ends, or a drain's patience."""
+    end_quarantine(ledger, agent)
     until = agent.drain_until
     if agent.scheduling is Scheduling.DRAINING and until is not None and until <= ledger.now:
         agent.scheduling = Scheduling.STOPPING

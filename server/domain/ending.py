@@ -9,6 +9,7 @@ from server.domain.event import Event, EventKind
 from server.domain.ledger import Ledger
 from server.domain.moment import Millis, Moment
 from server.domain.policy import Policy
+from server.domain.quarantine import blame, forgive
 from server.domain.retry import backoff
 from server.domain.run import Run, RunStatus, count_end, count_running, counts, status_of
 from server.domain.task import Task, TaskStatus, move
@@ -23,6 +24,8 @@ class Outcome:
     cause: str = ""
     reported: bool = False
     """Whether the agent said so itself."""
+    fault: bool = False
+    """Whether the agent or its host is to blame."""
     log: LogSummary | None = None
     ended_at: Moment | None = None
 
@@ -61,7 +64,7 @@ def end_attempt(ledger: Ledger, task: Task, outcome: Outcome) -> None:
         start_attempt(ledger, task, attempt.claimed_at)
     _close(ledger, attempt, outcome)
     drop_lease(ledger, task)
-    _tell_agent_of_end(ledger, attempt)
+    _judge_agent(ledger, attempt, outcome)
     task.exit_code = outcome.exit_code
     if outcome.status is AttemptStatus.RELEASED:
         _after_release(ledger, task)
@@ -89,8 +92,12 @@ def _close(ledger: Ledger, attempt: Attempt, outcome: Outcome) -> None:
     ledger.touch_attempt(attempt)
 
 
-def _tell_agent_of_end(ledger: Ledger, attempt: Attempt) -> None:
+def _judge_agent(ledger: Ledger, attempt: Attempt, outcome: Outcome) -> None:
     for agent in ledger.agents_by_key([attempt.agent_key]).values():
+        if outcome.status is AttemptStatus.SUCCESS:
+            forgive(ledger, agent)
+        elif outcome.fault:
+            blame(ledger, agent, attempt, outcome.cause)
         note_end(ledger, agent)
 
 

@@ -15,6 +15,7 @@ from server.domain.lease import (
     verdict_for,
 )
 from server.domain.ledger import Ledger
+from server.domain.quarantine import unblame
 from server.domain.releasing import ask_release
 from server.domain.task import Task, TaskStatus, move
 
@@ -71,6 +72,7 @@ def adopt(ledger: Ledger, task: Task, agent: Agent) -> None:
     """Give a lost lease back to its agent, and undo the loss."""
     attempt = ledger.last_attempt(task)
     started = attempt.started_at is not None
+    unblame(ledger, agent, attempt)
     attempt.status = AttemptStatus.RUNNING if started else AttemptStatus.CLAIMED
     attempt.ended_at = None
     attempt.cause = ""
@@ -107,7 +109,7 @@ def keep_unconfirmed(ledger: Ledger, agent: Agent) -> None:
         ledger.touch(task)
 
 
-def lose_leases(ledger: Ledger, agent: Agent, cause: str) -> None:
+def lose_leases(ledger: Ledger, agent: Agent, cause: str, *, fault: bool) -> None:
     """End every lease of an agent as lost."""
     for task in ledger.tasks_leased_to(agent):
-        end_attempt(ledger, task, Outcome(AttemptStatus.LOST, cause=cause))
+        end_attempt(ledger, task, Outcome(AttemptStatus.LOST, cause=cause, fault=fault))

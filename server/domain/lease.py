@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
 
 from server.domain.agent import Agent
-from server.domain.attempt import AttemptStatus
+from server.domain.attempt import Attempt, AttemptStatus
 from server.domain.ledger import Ledger
 from server.domain.releasing import DRAINED
 from server.domain.task import Task, TaskStatus
@@ -66,6 +66,15 @@ def standing(ledger: Ledger, task: Task, agent: Agent, lease_id: str) -> Standin
         return Standing.ENDED
     lost = attempt.status is AttemptStatus.LOST and task.status is TaskStatus.QUEUED
     return Standing.ADOPTABLE if lost else Standing.STALE
+
+
+def attempt_of(ledger: Ledger, task: Task, lease_id: str) -> Attempt | None:
+    """Return the attempt that a lease of the task was for, or None when it never had such a one."""
+    task_id, _, epoch = lease_id.rpartition(".")
+    if task_id != task.public_id or not epoch.isdecimal() or len(epoch) > 9 or not int(epoch):
+        return None
+    # Attempts and epochs both grow by one at each claim.
+    return ledger.attempt(task, task.attempt - (task.lease_epoch - int(epoch)))
 
 
 def verdict_for(task: Task, lease_id: str) -> Verdict:

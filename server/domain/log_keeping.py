@@ -12,6 +12,7 @@ from server.domain.lease import (
     LeaseRef,
     Standing,
     Verdict,
+    attempt_of,
     go_on,
     standing,
     superseded,
@@ -115,11 +116,7 @@ def _writer(ledger: Ledger, agent_id: str, ref: LeaseRef) -> _Writer:
 def _attempt(ledger: Ledger, task: Task, ref: LeaseRef) -> Attempt | None:
     if not ref.lease_id:
         return ledger.attempt(task, task.attempt)
-    task_id, _, epoch = ref.lease_id.rpartition(".")
-    if task_id != task.public_id or not epoch.isdecimal() or len(epoch) > 9 or not int(epoch):
-        return None
-    # Attempts and epochs both grow by one at each claim.
-    return ledger.attempt(task, task.attempt - (task.lease_epoch - int(epoch)))
+    return attempt_of(ledger, task, ref.lease_id)
 
 
 def _heard(ledger: Ledger, agent_id: str, ref: LeaseRef, writer: _Writer) -> Verdict:

@@ -33,6 +33,15 @@ class Policy:
     retry_backoff_limit: Millis = 60 * SECOND
     """The longest such wait."""
 
+    quarantine_after: int = 3
+    """How many failures in a row that are an agent's fault quarantine it."""
+
+    quarantine: Millis = 10 * SECOND
+    """How long an agent is quarantined first; doubled for each further failure."""
+
+    quarantine_limit: Millis = 3600 * SECOND
+    """The longest quarantine."""
+
     log_settle: Millis = 2 * SECOND
     """Silence after which the log of an attempt ended without counts is taken as whole."""
 

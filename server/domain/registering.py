@@ -180,7 +180,8 @@ class Unregister:
             return False
         if agent.session_state is SessionState.CLOSED:
             return True
-        lose_leases(ledger, agent, f"agent {agent.public_id} left: {self.reason or 'no reason'}")
+        cause = f"agent {agent.public_id} left: {self.reason or 'no reason'}"
+        lose_leases(ledger, agent, cause, fault=False)
         agent.session_state = SessionState.CLOSED
         agent.last_seen = ledger.now
         ledger.touch_agent(agent)
@@ -211,7 +212,7 @@ class LoseSession:
             return False
         if agent.session_state is not SessionState.LIVE or agent.last_seen != self.last_seen:
             return False
-        lose_leases(ledger, agent, f"agent {agent.public_id} was lost")
+        lose_leases(ledger, agent, f"agent {agent.public_id} was lost", fault=True)
         agent.session_state = SessionState.LOST
         ledger.touch_agent(agent)
         tell_agent(ledger, agent, EventKind.AGENT_OFFLINE)

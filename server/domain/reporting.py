@@ -86,6 +86,7 @@ class Report:
             exit_code=self.exit_code,
             cause=self.error or _cause(self.status, self.exit_code),
             reported=True,
+            fault=self.infrastructure,
             log=self.log,
             ended_at=self.ended_at,
         )

@@ -57,7 +57,7 @@ def _overdue(ledger: Ledger, task: Task) -> Outcome:
         status = AttemptStatus.LOST if v1 else AttemptStatus.RELEASED
         return Outcome(status, cause=f"{DRAINED}; agent {agent} did not confirm that it stopped it")
     if task.confirm_by is not None and now >= task.confirm_by:
-        return Outcome(AttemptStatus.LOST, cause=f"agent {agent} came back without it")
+        return Outcome(AttemptStatus.LOST, cause=f"agent {agent} came back without it", fault=True)
     if task.status is TaskStatus.RUNNING:
         return Outcome(AttemptStatus.TIMEOUT, cause=f"agent {agent} did not end it in time")
-    return Outcome(AttemptStatus.LOST, cause=f"agent {agent} did not start it in time")
+    return Outcome(AttemptStatus.LOST, cause=f"agent {agent} did not start it in time", fault=True)

@@ -45,8 +45,9 @@ class Fit(IntEnum):
     BUSY = 3
     PAUSED = 4
     DRAINING = 5
-    BARRED = 6
-    UNFIT = 7
+    QUARANTINED = 6
+    BARRED = 7
+    UNFIT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,8 @@ class Situation:
     """Keys of v1 agents that an earlier attempt may still be heard from."""
     ahead: int = 0
     """Ready tasks before it that its fitting agents could take, at most AHEAD_LIMIT + 1."""
+    others: int = 0
+    """The same of other namespaces, which take turns with its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ class Explanation:
     counts: Counter[Fit] = field(default_factory=Counter)
     free_slots: int = 0
     ahead: int = 0
+    others: int = 0
 
 
 def explain(situation: Situation) -> Explanation:
@@ -137,15 +141,17 @@ def why_it_waits(task: Task, explanation: Explanation) -> str:
     return "" if over else explanation.sentence
 
 
-def judge(candidate: Candidate, selector: Selector, barred: Collection[int]) -> AgentFit:
+def judge(
+    candidate: Candidate, selector: Selector, barred: Collection[int], now: Moment
+) -> AgentFit:
     """Return what a connected agent says to a task that is ready."""
     agent = candidate.agent
     if miss := selector.first_miss(agent.effective_labels):
         return AgentFit(agent.public_id, Fit.UNFIT, miss)
-    return AgentFit(agent.public_id, *_readiness(candidate, barred))
+    return AgentFit(agent.public_id, *_readiness(candidate, barred, now))
 
 
-def _readiness(candidate: Candidate, barred: Collection[int]) -> tuple[Fit, str]:
+def _readiness(candidate: Candidate, barred: Collection[int], now: Moment) -> tuple[Fit, str]:
     agent, free = candidate.agent, candidate.free
     if agent.v1 and agent.key in barred:
         return Fit.BARRED, "may still run an earlier attempt"
@@ -154,6 +160,9 @@ def _readiness(candidate: Candidate, barred: Collection[int]) -> tuple[Fit, str]
         return Fit.PAUSED, _because("is paused", agent.note, end="")
     if state is not SchedulingState.ACTIVE:
         return Fit.DRAINING, _because(f"is {state.name.lower()}", agent.note, end="")
+    if agent.quarantined_until is not None:
+        seconds = -(-max(0, agent.quarantined_until - now) // SECOND)
+        return Fit.QUARANTINED, _because(f"is quarantined for {seconds} s", agent.fault, end="")
     if not candidate.takes_work:
         return Fit.BUSY, "takes no work now: it is stopping, or its host cannot start tasks"
     if not free:
@@ -180,13 +189,20 @@ def _for_others(unmet: Sequence[Need]) -> str:
 
 
 def _in_line(situation: Situation) -> Explanation:
-    pairs = [(judge(c, situation.selector, situation.barred), c) for c in situation.fleet]
+    known = (situation.selector, situation.barred, situation.now)
+    pairs = [(judge(candidate, *known), candidate) for candidate in situation.fleet]
     counts = Counter(verdict.fit for verdict, _ in pairs)
     agents = sorted((v for v, _ in pairs), key=lambda v: (v.fit, v.agent_id))
     free = sum(c.free for verdict, c in pairs if verdict.fit is Fit.ELIGIBLE)
     waiting_for, text = _what_lacks(situation, agents, counts, free)
     return Explanation(
-        waiting_for, text, agents=agents, counts=counts, free_slots=free, ahead=situation.ahead
+        waiting_for,
+        text,
+        agents=agents,
+        counts=counts,
+        free_slots=free,
+        ahead=situation.ahead,
+        others=situation.others,
     )
 
 
@@ -197,9 +213,9 @@ def _what_lacks(
     if not fitting:
         return _without_a_fitting_agent(situation, agents)
     if free:
-        return _with_free_slots(situation.ahead, free)
+        return _with_free_slots(situation, free)
     if counts[Fit.FULL]:
-        return WaitingFor.SLOT, _everybody_is_full(counts[Fit.FULL], situation.ahead)
+        return WaitingFor.SLOT, _everybody_is_full(counts[Fit.FULL], situation)
     return WaitingFor.OPEN_AGENT, _nobody_is_given_work(agents[:fitting])
 
 
@@ -217,19 +233,20 @@ def _without_a_fitting_agent(
     return WaitingFor.AGENT, f"{who} {situation.selector.describe()}. {agents[0].reason}"
 
 
-def _with_free_slots(ahead: int, free: int) -> tuple[WaitingFor, str]:
-    if ahead < free:  # whoever stands before it takes one slot at most
+def _with_free_slots(situation: Situation, free: int) -> tuple[WaitingFor, str]:
+    # Whoever may come before it takes one slot at most.
+    if situation.ahead + situation.others < free:
         return WaitingFor.HANDOUT, "A fitting agent has a free slot; it starts in a moment."
     slots = "1 free slot" if free == 1 else f"{free} free slots"
-    before = _before(ahead).capitalize()
-    return WaitingFor.TURN, f"{before} before it, and fitting agents have {slots}."
+    text = _in_its_way(situation)
+    return WaitingFor.TURN, f"{text[0].upper()}{text[1:]}, and fitting agents have {slots}."
 
 
-def _everybody_is_full(full: int, ahead: int) -> str:
+def _everybody_is_full(full: int, situation: Situation) -> str:
     who = f"{full} fitting {'agent is' if full == 1 else 'agents are'} full"
-    if not ahead:
+    if not situation.ahead and not situation.others:
         return f"{who}; it is next when a slot gets free."
-    return f"{who}, and {_before(ahead)} before it."
+    return f"{who}, and {_in_its_way(situation)}."
 
 
 def _nobody_is_given_work(fitting: Sequence[AgentFit]) -> str:
@@ -238,10 +255,20 @@ def _nobody_is_given_work(fitting: Sequence[AgentFit]) -> str:
     return f"{who}: {_listed([f'{agent.agent_id} {agent.reason}' for agent in fitting])}."
 
 
-def _before(ahead: int) -> str:
-    if ahead > AHEAD_LIMIT:
-        return f"more than {AHEAD_LIMIT} ready tasks stand"
-    return "1 ready task stands" if ahead == 1 else f"{ahead} ready tasks stand"
+def _in_its_way(situation: Situation) -> str:
+    """Return who may come before a task: of its own namespace, and of others."""
+    words = []
+    if situation.ahead:
+        words.append(f"{_ready_tasks(situation.ahead, 'stand')} before it")
+    if situation.others:
+        words.append(f"{_ready_tasks(situation.others, 'take')} turns with it for other namespaces")
+    return ", ".join(words)
+
+
+def _ready_tasks(count: int, verb: str) -> str:
+    if count > AHEAD_LIMIT:
+        return f"more than {AHEAD_LIMIT} ready tasks {verb}"
+    return f"1 ready task {verb}s" if count == 1 else f"{count} ready tasks {verb}"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -37,7 +37,8 @@ class Explainer:
         selector = Selector.from_canonical(view.canonical_class)
         fleet = await self._fleet() if task.ready else []
         barred = may_be_heard_of(task, view.attempts, now, self._policy)
-        fitting = [c for c in fleet if judge(c, selector, barred).fit is not Fit.UNFIT]
+        fitting = [c for c in fleet if judge(c, selector, barred, now).fit is not Fit.UNFIT]
+        ahead, others = await self._line(view, fitting)
         return explain(
             Situation(
                 task,
@@ -47,7 +48,8 @@ class Explainer:
                 needs=[Need(i, name, TaskStatus(status)) for i, name, status in view.depends_on],
                 fleet=fleet,
                 barred=barred,
-                ahead=await self._ahead(view, fitting),
+                ahead=ahead,
+                others=others,
             )
         )
 
@@ -61,14 +63,18 @@ class Explainer:
         session = self._sessions.of_agent(agent_id)
         return session is None or session.session_id != session_id or not session.draining
 
-    async def _ahead(self, view: TaskView, fitting: list[Candidate]) -> int:
-        """Return how many ready tasks before this one the agents that fit it could take."""
+    async def _line(self, view: TaskView, fitting: list[Candidate]) -> tuple[int, int]:
+        """Return how many ready tasks that the agents that fit it could take are in its way.
+
+        Those of its own namespace that stand before it, and those of others.
+        """
         if not fitting:
-            return 0
+            return 0, 0
         labels = [candidate.agent.effective_labels for candidate in fitting]
-        ahead = 0
-        for canonical, count in await self._reader.ready_before(view.task, AHEAD_LIMIT + 1):
+        limit = AHEAD_LIMIT + 1
+        ahead = others = 0
+        for canonical, own, foreign in await self._reader.ready_before(view.task, limit):
             selector = Selector.from_canonical(canonical)
             if any(selector.matches(each) for each in labels):
-                ahead += count
-        return min(ahead, AHEAD_LIMIT + 1)
+                ahead, others = ahead + own, others + foreign
+        return min(ahead, limit), min(others, limit)

@@ -60,7 +60,7 @@ class Session:
     assigned_at: Moment = 0
     draining: bool = False
     open: bool = True
-    """Whether its agent is given work: its operator has neither paused nor drained it."""
+    """Whether its agent is given work: it is neither paused, drained nor quarantined."""
     control: int = 0
     """Which `Agent.control` that goes by: word of it may come in any order."""
     lost: bool = False

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias, TypeVar
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 from server.domain.checks import Checks
-from server.domain.claiming import HandBack
 from server.domain.errors import Draining, Invalid, MusterError, SessionSuperseded, Violation
 from server.domain.lease import LeaseRef, Verdict, VerdictAction
 from server.domain.ledger import Command
@@ -30,6 +29,7 @@ from server.engine.writer import Writer
 from server.rpc.agent_service import LOOK_SECONDS
 from server.rpc.convert import batch_of
 from server.rpc.convert_agent import (
+    hand_back_of,
     held_of,
     measured_of,
     task_info,
@@ -191,8 +191,8 @@ class AgentChannel:
             checks.done()
             session.ahead = reports.ahead
         statuses = [_or_refusal(update_of, agent_id, each) for each in reports.statuses]
-        back = tuple(LeaseRef(lease.task_id, lease.lease_id) for lease in reports.handed_back)
-        answered = self._each([*statuses, *([HandBack(agent_id, back)] if back else ())])
+        back = [hand_back_of(agent_id, reports.handed_back)] if reports.handed_back else []
+        answered = self._each([*statuses, *back])
         # Statuses are queued before the log lines that end with them.
         answers, *logs = await asyncio.gather(
             answered, *(self._append(agent_id, message) for message in reports.logs)

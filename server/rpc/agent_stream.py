@@ -40,6 +40,7 @@ class Seen:
     scheduling: SchedulingState = SchedulingState.ACTIVE
     note: str = ""
     measured: dict[str, Any] = field(default_factory=dict)
+    quarantined_until: Moment = 0
     told: "Status.ValueType" = stream_pb2.AGENT_STATUS_UNSPECIFIED
     """Its status in the last message."""
 
@@ -59,12 +60,14 @@ class Seen:
         self.state, self.labels = agent.session_state, agent.effective_labels
         self.running, self.heard, self.measured = running, agent.last_seen, agent.measured
         self.scheduling, self.note = scheduling_state(agent, running), agent.note
+        self.quarantined_until = agent.quarantined_until or 0
 
     def hear(self, event: Event) -> None:
         """Take in an event about the agent itself."""
         data = event.data
         if event.kind is EventKind.AGENT_STATE:
             self.scheduling, self.note = SchedulingState(data["state"]), data["note"]
+            self.quarantined_until = data.get("quarantined_until") or 0
         if event.kind not in (EventKind.AGENT_OFFLINE, EventKind.AGENT_STATE):
             self.heard = event.at
         if "session_state" not in data:  # written by an earlier version
@@ -178,6 +181,7 @@ class AgentStream:
             scheduling=enum(seen.scheduling),
             note=seen.note,
             metrics=metrics_message(seen.measured),
+            quarantined_until=seen.quarantined_until,
             cursor=str(position),
         )
 

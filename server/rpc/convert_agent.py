@@ -1,6 +1,6 @@
 """Agents, leases and reports: between messages and records."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from generated.agent.v1 import agent_pb2
@@ -8,7 +8,7 @@ from generated.stream.v1 import stream_pb2
 from server.domain.agent import Agent, SchedulingState, SessionState, scheduling_state
 from server.domain.attempt import LogSummary
 from server.domain.checks import Checks
-from server.domain.claiming import Assignment
+from server.domain.claiming import Assignment, HandBack
 from server.domain.configuring import FIELDS, ConfigureAgent
 from server.domain.controlling import Action, SetAgentState
 from server.domain.errors import Invalid, Violation
@@ -257,6 +257,18 @@ def agent_detail(agent: Agent, held: int) -> agent_pb2.AgentDetail:
         drain_deadline=agent.drain_until or 0,
         config=config_message(agent.config),
         measurements=_measurements(agent.measured),
+        quarantined_until=agent.quarantined_until or 0,
+        fault=agent.fault,
+        faults=agent.faults,
+    )
+
+
+def hand_back_of(agent_id: str, leases: Sequence[agent_pb2.HeldLease]) -> HandBack:
+    """Return what an agent hands back."""
+    return HandBack(
+        agent_id,
+        tuple(LeaseRef(lease.task_id, lease.lease_id) for lease in leases),
+        {lease.lease_id: _error(lease.reason) for lease in leases if lease.reason},
     )
 
 

@@ -188,7 +188,10 @@ def _of_pipeline(event: Event) -> _Told:
 
 def _of_agent(event: Event) -> _Told:
     if event.kind is EventKind.AGENT_STATE:
-        words = _SCHEDULING_WORDS[SchedulingState(event.data["state"])]
+        state = SchedulingState(event.data["state"])
+        if state is SchedulingState.ACTIVE and event.data.get("quarantined_until"):
+            return _Told(f"Agent {event.resource_id} is quarantined", event.data["fault"])
+        words = _SCHEDULING_WORDS[state]
         return _Told(f"Agent {event.resource_id} {words}", event.data["note"])
     words = _AGENT_WORDS.get(event.kind) or event.kind.partition(".")[2].replace("_", " ")
     return _Told(f"Agent {event.resource_id} {words}", event.data.get("reason", ""))

@@ -31,4 +31,5 @@ def explanation_message(task: Task, explanation: Explanation) -> task_pb2.Explai
         ],
         free_slots=explanation.free_slots,
         tasks_before=explanation.ahead,
+        tasks_of_others=explanation.others,
     )

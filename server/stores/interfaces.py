@@ -336,10 +336,12 @@ class Reader(Protocol):
     async def connected_agents(self) -> list[tuple[Agent, int]]:
         """Return the agents of all namespaces with a live session and their leases, by id."""
 
-    async def ready_before(self, task: Task, limit: int) -> list[tuple[str, int]]:
-        """Return canonical class and number of its namespace's ready tasks that come before a task.
+    async def ready_before(self, task: Task, limit: int) -> list[tuple[str, int, int]]:
+        """Return how many ready tasks stand before this one, by the canonical text of their class.
 
-        Those of each class are counted up to `limit`; classes without one are left out.
+        Each with how many of its own namespace come before it, and how many ready ones the other
+        namespaces have, which take turns with it; both up to `limit`. Classes without any are left
+        out.
         """
 
     async def measured(self) -> dict[str, dict[str, Any]]:

@@ -251,6 +251,7 @@ async def test_connected_agents_are_those_with_a_live_session_and_their_leases(r
 
 async def test_ready_tasks_before_one_are_counted_by_class_up_to_a_limit(database, reader, save):
     classes = {"a": "text a", "b": "text b", "c": "text c"}
+    others = {20: "another", 21: "zebra", 22: "zebra"}
     await database.transact(lambda source: source.save(Changes(new_classes=classes)))
     await save(agents=[agent(1)])
     rows = [
@@ -263,17 +264,21 @@ async def test_ready_tasks_before_one_are_counted_by_class_up_to_a_limit(databas
         task(7, class_key="a", sort_key=1),
         task(8, class_key="a", sort_key=2),
         task(9, class_key="c", sort_key=6),
+        *(task(n, class_key="b", sort_key=99, namespace=name) for n, name in others.items()),
     ]
     await save(tasks=rows)
 
     async def before(row, limit=9):
-        return dict(await reader.ready_before(row, limit))
+        found = await reader.ready_before(row, limit)
+        return {text: (own, foreign) for text, own, foreign in found}
 
-    assert await before(rows[3]) == {"text a": 3, "text b": 1}
-    assert await before(rows[2]) == {"text a": 3}
-    assert await before(rows[0]) == {"text a": 3, "text b": 2, "text c": 1}
-    assert await before(rows[0], limit=2) == {"text a": 2, "text b": 2, "text c": 1}
-    assert await before(rows[6]) == {}
+    assert await before(rows[3]) == {"text a": (3, 0), "text b": (1, 3)}
+    assert await before(rows[2]) == {"text a": (3, 0), "text b": (0, 3)}
+    every = {"text a": (3, 0), "text b": (2, 3), "text c": (1, 0)}
+    assert await before(rows[0]) == every
+    every |= {"text a": (2, 0), "text b": (2, 2)}
+    assert await before(rows[0], limit=2) == every
+    assert await before(rows[6]) == {"text b": (0, 3)}
 
 
 async def test_measurements_are_those_of_connected_agents(reader, save):

@@ -1,6 +1,8 @@
 """Operators pause, drain and resume agents; what was running is neither lost nor blamed."""
 
+import contextlib
 import json
+import resource
 import signal
 
 import pytest
@@ -140,3 +142,61 @@ async def test_what_makes_no_sense_is_refused_by_its_field(api: Api):
     assert list(bad.fields) == ["deadline_seconds"]
     bad = await refused(agent_id="a", action=RESUME, note="x", deadline_seconds=1)
     assert list(bad.fields) == ["note", "deadline_seconds"]
+
+
+# ---- quarantine
+
+
+@contextlib.contextmanager
+def no_task_can_start(agent):
+    """Take away what the agent's supervisor needs to start anything."""
+    pid = agent.supervisor.pid
+    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, usual[1]))
+    yield
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+
+
+async def test_an_agent_that_cannot_start_tasks_is_quarantined_and_says_so(kit):
+    server = kit.start_server("--quarantine", "600")
+    agent = kit.start_agent(server, "--name", "a")
+    async with Api(server.grpc) as api:
+
+        async def quarantined():
+            return (await api.agent("a")).quarantined_until
+
+        with no_task_can_start(agent):
+            task_id = await api.create("true")
+            await soon(quarantined)
+        task = await api.task(task_id)
+        assert (task.status, task.infra_retries) == (QUEUED, 0)
+        assert [attempt.status for attempt in task.attempts] == [RELEASED] * 3
+        assert task.waiting_reason.startswith(
+            "The one fitting agent is given no work now: a is quarantined for "
+        )
+        assert "could not start" in task.waiting_reason
+        assert "IDLE,QUARANTINED" in kit.cli("agent", "list", server=server).stdout
+        server.restart()
+        shown = kit.cli("agent", "get", "a", server=server).stdout
+        assert "QUARANTINED: work again in " in shown
+        assert "3 failures in a row by its own fault, the last: could not start" in shown
+        assert (await api.task(task_id)).status == QUEUED
+        assert kit.cli("agent", "resume", "a", server=server).returncode == 0
+        assert (await api.ended(task_id)).status == SUCCESS
+        assert (await api.agent("a")).faults == 0
+
+
+async def test_a_quarantine_ends_by_itself_and_a_success_forgets_it(kit):
+    server = kit.start_server("--quarantine", "1")
+    agent = kit.start_agent(server, "--name", "a")
+    async with Api(server.grpc) as api:
+
+        async def blamed():
+            return (await api.agent("a")).faults >= 3
+
+        with no_task_can_start(agent):
+            task_id = await api.create("true")
+            await soon(blamed)
+        assert (await api.ended(task_id)).status == SUCCESS
+        detail = await api.agent("a")
+        assert (detail.faults, detail.fault, detail.quarantined_until) == (0, "", 0)

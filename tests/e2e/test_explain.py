@@ -9,7 +9,7 @@ from generated.task.v1 import task_pb2
 from tests.e2e.api import Api, refusal, soon
 from tests.postgres import PostgresServer
 
-ELIGIBLE, FULL, BUSY, PAUSED, DRAINING, BARRED, UNFIT = range(1, 8)
+ELIGIBLE, FULL, BUSY, PAUSED, DRAINING, QUARANTINED, BARRED, UNFIT = range(1, 9)
 NOTHING, END, STOP, START, DEPENDENCIES, RETRY, IMAGE, AGENT, OPEN_AGENT, SLOT = range(1, 11)
 PAUSE, RESUME = 1, 2
 

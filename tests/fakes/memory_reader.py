@@ -86,10 +86,14 @@ class MemoryReader:
     async def ready_before(self, task, limit):
         tables = await self._tables()
         place = (task.sort_key, task.key)
-        own = [t for t in tables.tasks.values() if t.namespace == task.namespace]
-        before = [t for t in own if t.ready and (t.sort_key, t.key) < place]
-        counts = Counter(t.class_key for t in before)
-        return [(tables.classes[key], min(count, limit)) for key, count in counts.items()]
+        ready = [t for t in tables.tasks.values() if t.ready]
+        mine = [t for t in ready if t.namespace == task.namespace]
+        before = Counter(t.class_key for t in mine if (t.sort_key, t.key) < place)
+        others = Counter(t.class_key for t in ready if t.namespace != task.namespace)
+        return [
+            (tables.classes[key], min(before[key], limit), min(others[key], limit))
+            for key in sorted(before.keys() | others.keys())
+        ]
 
     async def events(self, after, limit):
         tables = await self._tables()

@@ -125,7 +125,7 @@ class _AgentActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgentActi
     AGENT_ACTION_PAUSE: _AgentAction.ValueType  # 1
     """No new work. What runs goes on; what has not started is handed back."""
     AGENT_ACTION_RESUME: _AgentAction.ValueType  # 2
-    """Work as usual: ends a pause or a drain."""
+    """Work as usual: ends a pause, a drain and a quarantine."""
     AGENT_ACTION_DRAIN: _AgentAction.ValueType  # 3
     """No new work. What has not started is handed back; what runs may finish until the deadline, and
     is then stopped with its grace and queued again, counted against no budget. A task with
@@ -140,7 +140,7 @@ AGENT_ACTION_UNSPECIFIED: AgentAction.ValueType  # 0
 AGENT_ACTION_PAUSE: AgentAction.ValueType  # 1
 """No new work. What runs goes on; what has not started is handed back."""
 AGENT_ACTION_RESUME: AgentAction.ValueType  # 2
-"""Work as usual: ends a pause or a drain."""
+"""Work as usual: ends a pause, a drain and a quarantine."""
 AGENT_ACTION_DRAIN: AgentAction.ValueType  # 3
 """No new work. What has not started is handed back; what runs may finish until the deadline, and
 is then stopped with its grace and queued again, counted against no budget. A task with
@@ -462,19 +462,23 @@ class HeldLease(_message.Message):
 
     TASK_ID_FIELD_NUMBER: _builtins.int
     LEASE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task."""
     lease_id: _builtins.str
     """The lease."""
+    reason: _builtins.str
+    """With a lease that is handed back because its host cannot start the task: why."""
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         lease_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id", "reason", b"reason", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2150,6 +2154,9 @@ class AgentDetail(_message.Message):
     DRAIN_DEADLINE_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     MEASUREMENTS_FIELD_NUMBER: _builtins.int
+    QUARANTINED_UNTIL_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's id."""
     hostname: _builtins.str
@@ -2180,6 +2187,16 @@ class AgentDetail(_message.Message):
     """Since when it is paused or drained, Unix milliseconds; 0 when it is active."""
     drain_deadline: _builtins.int
     """When a drain stops what still runs, Unix milliseconds; 0 when there is no such moment."""
+    quarantined_until: _builtins.int
+    """Until when it is quarantined, Unix milliseconds; 0 when it is not. A quarantined agent is given
+    no work, because its attempts kept failing by no fault of their tasks.
+    """
+    fault: _builtins.str
+    """What failed last by its fault; empty when nothing has since its last success."""
+    faults: _builtins.int
+    """How many failures in a row were its fault, without a success between. From the third on, each
+    quarantines it: for 10 s, then twice as long each time, up to 1 h.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Its labels as they count for selectors."""
@@ -2218,10 +2235,13 @@ class AgentDetail(_message.Message):
         drain_deadline: _builtins.int = ...,
         config: Global___AgentConfig | None = ...,
         measurements: Global___Measurements | None = ...,
+        quarantined_until: _builtins.int = ...,
+        fault: _builtins.str = ...,
+        faults: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "measurements", b"measurements"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "arch", b"arch", "config", b"config", "created_at", b"created_at", "drain_deadline", b"drain_deadline", "hostname", b"hostname", "ip", b"ip", "labels", b"labels", "last_seen", b"last_seen", "max_concurrent_jobs", b"max_concurrent_jobs", "measurements", b"measurements", "note", b"note", "os", b"os", "running_jobs_count", b"running_jobs_count", "scheduling", b"scheduling", "scheduling_since", b"scheduling_since", "status", b"status", "task_ids", b"task_ids", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "arch", b"arch", "config", b"config", "created_at", b"created_at", "drain_deadline", b"drain_deadline", "fault", b"fault", "faults", b"faults", "hostname", b"hostname", "ip", b"ip", "labels", b"labels", "last_seen", b"last_seen", "max_concurrent_jobs", b"max_concurrent_jobs", "measurements", b"measurements", "note", b"note", "os", b"os", "quarantined_until", b"quarantined_until", "running_jobs_count", b"running_jobs_count", "scheduling", b"scheduling", "scheduling_since", b"scheduling_since", "status", b"status", "task_ids", b"task_ids", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

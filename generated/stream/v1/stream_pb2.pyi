@@ -1561,6 +1561,7 @@ class StreamAgentStatusResponse(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     SCHEDULING_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    QUARANTINED_UNTIL_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's id."""
     hostname: _builtins.str
@@ -1585,6 +1586,8 @@ class StreamAgentStatusResponse(_message.Message):
     """Whether its operator lets it have work."""
     note: _builtins.str
     """Why it is paused or drained, as its operator said."""
+    quarantined_until: _builtins.int
+    """Until when it is quarantined, Unix milliseconds; 0 when it is not."""
     @_builtins.property
     def metrics(self) -> Global___AgentMetrics:
         """Its latest measurements; unset when it has sent none."""
@@ -1610,10 +1613,11 @@ class StreamAgentStatusResponse(_message.Message):
         cursor: _builtins.str = ...,
         scheduling: _agent_pb2.SchedulingState.ValueType = ...,
         note: _builtins.str = ...,
+        quarantined_until: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cursor", b"cursor", "hostname", b"hostname", "ip", b"ip", "labels", b"labels", "last_heartbeat", b"last_heartbeat", "max_concurrent_jobs", b"max_concurrent_jobs", "metrics", b"metrics", "note", b"note", "previous_status", b"previous_status", "running_jobs_count", b"running_jobs_count", "scheduling", b"scheduling", "status", b"status", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "cursor", b"cursor", "hostname", b"hostname", "ip", b"ip", "labels", b"labels", "last_heartbeat", b"last_heartbeat", "max_concurrent_jobs", b"max_concurrent_jobs", "metrics", b"metrics", "note", b"note", "previous_status", b"previous_status", "quarantined_until", b"quarantined_until", "running_jobs_count", b"running_jobs_count", "scheduling", b"scheduling", "status", b"status", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

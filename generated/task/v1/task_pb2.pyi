@@ -125,11 +125,11 @@ class _WaitingForEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitingFor
     WAITING_FOR_AGENT: _WaitingFor.ValueType  # 8
     """An agent that fits: none is connected."""
     WAITING_FOR_OPEN_AGENT: _WaitingFor.ValueType  # 9
-    """A fitting agent that is given work: those connected are paused, drained or take none."""
+    """A fitting agent that is given work: those connected are paused, drained, quarantined or take none."""
     WAITING_FOR_SLOT: _WaitingFor.ValueType  # 10
     """A free slot: every fitting agent that is given work is full."""
     WAITING_FOR_TURN: _WaitingFor.ValueType  # 11
-    """Its turn: as many ready tasks stand before it as fitting slots are free, or more."""
+    """Its turn: as many ready tasks may come before it as fitting slots are free, or more."""
     WAITING_FOR_HANDOUT: _WaitingFor.ValueType  # 12
     """The next moment: a fitting slot is free, and it is its turn."""
 
@@ -155,11 +155,11 @@ WAITING_FOR_IMAGE: WaitingFor.ValueType  # 7
 WAITING_FOR_AGENT: WaitingFor.ValueType  # 8
 """An agent that fits: none is connected."""
 WAITING_FOR_OPEN_AGENT: WaitingFor.ValueType  # 9
-"""A fitting agent that is given work: those connected are paused, drained or take none."""
+"""A fitting agent that is given work: those connected are paused, drained, quarantined or take none."""
 WAITING_FOR_SLOT: WaitingFor.ValueType  # 10
 """A free slot: every fitting agent that is given work is full."""
 WAITING_FOR_TURN: WaitingFor.ValueType  # 11
-"""Its turn: as many ready tasks stand before it as fitting slots are free, or more."""
+"""Its turn: as many ready tasks may come before it as fitting slots are free, or more."""
 WAITING_FOR_HANDOUT: WaitingFor.ValueType  # 12
 """The next moment: a fitting slot is free, and it is its turn."""
 Global___WaitingFor: _TypeAlias = WaitingFor  # noqa: Y015
@@ -182,9 +182,11 @@ class _FitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fit.ValueType], _
     """It fits and is paused by its operator."""
     FIT_DRAINING: _Fit.ValueType  # 5
     """It fits and is drained by its operator."""
-    FIT_BARRED: _Fit.ValueType  # 6
+    FIT_QUARANTINED: _Fit.ValueType  # 6
+    """It fits and is quarantined: attempts kept failing by its fault."""
+    FIT_BARRED: _Fit.ValueType  # 7
     """It fits, but is a v1 agent that may still run an earlier attempt of the task."""
-    FIT_UNFIT: _Fit.ValueType  # 7
+    FIT_UNFIT: _Fit.ValueType  # 8
     """It does not fit."""
 
 class Fit(_Fit, metaclass=_FitEnumTypeWrapper):
@@ -202,9 +204,11 @@ FIT_PAUSED: Fit.ValueType  # 4
 """It fits and is paused by its operator."""
 FIT_DRAINING: Fit.ValueType  # 5
 """It fits and is drained by its operator."""
-FIT_BARRED: Fit.ValueType  # 6
+FIT_QUARANTINED: Fit.ValueType  # 6
+"""It fits and is quarantined: attempts kept failing by its fault."""
+FIT_BARRED: Fit.ValueType  # 7
 """It fits, but is a v1 agent that may still run an earlier attempt of the task."""
-FIT_UNFIT: Fit.ValueType  # 7
+FIT_UNFIT: Fit.ValueType  # 8
 """It does not fit."""
 Global___Fit: _TypeAlias = Fit  # noqa: Y015
 
@@ -1075,6 +1079,7 @@ class ExplainTaskResponse(_message.Message):
     AGENT_COUNTS_FIELD_NUMBER: _builtins.int
     FREE_SLOTS_FIELD_NUMBER: _builtins.int
     TASKS_BEFORE_FIELD_NUMBER: _builtins.int
+    TASKS_OF_OTHERS_FIELD_NUMBER: _builtins.int
     success: _builtins.bool
     """True whenever the call succeeds."""
     message: _builtins.str
@@ -1090,9 +1095,11 @@ class ExplainTaskResponse(_message.Message):
     free_slots: _builtins.int
     """Free slots of the agents that are ELIGIBLE."""
     tasks_before: _builtins.int
-    """For a task that is ready: how many ready tasks that its fitting agents could take stand before
-    it in line. 10001 means more than 10000.
+    """For a task that is ready: how many ready tasks of its namespace that its fitting agents could
+    take stand before it in line. 10001 means more than 10000.
     """
+    tasks_of_others: _builtins.int
+    """The same of other namespaces, wherever they stand: namespaces take turns."""
     @_builtins.property
     def dependencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnmetDependency]:
         """With DEPENDENCIES: the tasks it waits for that have not ended."""
@@ -1121,10 +1128,11 @@ class ExplainTaskResponse(_message.Message):
         agent_counts: _abc.Iterable[Global___AgentFitCount] | None = ...,
         free_slots: _builtins.int = ...,
         tasks_before: _builtins.int = ...,
+        tasks_of_others: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_counts", b"agent_counts", "agent_id", b"agent_id", "agents", b"agents", "dependencies", b"dependencies", "free_slots", b"free_slots", "message", b"message", "not_before", b"not_before", "status", b"status", "success", b"success", "tasks_before", b"tasks_before", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_counts", b"agent_counts", "agent_id", b"agent_id", "agents", b"agents", "dependencies", b"dependencies", "free_slots", b"free_slots", "message", b"message", "not_before", b"not_before", "status", b"status", "success", b"success", "tasks_before", b"tasks_before", "tasks_of_others", b"tasks_of_others", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

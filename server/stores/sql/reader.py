@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     Column,
     ColumnElement,
+    ScalarSelect,
     Select,
     false,
     func,
@@ -257,27 +258,22 @@ class SqlReader:
         async with self._database.reading() as connection:
             return await _agents(connection, live)
 
-    async def ready_before(self, task: Task, limit: int) -> list[tuple[str, int]]:
+    async def ready_before(self, task: Task, limit: int) -> list[tuple[str, int, int]]:
         """See Reader."""
         table, classes = tables.tasks, tables.task_classes
-        before = (
-            select(literal_column("1"))
-            .where(
-                table.c.class_key == classes.c.class_key,
-                table.c.namespace == task.namespace,
-                table.c.status == literal_column(str(int(TaskStatus.QUEUED))),
-                table.c.lease_agent.is_(None),
-                tuple_(table.c.sort_key, table.c.key) < tuple_(task.sort_key, task.key),
+        place = tuple_(table.c.sort_key, table.c.key) < tuple_(task.sort_key, task.key)
+        own = _ready_of_class((table.c.namespace == task.namespace) & place, limit)
+        others = [
+            _ready_of_class(condition, limit)  # two ranges of the index, not one with a hole
+            for condition in (
+                table.c.namespace < task.namespace,
+                table.c.namespace > task.namespace,
             )
-            .correlate(classes)
-            .limit(limit)
-            .subquery()
-        )
-        count = select(func.count()).select_from(before).scalar_subquery()
-        query = select(classes.c.canonical, count)
+        ]
+        query = select(classes.c.canonical, own, *others)
         async with self._database.reading() as connection:
-            found = [(row[0], row[1]) for row in await connection.execute(query)]
-        return [(canonical, number) for canonical, number in found if number]
+            rows = list(await connection.execute(query))
+        return [(row[0], row[1], min(row[2] + row[3], limit)) for row in rows if any(row[1:])]
 
     async def agents_with_position(
         self, namespace: str, agent_ids: Sequence[str]
@@ -406,6 +402,24 @@ async def _depends_on(connection: AsyncConnection, task: Task) -> list[tuple[str
         .order_by(others.c.key)
     )
     return [(row[0], row[1], row[2]) for row in await connection.execute(query)]
+
+
+def _ready_of_class(condition: ColumnElement[bool], limit: int) -> ScalarSelect[int]:
+    """Return how many ready tasks of the class that is looked at fulfil a condition."""
+    table, classes = tables.tasks, tables.task_classes
+    ready = (
+        select(literal_column("1"))
+        .where(
+            table.c.class_key == classes.c.class_key,
+            table.c.status == literal_column(str(int(TaskStatus.QUEUED))),
+            table.c.lease_agent.is_(None),
+            condition,
+        )
+        .correlate(classes)
+        .limit(limit)
+        .subquery()
+    )
+    return select(func.count()).select_from(ready).scalar_subquery()
 
 
 async def _agents(

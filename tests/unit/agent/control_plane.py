@@ -36,6 +36,7 @@ class Lease:
     verdict: int = agent_pb2.VERDICT_ACTION_CONTINUE
     frame: int = 0
     handed_back: bool = False
+    why_back: str = ""
     released: bool = False
 
     @property
@@ -381,6 +382,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
             self.ahead = reports.ahead
         for held in reports.handed_back:
             self.leases[held.lease_id].handed_back = True
+            self.leases[held.lease_id].why_back = held.reason
         return acks
 
     def _take_log(self, data):

@@ -40,6 +40,7 @@ async def test_a_supervisor_without_files_hands_back_and_recovers(plane, start_a
     resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, usual[1]))
     lease = plane.assign("echo never")
     await until(lambda: lease.handed_back)
+    assert lease.why_back.startswith("could not start: ")
     assert lease.statuses == []
     assert agent.spooled() == []
     resource.prlimit(supervisor, resource.RLIMIT_NOFILE, usual)

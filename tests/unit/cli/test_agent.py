@@ -83,3 +83,15 @@ def test_a_drain_tells_its_deadline_and_why():
     past = work_of(detail(DRAINING, drain_deadline=1)).splitlines()
     assert past[1] == "tasks are stopped now"
     assert status_of(detail(DRAINING)) == "IDLE,DRAINING"
+
+
+def test_a_quarantine_tells_how_long_it_lasts_and_what_failed():
+    soon = int(time.time() * 1000) + 119_000
+    agent = detail(1, quarantined_until=soon, faults=4, fault="no disk")
+    assert status_of(agent) == "IDLE,QUARANTINED"
+    words = work_of(agent).splitlines()
+    assert words[0].startswith("QUARANTINED: work again in 1m ")
+    assert words[1] == "4 failures in a row by its own fault, the last: no disk"
+    assert work_of(detail(1, faults=1, fault="x")) == "1 failure by its own fault, the last: x"
+    both = detail(PAUSED, quarantined_until=soon, faults=3, fault="x", note="y")
+    assert status_of(both) == "IDLE,PAUSED,QUARANTINED"

@@ -310,6 +310,7 @@ class World(RuleBasedStateMachine):
         deadline = deadline if action is Action.DRAIN else None
         agent, _ = self.core.do(SetAgentState(NAMESPACE, agent_id, action, deadline=deadline))
         assert agent.open is (action is Action.RESUME)
+        assert agent.faults == 0 or action is not Action.RESUME
 
     # ---- work goes out
 

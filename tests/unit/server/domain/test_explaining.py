@@ -5,6 +5,7 @@ was foretold. The rest is compared with what can be counted by hand.
 """
 
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -125,8 +126,8 @@ class ExplainedWorld(World):
             ids = (agent.key, agent.public_id, agent.session_id)
             offers.append(Offer(*ids, agent.slots, frozenset(classes), frame=10**6))
         ledger = Ledger(MemorySource(tables), self.core.clock.now(), self.core.policy)
-        queues = sorted({task.queue for task in tables.tasks.values() if task.ready})
-        claimed = Claim(tuple(offers), tuple(queues)).decide(ledger)
+        queues = tuple(sorted({task.queue for task in tables.tasks.values() if task.ready}))
+        claimed = Claim(tuple(offers), queues).decide(ledger)
         return {given.task_id for tasks in claimed.assignments.values() for given in tasks}
 
 
@@ -146,7 +147,10 @@ def a_pause_is_overlooked(monkeypatch):
 def the_line_is_overlooked(monkeypatch):
     """Nobody looks who stands before a task."""
     in_line = waiting._with_free_slots
-    monkeypatch.setattr(waiting, "_with_free_slots", lambda _, free: in_line(0, free))
+    overlooked = {"ahead": 0, "others": 0}
+    monkeypatch.setattr(
+        waiting, "_with_free_slots", lambda known, free: in_line(replace(known, **overlooked), free)
+    )
 
 
 def the_lost_are_forgotten(monkeypatch):

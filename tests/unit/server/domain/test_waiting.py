@@ -160,6 +160,30 @@ def test_a_ready_task_says_what_it_lacks(fleet, ahead, waiting_for, expected):
     assert found.counts.total() == len(found.agents) == len(fleet)
 
 
+@pytest.mark.parametrize(
+    ("held", "ahead", "waiting_for", "expected"),
+    [
+        (
+            2,
+            1,
+            WaitingFor.SLOT,
+            "1 fitting agent is full, and 1 ready task stands before it, "
+            "3 ready tasks take turns with it for other namespaces.",
+        ),
+        (
+            0,
+            0,
+            WaitingFor.TURN,
+            "3 ready tasks take turns with it for other namespaces, and fitting agents have "
+            "2 free slots.",
+        ),
+    ],
+)
+def test_other_namespaces_take_turns_with_it(held, ahead, waiting_for, expected):
+    found = ask(task(), fleet=[candidate(held=held)], ahead=ahead, others=3)
+    assert (found.waiting_for, found.sentence) == (waiting_for, expected)
+
+
 def test_a_task_with_an_image_says_that_no_agent_runs_images():
     found = ask(task(), image="debian:13", fleet=[candidate(gpu=False)])
     assert found.waiting_for is WaitingFor.IMAGE
@@ -177,6 +201,12 @@ def test_a_task_with_an_image_says_that_no_agent_runs_images():
         (candidate(held=2, **PAUSED), Fit.PAUSED, "is paused: disk swap"),
         (candidate(held=1, scheduling=Scheduling.STOPPING), Fit.DRAINING, "is draining"),
         (candidate(scheduling=Scheduling.STOPPING, note="x"), Fit.DRAINING, "is drained: x"),
+        (
+            candidate(quarantined_until=2_001, fault="no disk"),
+            Fit.QUARANTINED,
+            "is quarantined for 2 s: no disk",
+        ),
+        (candidate(quarantined_until=5), Fit.QUARANTINED, "is quarantined for 0 s"),
         (candidate(7, v1=True), Fit.BARRED, "may still run an earlier attempt"),
         (candidate(7), Fit.ELIGIBLE, "has 2 of 2 slots free"),
         (
@@ -187,7 +217,7 @@ def test_a_task_with_an_image_says_that_no_agent_runs_images():
     ],
 )
 def test_each_agent_says_why(given, fit, reason):
-    found = judge(given, GPU, {7})
+    found = judge(given, GPU, {7}, 1_000)
     assert (found.fit, found.reason) == (fit, reason)
 
 

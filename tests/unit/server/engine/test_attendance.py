@@ -2,11 +2,13 @@
 
 import asyncio
 
+from server.domain.claiming import HandBack
 from server.domain.controlling import Action, SetAgentState
 from server.domain.errors import SessionSuperseded
 from server.domain.event import EventKind
 from server.domain.holding import Held
 from server.domain.lease import LeaseRef, VerdictAction
+from server.domain.policy import Policy
 from server.domain.task import TaskStatus
 from server.engine.mailbox import HandBackAll, Mailbox, Stop, Work
 from server.engine.sessions import Sessions
@@ -165,3 +167,20 @@ async def test_an_agent_hears_at_the_deadline_of_its_drain_that_tasks_must_stop(
         assert 20_000 <= shop.clock.now() - began < 21_000
         verdicts = await shop.attendance.heartbeat(session, Held((lease,), 1))
         assert [v.action for v in verdicts] == [VerdictAction.CANCEL], "it is told until it is done"
+
+
+@in_virtual_time
+async def test_a_quarantine_is_over_at_its_moment_and_work_goes_out_at_once():
+    shop = Shop(policy=Policy(quarantine_after=1))
+    timers = Timers(shop.writer, shop.reader, shop.clock)
+    shop.writer.listen(timers.committed)
+    async with shop.open(timers.run()):
+        session = await shop.arrive("a")
+        await shop.submit("t")
+        lease = await lease_of(session)
+        back = HandBack("a", (lease,), {lease.lease_id: "no disk"})
+        await shop.writer.submit(back)
+        began = shop.clock.now()
+        assert await session.mailbox.take() == [HandBackAll()]
+        await lease_of(session)
+        assert 10_000 <= shop.clock.now() - began < 11_000
