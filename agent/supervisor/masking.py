@@ -10,6 +10,9 @@ _SHOWN = b"***"
 _SHORTEST = 4
 """Shorter values are not hidden: they would blot out ordinary text."""
 
+_LINE = 76
+_ESCAPE = re.compile("%[0-9A-F]{2}")
+
 
 class Mask:
     """Replaces secrets in several streams of bytes, also where a read cuts one in two."""
@@ -57,9 +60,19 @@ def _forms(secrets: Iterable[str]) -> set[bytes]:
 def _spellings(value: str) -> Iterable[bytes]:
     raw = value.encode()
     yield raw
-    yield base64.b64encode(raw).rstrip(b"=")
-    yield base64.urlsafe_b64encode(raw).rstrip(b"=")
-    yield urllib.parse.quote(value, safe="").encode()
-    yield urllib.parse.quote_plus(value).encode()
-    yield json.dumps(value)[1:-1].encode()
-    yield json.dumps(value, ensure_ascii=False)[1:-1].encode()
+    for encoded in (base64.b64encode(raw), base64.urlsafe_b64encode(raw)):
+        yield encoded.rstrip(b"=")
+        # `base64` breaks what it prints into lines.
+        lines = [encoded[n : n + _LINE] for n in range(0, len(encoded), _LINE)]
+        yield from (line.rstrip(b"=") for line in lines if len(line.rstrip(b"=")) >= _SHORTEST)
+    for quoted in (
+        urllib.parse.quote(value, safe=""),
+        urllib.parse.quote(value),
+        urllib.parse.quote_plus(value),
+        urllib.parse.quote_plus(value, safe="/"),
+    ):
+        yield quoted.encode()
+        yield _ESCAPE.sub(lambda found: found[0].lower(), quoted).encode()
+    for escaped in (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
+        yield escaped.encode()
+        yield escaped.replace("/", "\\/").encode()  # as some write it

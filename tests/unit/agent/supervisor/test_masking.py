@@ -2,11 +2,14 @@
 
 import base64
 import itertools
+import json
+import re
+import urllib.parse
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.supervisor.masking import Mask
+from agent.supervisor.masking import Mask, _forms
 
 VALUE = 'sw"ordfish/9'
 
@@ -45,3 +48,59 @@ def test_a_line_end_lets_everything_before_it_go():
 
 def test_short_values_are_left_alone():
     assert shown(["abc"], [b"abc"]) == b"abc"
+
+
+SECRETS = st.lists(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=4, max_size=120)
+    | st.text('ab/+ %"\\\n?&=é', min_size=4, max_size=100),
+    min_size=1,
+    max_size=4,
+)
+
+
+def spelled(secret):
+    """Returns a secret in the ways programs print it."""
+    raw = secret.encode()
+    in_lines = base64.encodebytes(raw)
+    url = urllib.parse.quote(secret, safe="")
+    return [
+        raw,
+        base64.b64encode(raw),
+        base64.b64encode(raw + b"\n"),
+        base64.urlsafe_b64encode(raw),
+        in_lines,
+        url.encode(),
+        urllib.parse.quote(secret).encode(),
+        urllib.parse.quote_plus(secret).encode(),
+        re.sub("%..", lambda found: found[0].lower(), url).encode(),
+        json.dumps({"it": secret}).encode(),
+        json.dumps(secret, ensure_ascii=False).replace("/", "\\/").encode(),
+    ]
+
+
+@settings(deadline=None)
+@given(SECRETS, st.data())
+def test_no_spelling_of_a_secret_leaves_wherever_reads_cut_it(secrets, data):
+    ways = st.sampled_from([way for secret in secrets for way in spelled(secret)])
+    filler = st.binary(max_size=12)
+    text = b"".join(data.draw(st.lists(ways | filler, max_size=8)))
+    borders = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    pieces = [text[a:b] for a, b in itertools.pairwise([0, *borders, len(text)])]
+    mask = Mask(secrets)
+    shown = b"".join(mask.feed(1, piece) for piece in pieces) + mask.rest(1)
+    assert shown == mask_whole(secrets, text)  # borders change nothing
+    for form in _forms(secrets):
+        assert b"*" in form or form not in shown
+
+
+def mask_whole(secrets, text):
+    mask = Mask(secrets)
+    return mask.feed(1, text) + mask.rest(1)
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(min_value=0), max_size=5))
+def test_what_holds_no_secret_is_shown_as_it_is(text, borders):
+    places = sorted({0, len(text), *(border % (len(text) + 1) for border in borders)})
+    mask = Mask(["a secret that nobody prints by chance"])
+    shown = b"".join(mask.feed(1, text[a:b]) for a, b in itertools.pairwise(places))
+    assert shown + mask.rest(1) == text
