@@ -131,6 +131,25 @@ async def test_every_field_that_may_change_is_updated(database, kind):
     assert await read(database, ask) == [later]
 
 
+async def test_many_rows_are_written_and_changed_at_once(database):
+    """More than go into one statement, and a number that is no power of two."""
+    rows = [task(key) for key in range(1, 702)]
+    await save(database, new(tasks=rows, attempts=[attempt(key) for key in range(1, 702)]))
+
+    def work(source):
+        found = source.tasks_by_key(range(1, 702))
+        for each in found:
+            each.name = f"name of {each.key}"
+            each.error = "odd" if each.key % 2 else each.error
+        source.save(changed(tasks=found))
+
+    await database.transact(work)
+    names = await read(
+        database, lambda source: [(t.name, t.error) for t in source.tasks_by_key(range(1, 702))]
+    )
+    assert names == [(f"name of {key}", "odd" if key % 2 else "") for key in range(1, 702)]
+
+
 async def test_a_transaction_sees_what_it_saved(database):
     def work(source):
         source.save(new(agents=[agent(1)], tasks=[task(1)]))

@@ -79,7 +79,9 @@ class SqliteDatabase:
         self.hints: Hints = NoHints()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._writer = create_engine(
-            URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_SECONDS}
+            URL.create("sqlite", database=str(path)),
+            # Statements come in many sizes (bulk.py); to parse one anew costs more than to run it.
+            connect_args={"timeout": BUSY_SECONDS, "cached_statements": 512},
         )
         _begin(self._writer, "BEGIN IMMEDIATE")
         self._readers = create_async_engine(
