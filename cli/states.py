@@ -66,11 +66,17 @@ def was_lost(task: task_pb2.TaskDetail) -> bool:
     return bool(last) and last[0].status == task_pb2.ATTEMPT_STATUS_LOST
 
 
+def _has_started(task: task_pb2.TaskDetail) -> bool:
+    return any(attempt.started_at for attempt in task.attempts)
+
+
 def why_it_failed(task: task_pb2.TaskDetail) -> str:
     """Return what to say about an end that is not the script's own, or nothing."""
     cause = task.error_message or (task.attempts[-1].cause if task.attempts else "")
     because = f": {cause}" if cause else ""
     match task.status:
+        case task_pb2.TASK_STATUS_TIMEOUT if task.schedule_to_start and not _has_started(task):
+            return f"task {task.task_id} was not started{because}"
         case task_pb2.TASK_STATUS_TIMEOUT:
             return f"task {task.task_id} ran out of its {task.timeout} s"
         case task_pb2.TASK_STATUS_CANCELLED:

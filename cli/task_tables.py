@@ -13,6 +13,7 @@ from generated.task.v1 import task_pb2
 
 HEADINGS = ("TASK", "NAME", "STATUS", "AGENT", "EXIT", "AGE", "DURATION")
 WAITING = (task_pb2.TASK_STATUS_PENDING, task_pb2.TASK_STATUS_QUEUED)
+USUAL_PRIORITY = 5
 ATTEMPT_HEADINGS = ("ATTEMPT", "STATUS", "AGENT", "EXIT", "DURATION", "LOG LINES", "CAUSE")
 
 
@@ -61,7 +62,10 @@ def print_task(task: task_pb2.TaskDetail) -> None:
             ("Workspace", task.workspace),
             ("Environment", "\n".join(f"{k}={v}" for k, v in sorted(task.env.items()))),
             ("Commands", "\n".join(task.commands)),
-            ("Timeout", human(timedelta(seconds=task.timeout)) if task.timeout else ""),
+            ("Timeout", _seconds(task.timeout)),
+            ("Priority", "" if task.priority == USUAL_PRIORITY else str(task.priority)),
+            ("Start within", _seconds(task.schedule_to_start)),
+            ("Concurrency", _group(task.concurrency)),
             ("Created", moment(task.created_at)),
             ("Created by", task.created_by),
             ("Started", moment(task.started_at)),
@@ -90,6 +94,23 @@ def _log_lines(attempt: task_pb2.Attempt) -> str:
     """Return how many lines there are, and whether some are missing."""
     missing = attempt.log_state == task_pb2.LOG_STATE_INCOMPLETE
     return f"{attempt.log_lines} (not whole)" if missing else str(attempt.log_lines)
+
+
+def _group(standing: task_pb2.ConcurrencyStanding) -> str:
+    if not standing.key:
+        return ""
+    cancels = standing.on_conflict == task_pb2.CONCURRENCY_POLICY_CANCEL_RUNNING
+    facts = [
+        f"limit {standing.limit}",
+        *(["cancels older tasks"] if cancels else []),
+        *(["holds a place"] if standing.holds_place else []),
+    ]
+    return f"{standing.key} ({', '.join(facts)})"
+
+
+def _seconds(count: int) -> str:
+    """Return seconds as a duration, nothing for 0."""
+    return human(timedelta(seconds=count)) if count else ""
 
 
 def _pairs(labels: Mapping[str, str]) -> str:

@@ -27,6 +27,7 @@ from server.engine.event_feed import EventFeed
 from server.engine.event_tail import EventTail
 from server.engine.explainer import Explainer
 from server.engine.fleet import Fleet
+from server.engine.group_sweep import GroupSweep
 from server.engine.lease_keeper import LeaseKeeper
 from server.engine.log_hub import LogHub
 from server.engine.log_intake import JournalIntake, RowIntake
@@ -141,6 +142,7 @@ class App:
             ),
         )
         self._timers = Timers(self._writer, self._reader, clock)
+        self._groups = GroupSweep(self._writer)
         self._feed = EventFeed(self._reader)
         self._logs = LogHub(self._reader)
         self._intake = self._build_intake(clock)
@@ -265,6 +267,9 @@ class App:
                     tasks.create_task(self._keeper.run(), name="lease keeper"),
                     tasks.create_task(self._timers.run(), name="timers"),
                     tasks.create_task(self._retention.run(), name="retention"),
+                    tasks.create_task(
+                        self._groups.run(shared=self._hints.shared), name="group sweep"
+                    ),
                 ]
                 journaling = None
                 if self._journal is not None and isinstance(self._intake, JournalIntake):

@@ -16,6 +16,7 @@ from cli.interrupt import Interrupt, StopAskedFor
 from cli.pairs import VARIABLE
 from cli.patience import call_patiently
 from cli.requirements import label_selector, selector_options
+from cli.scheduling import concurrency_group, scheduling_options
 from cli.selector import Requirement
 from cli.states import exit_code_of, why_it_failed
 from cli.task_watch import see_through
@@ -60,6 +61,7 @@ def own_failures_are_125(function: Callable[Params, int]) -> Callable[Params, in
 )
 @click.option("--name", default="", help="What to call the task.")
 @click.option("--retry", type=click.IntRange(0, 100), default=0, help="Further tries if it fails.")
+@scheduling_options
 @click.argument("words", nargs=-1, required=True, metavar="COMMAND...")
 @own_failures_are_125
 @with_api
@@ -71,6 +73,10 @@ async def command(
     time_limit: int | None,
     name: str,
     retry: int,
+    priority: int | None,
+    start_within: int | None,
+    concurrency: task_pb2.ConcurrencyGroup | None,
+    cancel_running: bool,
     words: Sequence[str],
 ) -> int:
     """Run a command on a fitting machine, follow its output, exit as it does.
@@ -86,6 +92,9 @@ async def command(
         timeout=time_limit or 0,
         retry_count=retry,
         label_selector=label_selector(label, selector),
+        priority=priority,
+        schedule_to_start=start_within or 0,
+        concurrency=concurrency_group(concurrency, cancel_running=cancel_running),
         request_id=str(uuid.uuid4()),
     )
     with Interrupt() as interrupt:

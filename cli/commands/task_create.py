@@ -13,6 +13,7 @@ from cli.output import show
 from cli.pairs import LABEL, VARIABLE
 from cli.patience import call_patiently
 from cli.requirements import label_selector, selector_options
+from cli.scheduling import concurrency_group, scheduling_options
 from cli.selector import Requirement
 from cli.words import SUBMIT_LIMIT, command_line
 from generated.task.v1 import task_pb2
@@ -41,6 +42,7 @@ muster task create -f task.yaml
     "--timeout", "time_limit", type=click.IntRange(1), metavar="SECONDS", help="Time it may take."
 )
 @click.option("--retry", type=click.IntRange(0, 100), default=0, help="Further tries if it fails.")
+@scheduling_options
 @click.option("--depends-on", multiple=True, metavar="ID", help="A task that must succeed first.")
 @click.option("--allow-failure", is_flag=True, help="Let dependents go on when it fails.")
 @click.option("--pipeline", default="", metavar="ID", help="Pipeline to file it under.")
@@ -62,6 +64,10 @@ async def command(
     name: str,
     time_limit: int | None,
     retry: int,
+    priority: int | None,
+    start_within: int | None,
+    concurrency: task_pb2.ConcurrencyGroup | None,
+    cancel_running: bool,
     depends_on: Sequence[str],
     allow_failure: bool,
     pipeline: str,
@@ -84,6 +90,9 @@ async def command(
         workspace=workspace,
         image=image,
         label_selector=label_selector(label, selector),
+        priority=priority,
+        schedule_to_start=start_within or 0,
+        concurrency=concurrency_group(concurrency, cancel_running=cancel_running),
         labels=dict(task_label),
     )
     request = source.message if source else task_pb2.CreateTaskRequest()

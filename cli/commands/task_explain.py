@@ -37,6 +37,8 @@ def _print(answer: task_pb2.ExplainTaskResponse) -> None:
             ("Status", task_status(answer.status)),
             ("Waits for", short_name(WAITING_FOR, answer.waiting_for)),
             ("Tasks", "\n".join(map(_dependency, answer.dependencies))),
+            ("Places", f"{answer.places_taken} of {answer.places}" if answer.places else ""),
+            ("Held by", "\n".join(f"{each.name} {each.task_id}" for each in answer.holders)),
             ("Next try", until(answer.not_before / 1000) if answer.not_before else ""),
             ("Before it", _tasks(answer.tasks_before)),
             ("Of others", _tasks(answer.tasks_of_others)),

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
 
+from server.domain.admission import settle_groups
 from server.domain.agent import Agent, SessionState
 from server.domain.attempt import Attempt, AttemptStatus
 from server.domain.ending import Outcome, end_attempt, heard_until
@@ -32,7 +33,8 @@ class Assignment:
     timeout: int
     """Milliseconds."""
     spec: str
-    retry_on_lost: bool
+    stop_with_lease: bool
+    """Whether its agent stops it before the lease ends when the server cannot be reached."""
 
 
 @dataclass(slots=True)
@@ -67,6 +69,7 @@ class Claim:
         """See Command."""
         claimed = Claimed()
         agents = ledger.agents_by_key([offer.agent_key for offer in self.offers])
+        settle_groups(ledger)
         if ledger.source.replayed:
             self._find_again(ledger, agents, claimed)
         offers = self._good_offers(ledger, agents, claimed)
@@ -206,7 +209,7 @@ def assignment(task: Task) -> Assignment:
         stage=task.stage,
         timeout=task.timeout,
         spec=task.spec,
-        retry_on_lost=task.retry_on_lost,
+        stop_with_lease=not task.retry_on_lost or task.group_key is not None,
     )
 
 

@@ -46,6 +46,7 @@ def start_attempt(ledger: Ledger, task: Task, started_at: Moment | None) -> None
         return
     attempt = ledger.last_attempt(task)
     previous = move(task, TaskStatus.RUNNING)
+    task.start_by = None
     task.started_at = attempt.started_at = started_at or ledger.now
     # The deadline is the server's own, by its own clock: an agent's clock may be an hour off.
     policy = ledger.policy
@@ -122,6 +123,7 @@ def _retry_later(ledger: Ledger, task: Task, cause: str) -> None:
     task.not_before = ledger.now + backoff(task.failed_attempts, ledger.policy)
     previous = move(task, TaskStatus.PENDING)
     ledger.touch(task)
+    ledger.unsettle(task)
     tell_status(ledger, task, previous)
 
 
@@ -176,7 +178,12 @@ def drop_lease(ledger: Ledger, task: Task) -> None:
 
 
 def requeue(ledger: Ledger, task: Task) -> None:
-    """Make a task ready again, or ready for the first time."""
+    """Make a task ready again, or for the first time; a group's member gets a place first."""
+    if task.status is TaskStatus.PENDING and task.group_key is not None:
+        task.not_before = None
+        ledger.touch(task)
+        ledger.unsettle(task)
+        return
     if task.status is not TaskStatus.QUEUED:
         previous = move(task, TaskStatus.QUEUED)
         tell_status(ledger, task, previous)
@@ -202,6 +209,7 @@ def _end_one(ledger: Ledger, task: Task, end: TaskStatus, error: str) -> None:
     task.finished_at = ledger.now
     task.not_before = None
     ledger.touch(task)
+    ledger.unsettle(task)
     ledger.effects.log_tasks.add(task.public_id)
     if task.run_key is None:
         tell_status(ledger, task, previous)

@@ -16,6 +16,7 @@ from server.domain.attempt import Attempt, log_state, next_log_due
 from server.domain.changes import Changes, Effects, LogBatch, RequestRecord
 from server.domain.errors import NotFound
 from server.domain.event import Event
+from server.domain.group import GroupId, Newcomer
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.policy import Policy
@@ -68,6 +69,9 @@ class Ledger:
         self._requests: dict[tuple[str, str, str], RequestRecord] = {}
         self._expired: dict[tuple[str, str, str], RequestRecord] = {}
         self._classes: set[str] = set()
+        self.unsettled: set[GroupId] = set()
+        """Concurrency groups to be looked at before the transaction ends (see `admission`)."""
+        self._limits: dict[GroupId, int] = {}
 
     def flush(self) -> None:
         """Write the rows that have changed so far, so that the source's searches see them.
@@ -227,8 +231,45 @@ class Ledger:
         for task in tasks:
             own = self._tasks.setdefault(task.key, task)
             self._tasks_by_id[own.public_id] = own
+            if own.group_key is not None and own.awaits_place:
+                self.unsettle(own)  # whoever wanted it meanwhile has passed it over
             known.append(own)
         return known
+
+    # ---- concurrency groups
+
+    def unsettle(self, task: Task) -> None:
+        """Have a task's group looked at: a place in it is free, or wanted."""
+        if task.group_key is not None:
+            self.unsettled.add((task.namespace, task.group_key))
+
+    def limit_group(self, group: GroupId, places: int) -> None:
+        """Give a group another number of places, and make it when it is new."""
+        self.edits += 1
+        self._limits[group] = places
+        self.unsettled.add(group)
+
+    def lock_groups(self, groups: Sequence[GroupId]) -> dict[GroupId, int]:
+        """Lock groups until the transaction ends; return how many places each has."""
+        self.flush()
+        return self.source.lock_groups({group: self._limits.get(group) for group in groups})
+
+    def places_taken(self, group: GroupId) -> int:
+        """Return how many members hold a place."""
+        self.flush()
+        return self.source.places_taken(group)
+
+    def next_members(self, group: GroupId, limit: int) -> list[Task]:
+        """Return the first of those that wait for a place."""
+        return self._remember_tasks(self.source.next_members(group, limit))
+
+    def newest_canceller(self, group: GroupId) -> Newcomer | None:
+        """Return the last submitted of those that wait for a place and cancel older members."""
+        return self.source.newest_canceller(group)
+
+    def older_members(self, group: GroupId, newcomer: Newcomer) -> list[Task]:
+        """Return the open members that were submitted before one."""
+        return self._remember_tasks(self.source.older_members(group, newcomer))
 
     # ---- attempts
 

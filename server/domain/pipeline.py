@@ -9,6 +9,7 @@ from server.domain.checks import Checks
 from server.domain.dag import find_cycle
 from server.domain.labels import Selector, check_selector
 from server.domain.moment import Moment
+from server.domain.priority import PRIORITY_DEFAULT, PRIORITY_HIGHEST
 
 JOB_LIMIT = 10_000
 RETRY_LIMIT = 100
@@ -29,6 +30,7 @@ class Job:
     retry: int = 0
     selector: Selector = field(default_factory=lambda: Selector((), ()))
     allow_failure: bool = False
+    priority: int = PRIORITY_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ def _check_job(checks: Checks, path: str, job: Job, env: dict[str, str]) -> None
     checks.text(f"{path}.image", job.image, 1024)
     checks.number(f"{path}.timeout", job.timeout, 0, TIMEOUT_LIMIT)
     checks.number(f"{path}.retry", job.retry, 0, RETRY_LIMIT)
+    checks.number(f"{path}.priority", job.priority, 0, PRIORITY_HIGHEST)
     checks.extend(check_selector(job.selector, f"{path}.label_selector"))
 
 

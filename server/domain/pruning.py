@@ -34,7 +34,7 @@ class PruneTasks:
 
 @dataclass(frozen=True, slots=True)
 class PruneRest:
-    """Remove old events, runs without tasks, and forgotten request ids; answers how many rows."""
+    """Remove old events, runs and groups without tasks, forgotten request ids; answers how many."""
 
     events_before: Moment
     events_through: int
@@ -51,5 +51,6 @@ class PruneRest:
         return (
             source.prune_events(self.events_before, self.events_through, EVENT_STEP)
             + source.prune_runs(self.runs_before, STEP)
+            + source.prune_groups(STEP)
             + source.prune_requests(ledger.now, EVENT_STEP)
         )

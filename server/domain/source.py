@@ -1,11 +1,12 @@
 """What lies behind a ledger: SQL in the server, dictionaries in tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt
 from server.domain.changes import Changes, RequestRecord
+from server.domain.group import GroupId, Newcomer
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
@@ -103,6 +104,37 @@ class Source(Protocol):
     def request(self, namespace: str, caller: str, request_id: str) -> RequestRecord | None:
         """Return an answered request id."""
 
+    def lock_groups(self, groups: Mapping[GroupId, int | None]) -> dict[GroupId, int]:
+        """Lock groups, in order, until the transaction ends; return how many places each has.
+
+        A number given is from now on that of the group, which is made when it is new. A group
+        that a stored task is in exists.
+        """
+
+    def places_taken(self, group: GroupId) -> int:
+        """Return how many tasks hold a place (see Task.holds_place)."""
+
+    def next_members(self, group: GroupId, limit: int) -> list[Task]:
+        """Return tasks that wait for a place (see Task.awaits_place) in (sort_key, key) order.
+
+        Rows that others lock are passed over.
+        """
+
+    def newest_canceller(self, group: GroupId) -> Newcomer | None:
+        """Return the last submitted of the tasks that wait for a place and cancel older members.
+
+        Its row is not locked.
+        """
+
+    def older_members(self, group: GroupId, newcomer: Newcomer) -> list[Task]:
+        """Return the open tasks submitted before one, in key order.
+
+        Rows that others lock are passed over.
+        """
+
+    def awaited_groups(self, after: GroupId, limit: int) -> list[GroupId]:
+        """Return groups in which a task waits for a place, in order, from after one on."""
+
     def class_known(self, class_key: str) -> bool:
         """Whether the task class is stored."""
 
@@ -117,6 +149,9 @@ class Source(Protocol):
 
     def prune_runs(self, before: Moment, limit: int) -> int:
         """Remove runs without tasks that ended before a moment; return how many."""
+
+    def prune_groups(self, limit: int) -> int:
+        """Remove groups that no task is in; return how many."""
 
     def prune_requests(self, before: Moment, limit: int) -> int:
         """Remove answered request ids that expired before a moment; return how many."""

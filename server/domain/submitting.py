@@ -10,10 +10,12 @@ from server.domain.checks import Checks
 from server.domain.ending import tell_status
 from server.domain.errors import Invalid, NotFound, RequestIdReused, Violation, WrongState
 from server.domain.event import Event, EventKind
+from server.domain.group import Membership
 from server.domain.labels import Selector, check_labels, check_selector
 from server.domain.ledger import Ledger
 from server.domain.moment import SECOND
 from server.domain.pipeline import RETRY_LIMIT, TIMEOUT_DEFAULT, TIMEOUT_LIMIT
+from server.domain.priority import PRIORITY_DEFAULT, PRIORITY_HIGHEST, sort_key
 from server.domain.task import ArtifactSpec, Task, TaskSpec, TaskStatus
 
 EXECUTORS = ("", "noop")
@@ -38,6 +40,9 @@ class NewTask:
     allow_failure: bool = False
     retry_count: int = 0
     retry_on_lost: bool = True
+    priority: int = PRIORITY_DEFAULT
+    schedule_to_start: int = 0
+    group: Membership | None = None
     key: str = ""
     """What other tasks of the same batch name it by."""
 
@@ -52,6 +57,10 @@ class NewTask:
         checks.number("stage", self.stage, 0, STAGE_LIMIT)
         checks.number("timeout", self.timeout, 0, TIMEOUT_LIMIT)
         checks.number("retry_count", self.retry_count, 0, RETRY_LIMIT)
+        checks.number("priority", self.priority, 0, PRIORITY_HIGHEST)
+        checks.number("schedule_to_start", self.schedule_to_start, 0, TIMEOUT_LIMIT)
+        if self.group is not None:
+            self.group.check(checks)
         checks.extend(check_selector(self.selector, "label_selector"))
         check_spec(checks, self.spec)
         if len(self.depends_on) > DEPENDENCY_LIMIT:
@@ -207,6 +216,9 @@ def build_task(ledger: Ledger, namespace: str, task_id: str, new: NewTask, creat
     """Return the row of a new task, not placed yet."""
     needs = task_class(new.selector, new.spec.image)
     ledger.add_class(needs.key, needs.canonical)
+    group = new.group
+    if group is not None:
+        ledger.limit_group((namespace, group.key), group.limit)
     return Task(
         key=ledger.source.new_key(),
         namespace=namespace,
@@ -214,7 +226,7 @@ def build_task(ledger: Ledger, namespace: str, task_id: str, new: NewTask, creat
         name=new.name or default_name(new.spec.commands),
         spec=new.spec.to_json(),
         class_key=needs.key,
-        sort_key=ledger.now,
+        sort_key=sort_key(ledger.now, new.priority),
         status=TaskStatus.QUEUED,
         created_at=ledger.now,
         timeout=(new.timeout or TIMEOUT_DEFAULT) * SECOND,
@@ -224,6 +236,10 @@ def build_task(ledger: Ledger, namespace: str, task_id: str, new: NewTask, creat
         retry_limit=new.retry_count,
         allow_failure=new.allow_failure,
         retry_on_lost=new.retry_on_lost,
+        priority=new.priority,
+        schedule_to_start=new.schedule_to_start * SECOND,
+        group_key=group.key if group else None,
+        cancels_older=group is not None and group.cancels_older,
     )
 
 
@@ -232,12 +248,17 @@ def place_task(ledger: Ledger, task: Task, dependencies: Sequence[Task]) -> None
     open_ones = [d for d in dependencies if not d.status.ended]
     spoiled = [d for d in dependencies if d.status.ended and not _went_well(d)]
     task.unmet = len(open_ones)
+    if task.schedule_to_start:
+        task.start_by = task.created_at + task.schedule_to_start
     if spoiled:
         task.status = TaskStatus.SKIPPED
         task.error = f"{spoiled[0].name} ended in {spoiled[0].status.name}"
         task.finished_at = ledger.now
     elif open_ones:
         task.status = TaskStatus.PENDING
+    elif task.group_key is not None:
+        task.status = TaskStatus.PENDING
+        ledger.unsettle(task)
     else:
         ledger.effects.ready_queues.add(task.queue)
     ledger.add_task(task, [d.key for d in dependencies])
@@ -327,6 +348,7 @@ class DeleteTask:
         if waiting:
             raise WrongState("task", task.public_id, f"is awaited by task {waiting[0].public_id}")
         ledger.delete_task(task)
+        ledger.unsettle(task)
         ledger.tell(
             Event(EventKind.TASK_DELETED, task.namespace, ledger.now, task.public_id, task.run_id)
         )
@@ -359,7 +381,7 @@ class RetryTask:
             name=old.name,
             spec=old.spec,
             class_key=old.class_key,
-            sort_key=ledger.now,
+            sort_key=sort_key(ledger.now, old.priority),
             status=TaskStatus.QUEUED,
             created_at=ledger.now,
             timeout=old.timeout,
@@ -369,6 +391,10 @@ class RetryTask:
             retry_limit=old.retry_limit,
             allow_failure=old.allow_failure,
             retry_on_lost=old.retry_on_lost,
+            priority=old.priority,
+            schedule_to_start=old.schedule_to_start,
+            group_key=old.group_key,
+            cancels_older=old.cancels_older,
             retry_of=old.public_id,
         )
         place_task(ledger, task, ())

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from server.domain.moment import Millis, Moment
 from server.domain.policy import Policy
+from server.domain.priority import PRIORITY_DEFAULT
 
 
 class TaskStatus(IntEnum):
@@ -136,6 +137,14 @@ class Task:
     retry_limit: int = 0
     allow_failure: bool = False
     retry_on_lost: bool = True
+    priority: int = PRIORITY_DEFAULT
+    schedule_to_start: Millis = 0
+    """How long after its submission it must have started; 0 for no limit."""
+    start_by: Moment | None = None
+    """When it ends unless it has started; None without a limit and after the first start."""
+    group_key: str | None = None
+    """The concurrency group it is in (see `group`)."""
+    cancels_older: bool = False
     unmet: int = 0
     """Dependencies that have not ended well yet."""
     not_before: Moment | None = None
@@ -188,6 +197,18 @@ class Task:
         return Queue(self.class_key, self.namespace)
 
     @property
+    def awaits_place(self) -> bool:
+        """Whether it waits for a place in its concurrency group and for nothing else."""
+        waits = self.status is TaskStatus.PENDING and not self.unmet and self.not_before is None
+        return waits and self.group_key is not None
+
+    @property
+    def holds_place(self) -> bool:
+        """Whether it holds a place in its concurrency group."""
+        going_on = self.status in (TaskStatus.QUEUED, TaskStatus.RUNNING)
+        return going_on and self.group_key is not None
+
+    @property
     def lease_id(self) -> str:
         """The id of the current or last lease."""
         return lease_id(self.public_id, self.lease_epoch)
@@ -217,17 +238,29 @@ def next_due(task: Task, policy: Policy) -> Moment | None:
         return None
     if task.leased:
         return min(_lease_limits(task, policy))
-    if task.status is TaskStatus.PENDING and task.unmet == 0:
+    if task.not_before is not None and task.unmet == 0:
         return task.not_before
-    return None
+    return task.start_by
+
+
+def stopped_by(task: Task, asked_at: Moment, policy: Policy) -> Moment:
+    """Return when a task that is to stop counts as stopped, though its agent is silent.
+
+    What follows in a concurrency group must not run beside it: there the lease that its agent last
+    heard of must have ended too.
+    """
+    patience = policy.kill_grace + policy.deadline_slack
+    if task.group_key is not None:
+        patience = max(patience, policy.lease)
+    return asked_at + patience
 
 
 def _lease_limits(task: Task, policy: Policy) -> list[Moment]:
     limits = []
     if task.cancel_requested_at is not None:
-        limits.append(task.cancel_requested_at + policy.kill_grace + policy.deadline_slack)
+        limits.append(stopped_by(task, task.cancel_requested_at, policy))
     if task.release_requested_at is not None:
-        limits.append(task.release_requested_at + policy.kill_grace + policy.deadline_slack)
+        limits.append(stopped_by(task, task.release_requested_at, policy))
     if task.confirm_by is not None:
         limits.append(task.confirm_by)
     if task.status is TaskStatus.RUNNING and task.deadline is not None:

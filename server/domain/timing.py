@@ -1,14 +1,15 @@
-"""What becomes due: second tries, deadlines, silent agents' tasks, drains, logs that stay short."""
+"""What becomes due: tries, starts that do not come, deadlines, drains, logs that stay short."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from server.domain.attempt import AttemptStatus
 from server.domain.controlling import when_agent_due
-from server.domain.ending import Outcome, end_attempt, requeue
+from server.domain.ending import Outcome, end_attempt, end_task, requeue
 from server.domain.ledger import Ledger
+from server.domain.moment import SECOND
 from server.domain.releasing import DRAINED
-from server.domain.task import Task, TaskStatus
+from server.domain.task import Task, TaskStatus, stopped_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +39,24 @@ class RunTimers:
 def _when_due(ledger: Ledger, task: Task) -> None:
     if task.due_at is None or task.due_at > ledger.now or task.status.ended:
         return  # an earlier command of this batch has changed it
-    if task.status is TaskStatus.PENDING:
-        requeue(ledger, task)
-    elif task.leased:
+    if task.leased:
         end_attempt(ledger, task, _overdue(ledger, task))
+    elif task.start_by is not None:
+        limit = task.schedule_to_start // SECOND
+        cause = f"it did not start within {limit} s of its submission"
+        end_task(ledger, task, TaskStatus.TIMEOUT, cause)
+    else:
+        requeue(ledger, task)
 
 
 def _overdue(ledger: Ledger, task: Task) -> Outcome:
     policy, now = ledger.policy, ledger.now
     agent = task.last_agent_id
     cancel_at = task.cancel_requested_at
-    if cancel_at is not None and now >= cancel_at + policy.kill_grace + policy.deadline_slack:
+    if cancel_at is not None and now >= stopped_by(task, cancel_at, policy):
         return Outcome(AttemptStatus.CANCELLED, cause=f"agent {agent} did not confirm the cancel")
     release_at = task.release_requested_at
-    if release_at is not None and now >= release_at + policy.kill_grace + policy.deadline_slack:
+    if release_at is not None and now >= stopped_by(task, release_at, policy):
         # A v1 agent names no lease, so what it may still say is kept apart as after a loss.
         v1 = ledger.last_attempt(task).session == ""
         status = AttemptStatus.LOST if v1 else AttemptStatus.RELEASED

@@ -214,6 +214,7 @@ def _task_of(job: Job, env: Mapping[str, str], facts: Mapping[str, str]) -> NewT
         timeout=job.timeout,
         allow_failure=job.allow_failure,
         retry_count=job.retry,
+        priority=job.priority,
     )
 
 

@@ -35,6 +35,7 @@ class WaitingFor(IntEnum):
     SLOT = 10
     TURN = 11
     HANDOUT = 12
+    PLACE = 13
 
 
 class Fit(IntEnum):
@@ -85,6 +86,17 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
+class Crowd:
+    """Who holds the places of a concurrency group."""
+
+    key: str
+    places: int
+    holders: Sequence[tuple[str, str]]
+    """(id, name) of the first few."""
+    taken: int
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """What there is to know about a task; the fleet and the line matter only when it is ready."""
 
@@ -93,6 +105,8 @@ class Situation:
     now: Moment
     image: str = ""
     needs: Sequence[Need] = ()
+    crowd: Crowd | None = None
+    """Who is in its concurrency group."""
     fleet: Sequence[Candidate] = ()
     barred: Collection[int] = ()
     """Keys of v1 agents that an earlier attempt may still be heard from."""
@@ -109,6 +123,7 @@ class Explanation:
     waiting_for: WaitingFor
     sentence: str
     unmet: Sequence[Need] = ()
+    crowd: Crowd | None = None
     agents: Sequence[AgentFit] = ()
     """Those first that come nearest to taking it."""
     counts: Counter[Fit] = field(default_factory=Counter)
@@ -132,6 +147,9 @@ def explain(situation: Situation) -> Explanation:
         seconds = max(0, task.not_before - situation.now) / SECOND
         text = f"Its next try is in {seconds:.0f} seconds; the last one failed: {task.error}."
         return Explanation(WaitingFor.RETRY, text)
+    crowd = situation.crowd
+    if task.awaits_place and crowd is not None:
+        return Explanation(WaitingFor.PLACE, _for_a_place(crowd), crowd=crowd)
     return _in_line(situation)
 
 
@@ -186,6 +204,16 @@ def _at_its_agent(task: Task) -> Explanation:
 def _for_others(unmet: Sequence[Need]) -> str:
     waiting = [f"{need.name} ({need.status.name})" for need in unmet]
     return f"It waits for {_listed(waiting) or 'what it depends on'}."
+
+
+def _for_a_place(crowd: Crowd) -> str:
+    shown = ", ".join(f"{name} ({task_id})" for task_id, name in crowd.holders)
+    more = crowd.taken - len(crowd.holders)
+    held = shown + (f" and {more} more" if more else "")
+    return (
+        f"It waits for a place in concurrency group {crowd.key!r} (limit {crowd.places}), "
+        f"held by {held or 'nobody any more'}."
+    )
 
 
 def _in_line(situation: Situation) -> Explanation:

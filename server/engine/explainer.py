@@ -46,6 +46,7 @@ class Explainer:
                 now,
                 image=TaskSpec.from_json(task.spec).image,
                 needs=[Need(i, name, TaskStatus(status)) for i, name, status in view.depends_on],
+                crowd=view.crowd,
                 fleet=fleet,
                 barred=barred,
                 ahead=ahead,

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from server import metrics
+from server.domain.admission import settle_groups
 from server.domain.changes import Effects
 from server.domain.claiming import Claim, Claimed
 from server.domain.errors import Draining, MusterError, Overloaded, StoreUnavailable
@@ -285,6 +286,7 @@ def decide(
     ledger = Ledger(source, source.now() or clock.now(), policy)
     ledger.prefetch_tasks(task_id for command in commands for task_id in command.task_ids())
     answers = [_decide_one(command, ledger) for command in commands]
+    settle_groups(ledger)
     ledger.finish()
     return Committed(answers, ledger.events, ledger.effects)
 

@@ -1,7 +1,7 @@
 """Tasks, selectors and log lines: between messages and records."""
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 from generated.agent.v1 import agent_pb2
@@ -10,10 +10,12 @@ from generated.task.v1 import task_pb2
 from server.domain.attempt import Attempt
 from server.domain.checks import Checks
 from server.domain.errors import Invalid, SecretsRefused, Violation
+from server.domain.group import Membership
 from server.domain.labels import Operator, Requirement, Selector
 from server.domain.log import BLOCK_LIMIT, LINE_LIMIT, Encoding, LogBlock, LogLine, level_of
 from server.domain.log_keeping import Batch, LooseLines
 from server.domain.moment import SECOND, Moment
+from server.domain.priority import PRIORITIES, PRIORITY_DEFAULT, PRIORITY_LABEL
 from server.domain.submitting import NewTask
 from server.domain.submitting_many import BATCH_LIMIT, check_batch
 from server.domain.task import ArtifactSpec, Task, TaskSpec
@@ -21,7 +23,6 @@ from server.stores.interfaces import Order, PageSpec, TaskView
 
 PAGE_DEFAULT = 20
 PAGE_LIMIT = 1000
-PRIORITIES = ("high", "normal", "low")
 LINES_LIMIT = 2**31 - 1
 MOMENT_LIMIT = 2**63 - 1
 
@@ -90,6 +91,9 @@ def selector_message(selector: Selector) -> task_pb2.LabelSelector:
 
 # ---- tasks
 
+_QUEUES = task_pb2.CONCURRENCY_POLICY_QUEUE
+_CANCELS = task_pb2.CONCURRENCY_POLICY_CANCEL_RUNNING
+
 
 def new_task(request: task_pb2.CreateTaskRequest) -> NewTask:
     """Return the task a request describes, checked.
@@ -111,7 +115,7 @@ def new_task(request: task_pb2.CreateTaskRequest) -> NewTask:
         labels=dict(given.get("labels", ())),
         executor=given.get("executor", ""),
     )
-    _check_priority(spec.labels.get("priority", ""))
+    by_label = _priority_by_label(spec.labels)
     task = NewTask(
         name=given.get("name", ""),
         spec=spec,
@@ -123,6 +127,9 @@ def new_task(request: task_pb2.CreateTaskRequest) -> NewTask:
         allow_failure=given.get("allow_failure", False),
         retry_count=given.get("retry_count", 0),
         retry_on_lost=given.get("retry_on_lost", True),
+        priority=given.get("priority", by_label),
+        schedule_to_start=given.get("schedule_to_start", 0),
+        group=_membership(given["concurrency"]) if "concurrency" in given else None,
         key=given.get("key", ""),
     )
     task.check()
@@ -159,10 +166,30 @@ def _new_task_of_many(request: task_pb2.CreateTaskRequest) -> NewTask:
     return new_task(request)
 
 
-def _check_priority(priority: str) -> None:
-    if priority and priority not in PRIORITIES:
+def _priority_by_label(labels: Mapping[str, str]) -> int:
+    word = labels.get(PRIORITY_LABEL, "")
+    if word and word not in PRIORITIES:
         text = f"must be one of {', '.join(PRIORITIES)}"
-        raise Invalid([Violation("labels[priority]", text)])
+        raise Invalid([Violation(f"labels[{PRIORITY_LABEL}]", text)])
+    return PRIORITIES.get(word, PRIORITY_DEFAULT)
+
+
+def _membership(message: task_pb2.ConcurrencyGroup) -> Membership:
+    if message.on_conflict not in task_pb2.ConcurrencyPolicy.values():
+        text = f"there is no policy {message.on_conflict}"
+        raise Invalid([Violation("concurrency.on_conflict", text)])
+    cancels = message.on_conflict == _CANCELS
+    return Membership(message.key, message.limit or 1, cancels_older=cancels)
+
+
+def _standing(task: Task) -> task_pb2.ConcurrencyStanding | None:
+    if task.group_key is None:
+        return None
+    return task_pb2.ConcurrencyStanding(
+        key=task.group_key,
+        on_conflict=_CANCELS if task.cancels_older else _QUEUES,
+        holds_place=task.holds_place,
+    )
 
 
 def _artifact(message: task_pb2.ArtifactConfig) -> ArtifactSpec:
@@ -214,6 +241,9 @@ def task_detail(task: Task) -> task_pb2.TaskDetail:
         retry_of=task.retry_of or "",
         executor=spec.executor,
         cancel_requested=task.cancel_requested_at is not None and not task.status.ended,
+        priority=task.priority,
+        schedule_to_start=task.schedule_to_start // SECOND,
+        concurrency=_standing(task),
     )
 
 
@@ -237,6 +267,8 @@ def full_task_detail(view: TaskView, waiting: str) -> task_pb2.TaskDetail:
     detail.agent_labels.update(view.agent_labels)
     detail.attempts.extend(map(attempt_message, view.attempts))
     detail.waiting_reason = waiting
+    if view.crowd is not None:
+        detail.concurrency.limit = view.crowd.places
     if view.attempts:
         last = view.attempts[-1]
         detail.duration = max(0, (last.ended_at or 0) - (last.started_at or last.ended_at or 0))

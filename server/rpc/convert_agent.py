@@ -86,7 +86,7 @@ def task_message(assignment: Assignment, policy: Policy) -> agent_pb2.Task:
         attempt=assignment.attempt,
         executor=spec.executor,
         kill_grace=policy.kill_grace_seconds,
-        stop_with_lease=not assignment.retry_on_lost,
+        stop_with_lease=assignment.stop_with_lease,
     )
     # Nearly always empty, and each costs as much as all of the above.
     if spec.env:

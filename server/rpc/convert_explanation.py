@@ -10,6 +10,7 @@ AGENT_LIMIT = 100
 
 def explanation_message(task: Task, explanation: Explanation) -> task_pb2.ExplainTaskResponse:
     """Return why a task stands where it stands."""
+    crowd = explanation.crowd
     return task_pb2.ExplainTaskResponse(
         success=True,
         message=explanation.sentence,
@@ -32,4 +33,10 @@ def explanation_message(task: Task, explanation: Explanation) -> task_pb2.Explai
         free_slots=explanation.free_slots,
         tasks_before=explanation.ahead,
         tasks_of_others=explanation.others,
+        places=crowd.places if crowd else 0,
+        places_taken=crowd.taken if crowd else 0,
+        holders=[
+            task_pb2.PlaceHolder(task_id=task_id, name=name)
+            for task_id, name in (crowd.holders if crowd else ())
+        ],
     )

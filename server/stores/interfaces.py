@@ -19,6 +19,7 @@ from server.domain.pipeline import Pipeline
 from server.domain.run import Run
 from server.domain.source import Source
 from server.domain.task import Queue, Task
+from server.domain.waiting import Crowd
 
 T = TypeVar("T")
 
@@ -75,6 +76,8 @@ class TaskView:
     """(id, name, status) of each task it waits for."""
     agent_labels: dict[str, str]
     canonical_class: str
+    crowd: Crowd | None = None
+    """The concurrency group it is in."""
 
 
 @dataclass(frozen=True, slots=True)

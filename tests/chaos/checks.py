@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.chaos.evidence import Evidence, Row
-from tests.chaos.workload import Spec, expected_line
+from tests.chaos.workload import GROUPS, Spec, expected_line
 
 PENDING, QUEUED, RUNNING, SUCCESS, FAILED, CANCELLED, TIMEOUT, SKIPPED = range(1, 9)
 NAMES = ("", "PENDING", "QUEUED", "RUNNING", "SUCCESS", "FAILED", "CANCELLED", "TIMEOUT", "SKIPPED")
@@ -70,6 +70,7 @@ class Checker:
             "every execution is an attempt": self._executions,
             "no attempt runs twice": self._twice,
             "a success has run to its end": self._successes,
+            "a group keeps its limit": self._groups,
             "dependents wait": self._order,
             "skipped when a need fails": self._skips,
             "a cancel is kept": self._cancels,
@@ -147,7 +148,10 @@ class Checker:
             if NAMES[task["status"]] not in spec.may_end and not spent:
                 yield task_id, f"may end {sorted(spec.may_end)}; {self._story(task_id)}"
         for task_id, task in self.tasks.items():
-            if task["status"] == CANCELLED and task_id not in self.evidence.submitted.cancels:
+            spec = self._spec(task_id)
+            by_newcomer = spec is not None and spec.group and "takes its place" in task["error"]
+            asked = task_id in self.evidence.submitted.cancels or by_newcomer
+            if task["status"] == CANCELLED and not asked:
                 yield task_id, f"nobody cancelled it; {self._story(task_id)}"
 
     # ---- attempts and executions
@@ -208,6 +212,38 @@ class Checker:
             task = self.tasks[task_id]
             if good and (good != [task["attempt"]] or task["status"] != SUCCESS):
                 yield task_id, f"attempts {good} succeeded; {self._story(task_id)}"
+
+    def _groups(self) -> Found:
+        """Events tell who held a place when; the attempts tell what ran side by side."""
+        for group, limit in GROUPS.items():
+            members = {t for t, s in self.evidence.submitted.tasks.items() if s.group == group}
+            yield from self._places(group, limit, members)
+            yield from self._side_by_side(group, limit, members)
+
+    def _places(self, group: str, limit: int, members: set[str]) -> Found:
+        holders: set[str] = set()
+        for event in self.evidence.events:
+            if event["kind"] != "task.status" or event["resource_id"] not in members:
+                continue
+            holds = event["data"]["status"] in (QUEUED, RUNNING)
+            (holders.add if holds else holders.discard)(event["resource_id"])
+            if holds and len(holders) > limit:
+                yield (
+                    group,
+                    f"{sorted(holders)} held its {limit} places at event {event['position']}",
+                )
+
+    def _side_by_side(self, group: str, limit: int, members: set[str]) -> Found:
+        """An attempt goes on from its claim to its end, as the server has written them down."""
+        spans = [
+            (attempt["claimed_at"], attempt["ended_at"], task_id, attempt["number"])
+            for task_id in members
+            for attempt in self.attempts[task_id]
+        ]
+        for start, _, task_id, number in spans:
+            others = {t for begin, end, t, _ in spans if begin <= start < (end or start)}
+            if len(others | {task_id}) > limit:
+                yield group, f"{task_id}/{number} was handed out beside {sorted(others)}"
 
     # ---- what hangs on what
 

@@ -121,6 +121,11 @@ def good_story() -> Story:
     story.row("attempts", task_key=8)["log_lines"] = 5
     story.run("run", ("job",), status=3, total=1, **counters)
     story.evidence.submitted.seen["plain"] = (SUCCESS, 0, 1)
+    for place, name in enumerate(("first", "second")):
+        story.task(name, (1, 0), (QUEUED, 0), (RUNNING, 1), (SUCCESS, 1), group="one")
+        story.attempt(name, 1, 3)
+        times = {"claimed_at": 10 * place, "ended_at": 10 * place + 9}
+        story.evidence.attempts[-1].update(times)
     return story
 
 
@@ -134,8 +139,8 @@ def test_a_good_run_is_not_complained_of():
 
 def test_the_figures_count_what_happened():
     numbers = figures(good_story().evidence)
-    assert (numbers["tasks"], numbers["attempts"], numbers["lost"]) == (8, 7, 1)
-    assert (numbers["adoptions"], numbers["executions"], numbers["success"]) == (0, 7, 5)
+    assert (numbers["tasks"], numbers["attempts"], numbers["lost"]) == (10, 9, 1)
+    assert (numbers["adoptions"], numbers["executions"], numbers["success"]) == (0, 9, 7)
 
 
 def second_end(story):
@@ -225,6 +230,16 @@ def skipped_for_nothing(story):
     story.row("tasks", public_id="bad")["allow_failure"] = True
 
 
+def place_too_many(story):
+    ends = [e for e in story.evidence.events if e["resource_id"] == "first"]
+    story.evidence.events.remove(ends[-1])
+    story.evidence.events.append(ends[-1])
+
+
+def ran_side_by_side(story):
+    story.evidence.attempts[-1]["claimed_at"] = 5
+
+
 def cancel_forgotten(story):
     story.evidence.submitted.cancels["bad"] = "told"
 
@@ -295,6 +310,8 @@ def run_of_nobody(story):
         (dependent_ran_early, "dependents wait"),
         (ran_though_its_need_failed, "skipped when a need fails"),
         (skipped_for_nothing, "skipped when a need fails"),
+        (place_too_many, "a group keeps its limit"),
+        (ran_side_by_side, "a group keeps its limit"),
         (cancel_forgotten, "a cancel is kept"),
         (log_with_a_hole, "a log is what was printed"),
         (log_with_a_repeat, "a log is what was printed"),

@@ -44,6 +44,8 @@ SCRIPT = (
     'if [ "${MUSTER_ATTEMPT##*/}" -le "$FAILS" ]; then exit 3; fi',
 )
 ALWAYS = 1_000_000
+GROUPS = {"one": 1, "two": 2, "last": 1}
+"""Concurrency groups and their limits. In `last` every newcomer cancels what came before it."""
 
 
 def expected_line(attempt: str, number: int) -> str:
@@ -70,6 +72,10 @@ class Spec:
     straggler: bool = False
     allow_failure: bool = False
     retry_on_lost: bool = True
+    group: str = ""
+    """The concurrency group it is in; its limit stands in GROUPS."""
+    cancels_older: bool = False
+    priority: int = 5
     cancel_after: float | None = None
 
     @property
@@ -134,6 +140,11 @@ def _task(rng: random.Random, number: int, at: float, after: tuple[int, ...] = (
         return Spec(**given, straggler=True)
     if sort < 0.36:
         return Spec(**given, retry_on_lost=False)
+    if sort < 0.5:
+        given |= {"pause": min(given["pause"], 0.5), "priority": rng.choice([0, 5, 9])}
+        group = rng.choice([*GROUPS, "two"])
+        fails = {"fails": 1, "retries": 2} if rng.random() < 0.2 else {}
+        return Spec(**given, **fails, group=group, cancels_older=group == "last")
     return Spec(**given)
 
 
@@ -258,7 +269,19 @@ class Client:
             retry_count=spec.retries,
             allow_failure=spec.allow_failure,
             retry_on_lost=spec.retry_on_lost,
+            priority=spec.priority,
+            concurrency=self._group(spec),
             request_id=f"{self._run}-{spec.number}",
+        )
+
+    def _group(self, spec: Spec) -> task_pb2.ConcurrencyGroup | None:
+        if not spec.group:
+            return None
+        cancels = task_pb2.CONCURRENCY_POLICY_CANCEL_RUNNING
+        return task_pb2.ConcurrencyGroup(
+            key=spec.group,
+            limit=GROUPS[spec.group],
+            on_conflict=cancels if spec.cancels_older else 0,
         )
 
     def _environment(self, spec: Spec) -> dict[str, str]:

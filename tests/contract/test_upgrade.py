@@ -23,7 +23,7 @@ from tests.fakes.memory_source import MemoryDatabase
 from tests.records import agent
 
 NOW = 1_700_000_000_000
-EARLIER = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"]
+EARLIER = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"]
 PACKED = "0005"
 """From this schema on a log is kept in blocks; before, it was JSON."""
 OLD_LINES = [
@@ -128,6 +128,10 @@ async def test_an_earlier_database_is_upgraded_and_works_on(make, kind, revision
     reader = SqlReader(database)
     view = await reader.task("default", "old")
     assert view.task.name == "changed"
+    assert (view.task.priority, view.task.start_by, view.crowd) == (5, None, None)
+    # What waits goes before what was submitted after it.
+    ready = await database.transact(lambda source: source.ready_tasks(view.task.queue, 9))
+    assert [task.public_id for task in ready] == ["old", "new"]
     ((found, held),) = await reader.agents("default")
     assert (found, held) == (agent(found.key, public_id="old"), 0)
     async with database.reading() as connection:

@@ -7,6 +7,7 @@ from server.domain.agent import SessionState
 from server.domain.attempt import AttemptStatus, LogState
 from server.domain.errors import NotFound
 from server.domain.task import TaskStatus
+from server.domain.waiting import Crowd
 from server.stores.interfaces import AgentStanding, LiveSession, LogPage, LogPlace, TaskView
 from server.stores.log_blocks import PAGE_BYTES, PageOfLines, first_since
 
@@ -75,7 +76,17 @@ class MemoryReader:
             [(need.public_id, need.name, int(need.status)) for need in needs],
             agent.effective_labels if agent else {},
             tables.classes[task.class_key],
+            self._crowd_around(tables, task),
         )
+
+    def _crowd_around(self, tables, task):
+        if task.group_key is None:
+            return None
+        group = (task.namespace, task.group_key)
+        every = sorted(tables.tasks.values(), key=lambda each: each.key)
+        holders = [t for t in every if t.holds_place and (t.namespace, t.group_key) == group]
+        named = [(each.public_id, each.name) for each in holders[:5]]
+        return Crowd(task.group_key, tables.groups[group], named, len(holders))
 
     async def connected_agents(self):
         tables = await self._tables()

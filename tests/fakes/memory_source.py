@@ -7,6 +7,7 @@ dictionaries; the database takes them over when the work returns, and drops them
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 
+from server.domain.group import Newcomer
 from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
 from server.stores.interfaces import PoisonError
@@ -27,6 +28,7 @@ class Tables:
     dependencies: set = field(default_factory=set)
     logs: dict = field(default_factory=dict)
     requests: dict = field(default_factory=dict)
+    groups: dict = field(default_factory=dict)
     events: list = field(default_factory=list)
     key: int = 0
     position: int = 0
@@ -227,6 +229,41 @@ class MemorySource:
     def class_known(self, class_key):
         return class_key in self._tables.classes
 
+    # ---- concurrency groups
+
+    def lock_groups(self, groups):
+        known = self._tables.groups
+        known.update((group, places) for group, places in groups.items() if places is not None)
+        return {group: known[group] for group in sorted(groups) if group in known}
+
+    def places_taken(self, group):
+        return len(self._members(group, lambda task: task.holds_place))
+
+    def next_members(self, group, limit):
+        waiting = self._members(group, lambda task: task.awaits_place)
+        return sorted(waiting, key=lambda task: (task.sort_key, task.key))[:limit]
+
+    def newest_canceller(self, group):
+        found = self._members(group, lambda task: task.awaits_place and task.cancels_older)
+        newest = max(found, key=lambda task: (task.created_at, task.key), default=None)
+        return newest and Newcomer(newest.created_at, newest.key, newest.public_id)
+
+    def older_members(self, group, newcomer):
+        limit = (newcomer.created_at, newcomer.key)
+        return self._members(
+            group, lambda task: not task.status.ended and (task.created_at, task.key) < limit
+        )
+
+    def awaited_groups(self, after, limit):
+        waiting = self._where("tasks", lambda task: task.awaits_place)
+        found = {(task.namespace, task.group_key) for task in waiting}
+        return sorted(group for group in found if group > after)[:limit]
+
+    def _members(self, group, condition):
+        return self._where(
+            "tasks", lambda task: (task.namespace, task.group_key) == group and condition(task)
+        )
+
     # ---- pruning
 
     def prunable_tasks(self, before, limit):
@@ -263,6 +300,14 @@ class MemorySource:
         for _, key in old:
             del tables.runs[key]
         return len(old)
+
+    def prune_groups(self, limit):
+        tables = self._tables
+        used = {(task.namespace, task.group_key) for task in tables.tasks.values()}
+        unused = [group for group in tables.groups if group not in used][:limit]
+        for group in unused:
+            del tables.groups[group]
+        return len(unused)
 
     def prune_requests(self, before, limit):
         tables = self._tables

@@ -209,6 +209,7 @@ class Job(_message.Message):
     RETRY_FIELD_NUMBER: _builtins.int
     LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
     ALLOW_FAILURE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call it. Unique in the pipeline, 1 to 256 characters."""
     image: _builtins.str
@@ -219,6 +220,8 @@ class Job(_message.Message):
     """Further attempts after FAILED or TIMEOUT, 0 to 100."""
     allow_failure: _builtins.bool
     """Whether the run goes on when it does not succeed."""
+    priority: _builtins.int
+    """How urgent it is: 0 to 9, the highest first. Absent takes 5."""
     @_builtins.property
     def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The lines of one script. At least one."""
@@ -247,12 +250,15 @@ class Job(_message.Message):
         retry: _builtins.int = ...,
         label_selector: _task_pb2.LabelSelector | None = ...,
         allow_failure: _builtins.bool = ...,
+        priority: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "label_selector", b"label_selector", "priority", b"priority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_failure", b"allow_failure", "commands", b"commands", "depends_on", b"depends_on", "env", b"env", "image", b"image", "label_selector", b"label_selector", "name", b"name", "retry", b"retry", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "allow_failure", b"allow_failure", "commands", b"commands", "depends_on", b"depends_on", "env", b"env", "image", b"image", "label_selector", b"label_selector", "name", b"name", "priority", b"priority", "retry", b"retry", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
 

@@ -20,6 +20,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ConcurrencyPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConcurrencyPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConcurrencyPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONCURRENCY_POLICY_UNSPECIFIED: _ConcurrencyPolicy.ValueType  # 0
+    """The same as QUEUE."""
+    CONCURRENCY_POLICY_QUEUE: _ConcurrencyPolicy.ValueType  # 1
+    """Waits, PENDING, in the order of priority and submission."""
+    CONCURRENCY_POLICY_CANCEL_RUNNING: _ConcurrencyPolicy.ValueType  # 2
+    """Cancels every task of the group that was submitted before it and has not ended, and takes a
+    place when one is free.
+    """
+
+class ConcurrencyPolicy(_ConcurrencyPolicy, metaclass=_ConcurrencyPolicyEnumTypeWrapper):
+    """What a task does when its concurrency group has no free place."""
+
+CONCURRENCY_POLICY_UNSPECIFIED: ConcurrencyPolicy.ValueType  # 0
+"""The same as QUEUE."""
+CONCURRENCY_POLICY_QUEUE: ConcurrencyPolicy.ValueType  # 1
+"""Waits, PENDING, in the order of priority and submission."""
+CONCURRENCY_POLICY_CANCEL_RUNNING: ConcurrencyPolicy.ValueType  # 2
+"""Cancels every task of the group that was submitted before it and has not ended, and takes a
+place when one is free.
+"""
+Global___ConcurrencyPolicy: _TypeAlias = ConcurrencyPolicy  # noqa: Y015
+
 class _AttemptStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -132,6 +160,8 @@ class _WaitingForEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitingFor
     """Its turn: as many ready tasks may come before it as fitting slots are free, or more."""
     WAITING_FOR_HANDOUT: _WaitingFor.ValueType  # 12
     """The next moment: a fitting slot is free, and it is its turn."""
+    WAITING_FOR_PLACE: _WaitingFor.ValueType  # 13
+    """A place in its concurrency group."""
 
 class WaitingFor(_WaitingFor, metaclass=_WaitingForEnumTypeWrapper):
     """What a task waits for."""
@@ -162,6 +192,8 @@ WAITING_FOR_TURN: WaitingFor.ValueType  # 11
 """Its turn: as many ready tasks may come before it as fitting slots are free, or more."""
 WAITING_FOR_HANDOUT: WaitingFor.ValueType  # 12
 """The next moment: a fitting slot is free, and it is its turn."""
+WAITING_FOR_PLACE: WaitingFor.ValueType  # 13
+"""A place in its concurrency group."""
 Global___WaitingFor: _TypeAlias = WaitingFor  # noqa: Y015
 
 class _Fit:
@@ -464,6 +496,9 @@ class CreateTaskRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
     RETRY_ON_LOST_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    SCHEDULE_TO_START_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call the task: 1 to 256 characters, no control characters. Empty takes the first
@@ -495,6 +530,14 @@ class CreateTaskRequest(_message.Message):
     """What runs the task: empty for the shell, `noop` to succeed at once without a process."""
     retry_on_lost: _builtins.bool
     """Whether the task is queued again when its agent is lost. Absent means true."""
+    priority: _builtins.int
+    """How urgent it is: 0 to 9, the highest first. Each step counts as ten minutes of waiting, so
+    nothing waits for ever. Absent takes what the label `priority` says, or 5.
+    """
+    schedule_to_start: _builtins.int
+    """Seconds from the submission within which it must start, or it ends in TIMEOUT; 0 for no limit,
+    at most 31536000. Later attempts of a task that has started once are not bound by it.
+    """
     key: _builtins.str
     """What other tasks of the same CreateTasks call name this one by in `depends_on`; unique in the
     call, 1 to 128 characters. It is not stored. Refused in CreateTask.
@@ -533,7 +576,13 @@ class CreateTaskRequest(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels of the task itself. `priority` is read as `high`, `normal` or `low`."""
+        """Labels of the task itself. `priority` may be `high`, `normal` or `low`: 8, 5 or 2 where the
+        field `priority` is absent.
+        """
+
+    @_builtins.property
+    def concurrency(self) -> Global___ConcurrencyGroup:
+        """The concurrency group it is in; absent for none."""
 
     def __init__(
         self,
@@ -556,17 +605,94 @@ class CreateTaskRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         executor: _builtins.str = ...,
         retry_on_lost: _builtins.bool | None = ...,
+        priority: _builtins.int | None = ...,
+        schedule_to_start: _builtins.int = ...,
+        concurrency: Global___ConcurrencyGroup | None = ...,
         key: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_on_lost", b"_retry_on_lost", "label_selector", b"label_selector", "retry_on_lost", b"retry_on_lost"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retry_on_lost", b"_retry_on_lost", "concurrency", b"concurrency", "label_selector", b"label_selector", "priority", b"priority", "retry_on_lost", b"retry_on_lost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_on_lost", b"_retry_on_lost", "allow_failure", b"allow_failure", "artifacts", b"artifacts", "commands", b"commands", "depends_on", b"depends_on", "env", b"env", "executor", b"executor", "image", b"image", "key", b"key", "label_selector", b"label_selector", "labels", b"labels", "name", b"name", "pipeline_id", b"pipeline_id", "request_id", b"request_id", "retry_count", b"retry_count", "retry_on_lost", b"retry_on_lost", "secrets", b"secrets", "stage", b"stage", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retry_on_lost", b"_retry_on_lost", "allow_failure", b"allow_failure", "artifacts", b"artifacts", "commands", b"commands", "concurrency", b"concurrency", "depends_on", b"depends_on", "env", b"env", "executor", b"executor", "image", b"image", "key", b"key", "label_selector", b"label_selector", "labels", b"labels", "name", b"name", "pipeline_id", b"pipeline_id", "priority", b"priority", "request_id", b"request_id", "retry_count", b"retry_count", "retry_on_lost", b"retry_on_lost", "schedule_to_start", b"schedule_to_start", "secrets", b"secrets", "stage", b"stage", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType__retry_on_lost: _TypeAlias = _typing.Literal["retry_on_lost"]  # noqa: Y015
     _WhichOneofArgType__retry_on_lost: _TypeAlias = _typing.Literal["_retry_on_lost", b"_retry_on_lost"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_on_lost) -> _WhichOneofReturnType__retry_on_lost | None: ...
 
 Global___CreateTaskRequest: _TypeAlias = CreateTaskRequest  # noqa: Y015
+
+@_typing.final
+class ConcurrencyGroup(_message.Message):
+    """A set of tasks of which only so many may be ready or run at once. A task takes a place before it
+    is handed out and keeps it until it ends or waits for its next try; it also keeps it when its
+    agent is lost.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    ON_CONFLICT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """What the group is called in its namespace: 1 to 128 characters, no control characters."""
+    limit: _builtins.int
+    """How many places the group has: 1 to 10000; 0 means 1. The newest submitted limit counts for all
+    its tasks; a smaller one ends nothing that has a place.
+    """
+    on_conflict: Global___ConcurrencyPolicy.ValueType
+    """What the task does when no place is free. UNSPECIFIED means QUEUE."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        on_conflict: Global___ConcurrencyPolicy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "limit", b"limit", "on_conflict", b"on_conflict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConcurrencyGroup: _TypeAlias = ConcurrencyGroup  # noqa: Y015
+
+@_typing.final
+class ConcurrencyStanding(_message.Message):
+    """A task's concurrency group, and how the task stands in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    ON_CONFLICT_FIELD_NUMBER: _builtins.int
+    HOLDS_PLACE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """What the group is called."""
+    limit: _builtins.int
+    """How many places the group has now. Only in GetTask."""
+    on_conflict: Global___ConcurrencyPolicy.ValueType
+    """What the task does when no place is free."""
+    holds_place: _builtins.bool
+    """Whether the task holds a place."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        on_conflict: Global___ConcurrencyPolicy.ValueType = ...,
+        holds_place: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holds_place", b"holds_place", "key", b"key", "limit", b"limit", "on_conflict", b"on_conflict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConcurrencyStanding: _TypeAlias = ConcurrencyStanding  # noqa: Y015
 
 @_typing.final
 class ArtifactConfig(_message.Message):
@@ -852,6 +978,9 @@ class TaskDetail(_message.Message):
     RETRY_OF_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    SCHEDULE_TO_START_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task's id."""
     name: _builtins.str
@@ -904,6 +1033,10 @@ class TaskDetail(_message.Message):
     """What runs the task: empty for the shell, or the name of a built-in executor."""
     cancel_requested: _builtins.bool
     """Whether an end has been asked for that its agent has not confirmed yet."""
+    priority: _builtins.int
+    """How urgent it is, 0 to 9."""
+    schedule_to_start: _builtins.int
+    """Seconds from its submission within which it must start, or 0."""
     @_builtins.property
     def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The script's lines."""
@@ -935,6 +1068,10 @@ class TaskDetail(_message.Message):
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
         """Each time it was handed to an agent, oldest first. Only in GetTask."""
+
+    @_builtins.property
+    def concurrency(self) -> Global___ConcurrencyStanding:
+        """The concurrency group it is in; absent for none."""
 
     def __init__(
         self,
@@ -973,10 +1110,13 @@ class TaskDetail(_message.Message):
         retry_of: _builtins.str = ...,
         executor: _builtins.str = ...,
         cancel_requested: _builtins.bool = ...,
+        priority: _builtins.int = ...,
+        schedule_to_start: _builtins.int = ...,
+        concurrency: Global___ConcurrencyStanding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "label_selector", b"label_selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_labels", b"agent_labels", "allow_failure", b"allow_failure", "artifacts", b"artifacts", "attempt", b"attempt", "attempts", b"attempts", "cancel_requested", b"cancel_requested", "commands", b"commands", "created_at", b"created_at", "created_by", b"created_by", "depends_on", b"depends_on", "duration", b"duration", "env", b"env", "error_message", b"error_message", "executor", b"executor", "exit_code", b"exit_code", "finished_at", b"finished_at", "image", b"image", "infra_retries", b"infra_retries", "label_selector", b"label_selector", "labels", b"labels", "name", b"name", "pipeline_id", b"pipeline_id", "retried_times", b"retried_times", "retry_count", b"retry_count", "retry_of", b"retry_of", "run_id", b"run_id", "stage", b"stage", "started_at", b"started_at", "status", b"status", "task_id", b"task_id", "timeout", b"timeout", "waiting_reason", b"waiting_reason", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_labels", b"agent_labels", "allow_failure", b"allow_failure", "artifacts", b"artifacts", "attempt", b"attempt", "attempts", b"attempts", "cancel_requested", b"cancel_requested", "commands", b"commands", "concurrency", b"concurrency", "created_at", b"created_at", "created_by", b"created_by", "depends_on", b"depends_on", "duration", b"duration", "env", b"env", "error_message", b"error_message", "executor", b"executor", "exit_code", b"exit_code", "finished_at", b"finished_at", "image", b"image", "infra_retries", b"infra_retries", "label_selector", b"label_selector", "labels", b"labels", "name", b"name", "pipeline_id", b"pipeline_id", "priority", b"priority", "retried_times", b"retried_times", "retry_count", b"retry_count", "retry_of", b"retry_of", "run_id", b"run_id", "schedule_to_start", b"schedule_to_start", "stage", b"stage", "started_at", b"started_at", "status", b"status", "task_id", b"task_id", "timeout", b"timeout", "waiting_reason", b"waiting_reason", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1080,6 +1220,9 @@ class ExplainTaskResponse(_message.Message):
     FREE_SLOTS_FIELD_NUMBER: _builtins.int
     TASKS_BEFORE_FIELD_NUMBER: _builtins.int
     TASKS_OF_OTHERS_FIELD_NUMBER: _builtins.int
+    PLACES_FIELD_NUMBER: _builtins.int
+    PLACES_TAKEN_FIELD_NUMBER: _builtins.int
+    HOLDERS_FIELD_NUMBER: _builtins.int
     success: _builtins.bool
     """True whenever the call succeeds."""
     message: _builtins.str
@@ -1100,6 +1243,10 @@ class ExplainTaskResponse(_message.Message):
     """
     tasks_of_others: _builtins.int
     """The same of other namespaces, wherever they stand: namespaces take turns."""
+    places: _builtins.int
+    """With PLACE: how many places its concurrency group has."""
+    places_taken: _builtins.int
+    """With PLACE: how many of them are taken."""
     @_builtins.property
     def dependencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnmetDependency]:
         """With DEPENDENCIES: the tasks it waits for that have not ended."""
@@ -1113,6 +1260,10 @@ class ExplainTaskResponse(_message.Message):
     @_builtins.property
     def agent_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentFitCount]:
         """How many connected agents there are, by what they say; also those not listed."""
+
+    @_builtins.property
+    def holders(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlaceHolder]:
+        """With PLACE: who holds them, those submitted first; at most 5."""
 
     def __init__(
         self,
@@ -1129,14 +1280,43 @@ class ExplainTaskResponse(_message.Message):
         free_slots: _builtins.int = ...,
         tasks_before: _builtins.int = ...,
         tasks_of_others: _builtins.int = ...,
+        places: _builtins.int = ...,
+        places_taken: _builtins.int = ...,
+        holders: _abc.Iterable[Global___PlaceHolder] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_counts", b"agent_counts", "agent_id", b"agent_id", "agents", b"agents", "dependencies", b"dependencies", "free_slots", b"free_slots", "message", b"message", "not_before", b"not_before", "status", b"status", "success", b"success", "tasks_before", b"tasks_before", "tasks_of_others", b"tasks_of_others", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_counts", b"agent_counts", "agent_id", b"agent_id", "agents", b"agents", "dependencies", b"dependencies", "free_slots", b"free_slots", "holders", b"holders", "message", b"message", "not_before", b"not_before", "places", b"places", "places_taken", b"places_taken", "status", b"status", "success", b"success", "tasks_before", b"tasks_before", "tasks_of_others", b"tasks_of_others", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainTaskResponse: _TypeAlias = ExplainTaskResponse  # noqa: Y015
+
+@_typing.final
+class PlaceHolder(_message.Message):
+    """A task that holds a place in a concurrency group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    """The task's id."""
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaceHolder: _TypeAlias = PlaceHolder  # noqa: Y015
 
 @_typing.final
 class UnmetDependency(_message.Message):

@@ -24,6 +24,7 @@ from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
 from server.domain.task import Queue, Task, TaskStatus
+from server.domain.waiting import Crowd
 from server.stores.interfaces import (
     AgentStanding,
     BlobStore,
@@ -46,6 +47,7 @@ from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, TASK, R
 R = TypeVar("R")
 
 HELD_LIMIT = 1000
+HOLDERS_SHOWN = 5
 
 
 class SqlReader:
@@ -75,6 +77,7 @@ class SqlReader:
                 await _depends_on(connection, task),
                 await _labels_of(connection, task.last_agent),
                 await _class_text(connection, task.class_key),
+                await _crowd_around(connection, task),
             )
 
     def _with_its_lines(self, attempt: Attempt) -> Attempt:
@@ -440,6 +443,24 @@ async def _labels_of(connection: AsyncConnection, agent_key: int | None) -> dict
     query = select(*AGENT.columns).where(tables.agents.c.key == agent_key)
     row = (await connection.execute(query)).first()
     return AGENT.load(row).effective_labels if row is not None else {}
+
+
+async def _crowd_around(connection: AsyncConnection, task: Task) -> Crowd | None:
+    if task.group_key is None:
+        return None
+    groups, members = tables.groups, tables.tasks
+    its_own = (groups.c.namespace == task.namespace, groups.c.key == task.group_key)
+    places = await connection.scalar(select(groups.c.places).where(*its_own))
+    holds = (
+        members.c.namespace == task.namespace,
+        members.c.group_key == task.group_key,
+        members.c.status.in_([int(TaskStatus.QUEUED), int(TaskStatus.RUNNING)]),
+    )
+    taken = await connection.scalar(select(func.count()).where(*holds))
+    query = select(members.c.public_id, members.c.name).where(*holds)
+    rows = await connection.execute(query.order_by(members.c.key).limit(HOLDERS_SHOWN))
+    holders = [(row[0], row[1]) for row in rows]
+    return Crowd(task.group_key, int(places or 0), holders, int(taken or 0))
 
 
 async def _class_text(connection: AsyncConnection, class_key: str) -> str:

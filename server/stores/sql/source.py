@@ -33,6 +33,7 @@ from server.domain.agent import Agent
 from server.domain.attempt import Attempt
 from server.domain.changes import Changes, RequestRecord
 from server.domain.event import Event
+from server.domain.group import GroupId, Newcomer
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
@@ -402,6 +403,77 @@ class SqlSource:
         row = self._connection.execute(query).first()
         return RequestRecord(*row) if row is not None else None
 
+    def lock_groups(self, groups: Mapping[GroupId, int | None]) -> dict[GroupId, int]:
+        """See Source."""
+        ids = sorted(groups)
+        for group in ids:
+            self._make_group(group, groups[group])
+        places = {}
+        # One by one: in this order every server locks them.
+        for group in ids:
+            query = select(tables.groups.c.places).where(*_group_is(group)).with_for_update()
+            stored = self._connection.scalar(query)
+            wanted = groups[group]
+            if stored is not None and wanted not in (None, stored):
+                change = update(tables.groups).where(*_group_is(group)).values(places=wanted)
+                self._connection.execute(change)
+            if stored is not None:
+                places[group] = stored if wanted is None else wanted
+        return places
+
+    def _make_group(self, group: GroupId, places: int | None) -> None:
+        if places is None:
+            return
+        table = tables.groups
+        known = select(table.c.key).where(*_group_is(group)).exists()
+        values = select(literal(group[0]), literal(group[1]), literal(places)).where(~known)
+        names = ["namespace", "key", "places"]
+        self._connection.execute(insert(table).from_select(names, values))
+
+    def places_taken(self, group: GroupId) -> int:
+        """See Source."""
+        going_on = tables.tasks.c.status.in_([int(TaskStatus.QUEUED), int(TaskStatus.RUNNING)])
+        query = select(func.count()).where(*_in_group(group), going_on)
+        return int(self._connection.execute(query).scalar_one())
+
+    def next_members(self, group: GroupId, limit: int) -> list[Task]:
+        """See Source."""
+        table = tables.tasks
+        query = select(*TASK.columns).where(*_in_group(group), *AWAITS_PLACE)
+        query = query.order_by(table.c.sort_key, table.c.key).limit(limit)
+        return self._load(TASK, query.with_for_update(skip_locked=True))
+
+    def newest_canceller(self, group: GroupId) -> Newcomer | None:
+        """See Source."""
+        table = tables.tasks
+        query = select(table.c.created_at, table.c.key, table.c.public_id)
+        query = query.where(*_in_group(group), *AWAITS_PLACE, table.c.cancels_older.is_(True))
+        newest = query.order_by(table.c.created_at.desc(), table.c.key.desc()).limit(1)
+        row = self._connection.execute(newest).first()
+        return None if row is None else Newcomer(*row)
+
+    def older_members(self, group: GroupId, newcomer: Newcomer) -> list[Task]:
+        """See Source."""
+        table = tables.tasks
+        older = (table.c.created_at < newcomer.created_at) | (
+            (table.c.created_at == newcomer.created_at) & (table.c.key < newcomer.key)
+        )
+        is_open = table.c.status < int(TaskStatus.SUCCESS)
+        query = select(*TASK.columns).where(*_in_group(group), is_open, older)
+        return self._load(TASK, query.order_by(table.c.key).with_for_update(skip_locked=True))
+
+    def awaited_groups(self, after: GroupId, limit: int) -> list[GroupId]:
+        """See Source."""
+        table, task = tables.groups, tables.tasks
+        member = (task.c.namespace == table.c.namespace) & (task.c.group_key == table.c.key)
+        waits = select(task.c.key).where(member, *AWAITS_PLACE).exists()
+        later = (table.c.namespace > after[0]) | (
+            (table.c.namespace == after[0]) & (table.c.key > after[1])
+        )
+        query = select(table.c.namespace, table.c.key).where(later, waits)
+        query = query.order_by(table.c.namespace, table.c.key).limit(limit)
+        return [(row[0], row[1]) for row in self._connection.execute(query)]
+
     def class_known(self, class_key: str) -> bool:
         """See Source."""
         column = tables.task_classes.c.class_key
@@ -450,6 +522,20 @@ class SqlSource:
         )
         return self._connection.execute(delete(table).where(table.c.key.in_(old))).rowcount
 
+    def prune_groups(self, limit: int) -> int:
+        """See Source."""
+        table, task = tables.groups, tables.tasks
+        member = (task.c.namespace == table.c.namespace) & (task.c.group_key == table.c.key)
+        unused = ~select(task.c.key).where(member).exists()
+        query = select(table.c.namespace, table.c.key).where(unused).limit(limit)
+        found = self._connection.execute(query.with_for_update(skip_locked=True)).all()
+        # Looked at again with the rows locked: a member may have come meanwhile.
+        gone = 0
+        for row in found:
+            statement = delete(table).where(*_group_is((row[0], row[1])), unused)
+            gone += self._connection.execute(statement).rowcount
+        return gone
+
     def prune_requests(self, before: Moment, limit: int) -> int:
         """See Source."""
         table = tables.requests
@@ -476,6 +562,24 @@ def _unknowable(key: int | str) -> bool:
 def _tasks_where(condition: ColumnElement[bool]) -> Select[Any]:
     query = select(*TASK.columns).where(condition)
     return query.order_by(tables.tasks.c.key).with_for_update()
+
+
+AWAITS_PLACE = (
+    tables.tasks.c.status == literal_column(str(int(TaskStatus.PENDING))),
+    tables.tasks.c.unmet == 0,
+    tables.tasks.c.not_before.is_(None),
+)
+"""What makes a member of a group wait for a place; see Task.awaits_place."""
+
+
+def _in_group(group: GroupId) -> list[ColumnElement[bool]]:
+    table = tables.tasks
+    return [table.c.namespace == group[0], table.c.group_key == group[1]]
+
+
+def _group_is(group: GroupId) -> list[ColumnElement[bool]]:
+    table = tables.groups
+    return [table.c.namespace == group[0], table.c.key == group[1]]
 
 
 def _request_is(record: RequestRecord) -> list[ColumnElement[bool]]:

@@ -155,6 +155,11 @@ tasks = Table(
     Column("retry_limit", Integer, nullable=False),
     Column("allow_failure", Boolean, nullable=False),
     Column("retry_on_lost", Boolean, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("schedule_to_start", BigInteger, nullable=False),
+    Column("start_by", Moment),
+    Column("group_key", String(128)),
+    Column("cancels_older", Boolean, nullable=False),
     Column("unmet", Integer, nullable=False),
     Column("not_before", Moment),
     Column("attempt", Integer, nullable=False),
@@ -187,6 +192,7 @@ _LEASED = text("lease_agent IS NOT NULL")
 _DUE = text("due_at IS NOT NULL")
 _ENDED = text("finished_at IS NOT NULL")
 _IN_RUN = text("run_key IS NOT NULL")
+_IN_GROUP = text("group_key IS NOT NULL")
 _IN_PIPELINE = text("pipeline_id IS NOT NULL")
 Index(
     "ix_tasks_ready",
@@ -202,10 +208,28 @@ Index("ix_tasks_due", tasks.c.due_at, sqlite_where=_DUE, postgresql_where=_DUE)
 Index("ix_tasks_finished", tasks.c.finished_at, sqlite_where=_ENDED, postgresql_where=_ENDED)
 Index("ix_tasks_run", tasks.c.run_key, sqlite_where=_IN_RUN, postgresql_where=_IN_RUN)
 Index(
+    "ix_tasks_group",
+    tasks.c.namespace,
+    tasks.c.group_key,
+    tasks.c.status,
+    tasks.c.sort_key,
+    tasks.c.key,
+    sqlite_where=_IN_GROUP,
+    postgresql_where=_IN_GROUP,
+)
+Index(
     "ix_tasks_pipeline",
     tasks.c.pipeline_id,
     sqlite_where=_IN_PIPELINE,
     postgresql_where=_IN_PIPELINE,
+)
+
+groups = Table(
+    "concurrency_groups",
+    metadata,
+    Column("namespace", String(63), primary_key=True),
+    Column("key", String(128), primary_key=True),
+    Column("places", Integer, nullable=False),
 )
 
 dependencies = Table(

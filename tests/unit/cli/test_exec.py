@@ -57,6 +57,16 @@ def test_an_end_that_is_not_the_commands_own_is_told(muster, control_plane, stat
     assert said in done.err
 
 
+def test_a_task_that_was_not_started_in_time_is_told_apart(muster, control_plane):
+    late = {"schedule_to_start": 5, "error_message": "it did not start within 5 seconds"}
+    control_plane.ends(task_pb2.TASK_STATUS_TIMEOUT, **late)
+    done = muster("exec", "--start-within", "5", "--priority", "9", "--", "x")
+    assert done.code == 124
+    assert "was not started: it did not start within 5 seconds" in done.err
+    (request,) = control_plane.of(task_pb2.CreateTaskRequest)
+    assert (request.priority, request.schedule_to_start) == (9, 5)
+
+
 def test_a_lost_task_exits_125(muster, control_plane):
     lost = task_pb2.Attempt(number=1, status=task_pb2.ATTEMPT_STATUS_LOST, cause="agent is gone")
     control_plane.ends(FAILED, exit_code=9, attempts=[lost])

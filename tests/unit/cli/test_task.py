@@ -17,6 +17,47 @@ def test_create_prints_the_new_id(muster, control_plane):
     assert request.request_id
 
 
+def test_create_says_how_urgent_it_is_and_how_long_it_may_wait(muster, control_plane):
+    muster("task", "create", "--priority", "0", "--start-within", "60", "--", "true")
+    muster("task", "create", "--", "true")
+    urgent, plain = control_plane.of(task_pb2.CreateTaskRequest)
+    assert urgent.HasField("priority")
+    assert (urgent.priority, urgent.schedule_to_start) == (0, 60)
+    assert not plain.HasField("priority")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "limit"),
+    [("deploy", "deploy", 0), ("deploy:3", "deploy", 3), ("a:b", "a:b", 0), ("a:b:12", "a:b", 12)],
+)
+def test_a_group_is_named_with_its_limit(muster, control_plane, text, key, limit):
+    muster("task", "create", "--concurrency", text, "--", "true")
+    muster("exec", "--concurrency", text, "--cancel-running", "--", "true")
+    plain, cancels = (r.concurrency for r in control_plane.of(task_pb2.CreateTaskRequest))
+    assert (plain.key, plain.limit, plain.on_conflict) == (key, limit, 0)
+    assert cancels.on_conflict == task_pb2.CONCURRENCY_POLICY_CANCEL_RUNNING
+
+
+def test_a_group_without_places_and_cancelling_in_no_group_are_wrong_usage(muster):
+    assert muster("task", "create", "--concurrency", "a:0", "--", "true").code == 2
+    assert muster("task", "create", "--cancel-running", "--", "true").code == 2
+
+
+def test_get_shows_the_group(muster, control_plane):
+    standing = task_pb2.ConcurrencyStanding(
+        key="deploy",
+        limit=2,
+        on_conflict=task_pb2.CONCURRENCY_POLICY_CANCEL_RUNNING,
+        holds_place=True,
+    )
+    task = task_pb2.TaskDetail(task_id="t", priority=8, schedule_to_start=90, concurrency=standing)
+    control_plane.answers["GetTask"] = task_pb2.GetTaskResponse(task=task)
+    shown = muster("task", "get", "t").out
+    assert "Priority:     8\n" in shown
+    assert "Start within: 1m 30s\n" in shown
+    assert "Concurrency:  deploy (limit 2, cancels older tasks, holds a place)\n" in shown
+
+
 def test_options_go_over_the_file(muster, control_plane, tmp_path):
     file = tmp_path / "task.yaml"
     file.write_text("name: a\ntimeout: 5\ncommands: [old]\nenv: {A: '1', B: '1'}\n")

@@ -18,6 +18,7 @@ from server.domain.claiming import HandBack
 from server.domain.controlling import Action, SetAgentState
 from server.domain.errors import MusterError, NotLeaseHolder, SessionSuperseded
 from server.domain.event import EventKind
+from server.domain.group import Membership
 from server.domain.holding import Held
 from server.domain.labels import Selector
 from server.domain.lease import LeaseRef, VerdictAction
@@ -114,6 +115,10 @@ class World(RuleBasedStateMachine):
         self.run_statuses = {}
         self.running = Counter()
         """Tasks each agent runs, as events tell it."""
+        self.limits = {}
+        """The newest limit of each concurrency group."""
+        self.holders = {}
+        """Who held a place in each group after the last step."""
         self.read = 0
         self.position = 0
         self.numbers = 0
@@ -185,8 +190,42 @@ class World(RuleBasedStateMachine):
             selector=needs(disk="ssd") if special else needs(),
         )
 
+    @precondition(lambda self: len(self.known) < 40)
+    @rule(
+        needed=st.lists(PICK, max_size=1),
+        priority=st.integers(0, 9),
+        patience=st.sampled_from([0, 5, 90]),
+    )
+    def hurry(self, needed, priority, patience):
+        ids = self.task_ids()
+        self._submit(
+            tuple(self.one_of(ids, n) for n in needed if ids),
+            priority=priority,
+            schedule_to_start=patience,
+        )
+
     def _submit(self, depends_on, **chosen):
         self.known.add(self.core.create(depends_on=depends_on, timeout=60, **chosen))
+
+    @precondition(lambda self: len(self.known) < 40)
+    @rule(
+        key=st.sampled_from("gh"),
+        limit=st.integers(1, 3),
+        cancels=st.integers(0, 3),
+        needed=st.lists(PICK, max_size=1),
+        retry=st.integers(0, 1),
+        priority=st.sampled_from([5, 5, 9]),
+    )
+    def gather(self, key, limit, cancels, needed, retry, priority):
+        """A task joins a concurrency group, whose limit is what it says."""
+        ids = self.task_ids()
+        self._submit(
+            tuple(self.one_of(ids, n) for n in needed if ids),
+            group=Membership(key, limit, cancels_older=not cancels),
+            retry_count=retry,
+            priority=priority,
+        )
+        self.limits[key] = limit
 
     @precondition(lambda self: len(self.known) < 30)
     @rule(pick=PICK)
@@ -346,9 +385,12 @@ class World(RuleBasedStateMachine):
         if not everybody:
             return
         offering = {p.session: p for p in (self.one_of(everybody, n) for n in chosen)}
+        waiting = self._in_line()
         claimed = self.core.do(
             self.core.claim_of(*(self._offer(p, more) for p in offering.values()))
         )
+        if not any(process.v1 for process in offering.values()):
+            self._nobody_was_overtaken(waiting)
         for session, assignments in claimed.assignments.items():
             process = offering[session]
             agent = self.core.agent(process.agent_id)
@@ -356,9 +398,36 @@ class World(RuleBasedStateMachine):
             assert agent.session_state is SessionState.LIVE
             assert agent.open, "work for an agent that is given none"
             assert self._leases(agent) <= agent.slots, "an agent over its slots"
+            if process.v1:
+                self._nobody_is_heard_of_twice(agent, assignments)
             process.inbox.append((process.frame, assignments, self.core.clock.now()))
             if arrives and process in self.processes.values():
                 self._receive(process)
+
+    def _nobody_is_heard_of_twice(self, agent, assignments):
+        """A v1 agent gets no task of which it may still report an earlier run that was lost."""
+        policy = self.core.policy
+        for given in assignments:
+            task = self.core.task(given.task_id)
+            for number in range(1, task.attempt):
+                tried = self.core.attempt(given.task_id, number)
+                lost = tried.status is AttemptStatus.LOST and not tried.reported
+                if tried.agent_key == agent.key and lost and not tried.session:
+                    heard = task.timeout + policy.kill_grace + policy.deadline_slack
+                    assert self.core.clock.now() >= tried.ended_at + heard, task
+
+    def _in_line(self):
+        """Return the keys of ready tasks by class, in the order in which they are to go out."""
+        ready = [task for task in self.core.tables.tasks.values() if task.ready]
+        ready.sort(key=lambda task: (task.created_at - task.priority * 600_000, task.key))
+        classes = {task.class_key for task in ready}
+        return {name: [t.key for t in ready if t.class_key == name] for name in classes}
+
+    def _nobody_was_overtaken(self, waiting):
+        left = {task.key for task in self.core.tables.tasks.values() if task.ready}
+        for line in waiting.values():
+            still = [key in left for key in line]
+            assert still == sorted(still), "a task was overtaken"
 
     def _offer(self, process, more):
         process.frame += 1
@@ -599,9 +668,22 @@ class World(RuleBasedStateMachine):
             self.core.clock.jump(set_by * HOUR)
         elif timers:
             self.core.pass_time(leap)
+            self._nobody_waits_longer_than_it_may()
         else:
             self.core.clock.advance(leap)
         self._forget_late()
+
+    def _nobody_waits_longer_than_it_may(self):
+        self.core.run_timers()  # what came back from an agent just now is due in the next look
+        now = self.core.clock.now()
+        for task in self.core.tables.tasks.values():
+            if not (task.status.ended or task.leased or self._has_started(task)):
+                limit = task.schedule_to_start
+                assert not limit or now < task.created_at + limit, task
+
+    def _has_started(self, task):
+        tries = [a for (key, _), a in self.core.tables.attempts.items() if key == task.key]
+        return any(attempt.started_at is not None for attempt in tries)
 
     def _forget_late(self):
         """A v1 agent kills its task when the time is up and is not heard of it later."""
@@ -624,6 +706,8 @@ class World(RuleBasedStateMachine):
         self.there_is_one_current_lease_and_its_attempt_is_the_latest()
         self.an_accepted_end_is_one_that_its_execution_reported()
         self.an_ended_task_never_changes()
+        self.only_what_never_started_ends_for_it()
+        self.no_group_exceeds_its_limit_and_nobody_is_stranded()
         self.unmet_counters_are_right_and_failures_are_passed_on()
         self.run_counters_are_right()
         self.drains_come_to_their_end()
@@ -635,9 +719,9 @@ class World(RuleBasedStateMachine):
 
     def every_task_is_exactly_one_of_waiting_ready_leased_ended(self):
         for task in self.core.tables.tasks.values():
-            waiting = task.status is TaskStatus.PENDING and (
-                (task.unmet > 0) is not (task.not_before is not None)
-            )
+            needs = [task.unmet > 0, task.not_before is not None]
+            needs.append(task.group_key is not None and not any(needs))
+            waiting = task.status is TaskStatus.PENDING and needs.count(True) == 1
             claimed = task.status in (TaskStatus.QUEUED, TaskStatus.RUNNING)
             leased = claimed and task.lease_agent is not None and task.lease_session is not None
             kinds = [waiting, task.ready, leased, task.status.ended]
@@ -674,6 +758,28 @@ class World(RuleBasedStateMachine):
         for task in self.core.tables.tasks.values():
             if task.status.ended:
                 assert self.ended.setdefault(task.public_id, task) == task
+
+    def only_what_never_started_ends_for_it(self):
+        for task in self.core.tables.tasks.values():
+            assert task.start_by is None or not self._has_started(task), task
+            if "did not start within" in task.error and task.status is TaskStatus.TIMEOUT:
+                assert not self._has_started(task), task
+                assert task.finished_at >= task.created_at + task.schedule_to_start
+
+    def no_group_exceeds_its_limit_and_nobody_is_stranded(self):
+        for key, limit in self.limits.items():
+            members = [t for t in self.core.tables.tasks.values() if t.group_key == key]
+            going_on = (TaskStatus.QUEUED, TaskStatus.RUNNING)
+            holders = {task.key for task in members if task.status in going_on}
+            if holders - self.holders.get(key, set()):
+                assert len(holders) <= limit, f"a place too many in {key}"
+            self.holders[key] = holders
+            waiting = [
+                task
+                for task in members
+                if task.status is TaskStatus.PENDING and not task.unmet and task.not_before is None
+            ]
+            assert not waiting or len(holders) >= limit, f"{waiting[0]} is stranded in {key}"
 
     def unmet_counters_are_right_and_failures_are_passed_on(self):
         tables = self.core.tables

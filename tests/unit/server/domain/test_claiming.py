@@ -48,6 +48,26 @@ def test_first_come_first_served(core):
     assert [given.task_id for given in core.claim(slots=2)] == ids[:2]
 
 
+def test_the_more_urgent_goes_first_and_the_longest_waiting_of_equals(core):
+    core.join("a", slots=9)
+    ids = []
+    for priority in (5, 5, 9, 0, 9):
+        ids.append(core.create(priority=priority))
+        core.clock.advance(1)
+    given = [each.task_id for each in core.claim(slots=9)]
+    assert given == [ids[n] for n in (2, 4, 0, 1, 3)]
+
+
+def test_nothing_is_overtaken_for_ever(core):
+    patient = core.create(priority=0)
+    core.clock.advance(9 * 600_000 - 1)
+    urgent = core.create(priority=9)
+    core.clock.advance(1)
+    late = core.create(priority=9)
+    core.join("a", slots=9)
+    assert [given.task_id for given in core.claim(slots=9)] == [urgent, patient, late]
+
+
 def test_nobody_gets_more_than_its_slots_whatever_memory_offers(core):
     core.join("a", slots=2)
     for _ in range(5):

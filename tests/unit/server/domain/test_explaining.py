@@ -68,6 +68,13 @@ class ExplainedWorld(World):
             runs = WaitingFor.END if task.status is TaskStatus.RUNNING else WaitingFor.START
             expected = WaitingFor.STOP if asked else runs
             assert task.last_agent_id in found.sentence
+        elif task.group_key is not None and not unmet and task.not_before is None:
+            expected = WaitingFor.PLACE
+            going_on = (TaskStatus.QUEUED, TaskStatus.RUNNING)
+            members = [t for t in tables.tasks.values() if t.group_key == task.group_key]
+            holders = {t.public_id for t in members if t.status in going_on}
+            assert len(holders) == found.crowd.taken >= self.limits[task.group_key]
+            assert {task_id for task_id, _ in found.crowd.holders} <= holders
         else:
             expected = WaitingFor.DEPENDENCIES if unmet else WaitingFor.RETRY
             assert {need.task_id for need in found.unmet} == unmet

@@ -83,6 +83,7 @@ BAD_JOB = Job(
     image="a\0",
     timeout=-1,
     retry=101,
+    priority=10,
     selector=Selector.of({}, Requirement("x", None)),
 )
 
@@ -112,6 +113,7 @@ BAD_JOB = Job(
                 "stages[0].jobs[1].image",
                 "stages[0].jobs[1].timeout",
                 "stages[0].jobs[1].retry",
+                "stages[0].jobs[1].priority",
                 "stages[0].jobs[1].label_selector.match_expressions[0].operator",
             ],
         ),
@@ -150,6 +152,7 @@ def test_a_definition_comes_back_from_json():
         env={"A": "ü"},
         timeout=5,
         retry=2,
+        priority=8,
         selector=selector,
         allow_failure=True,
     )
@@ -160,3 +163,10 @@ def test_a_definition_comes_back_from_json():
         branch="dev",
     )
     assert Definition.from_json(definition.to_json()) == definition
+
+
+def test_a_definition_from_before_jobs_had_a_priority_is_understood():
+    plain = Definition((serial("s", job("a")),))
+    older = plain.to_json().replace(',"priority":5', "")
+    assert "priority" not in older
+    assert Definition.from_json(older) == plain

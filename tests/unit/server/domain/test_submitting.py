@@ -294,7 +294,9 @@ def test_what_was_deleted_is_gone_for_the_rest_of_its_batch(core):
 
 
 def test_a_retry_is_a_new_task_equal_to_the_ended_one(core):
-    old = core.create(retry_count=2, allow_failure=True, stage=3, timeout=9, retry_on_lost=False)
+    chosen = {"priority": 7, "schedule_to_start": 30, "retry_on_lost": False}
+    old = core.create(retry_count=2, allow_failure=True, stage=3, timeout=9, **chosen)
+    core.clock.advance(1_000)
     core.cancel(old)
     core.do(RetryTask(NAMESPACE, old, "new", "somebody"))
     before, after = core.task(old), core.task("new")
@@ -302,6 +304,8 @@ def test_a_retry_is_a_new_task_equal_to_the_ended_one(core):
     assert [getattr(before, n) for n in same] == [getattr(after, n) for n in same]
     assert (after.retry_of, after.created_by, after.retry_on_lost) == (old, "somebody", False)
     assert after.ready
+    assert (after.priority, after.sort_key) == (7, core.clock.now() - 7 * 600_000)
+    assert after.start_by == core.clock.now() + 30_000
     assert (after.run_key, after.attempt) == (None, 0)
 
 
@@ -322,6 +326,8 @@ def test_a_task_that_has_not_ended_is_not_retried(core):
         ({"name": "a\0"}, ["name"]),
         ({"stage": -1, "timeout": 2**63, "retry_count": 101}, ["stage", "timeout", "retry_count"]),
         ({"timeout": -1}, ["timeout"]),
+        ({"priority": 10, "schedule_to_start": -1}, ["priority", "schedule_to_start"]),
+        ({"priority": -1, "schedule_to_start": 2**31}, ["priority", "schedule_to_start"]),
         ({"spec": TaskSpec(())}, ["commands"]),
         ({"spec": TaskSpec(("a", " "), executor="bash")}, ["commands[1]", "executor"]),
         (

@@ -2,6 +2,8 @@ import pytest
 
 from server.domain.attempt import AttemptStatus, LogState
 from server.domain.canceling import CancelTask
+from server.domain.claiming import HandBack
+from server.domain.lease import VerdictAction
 from server.domain.task import TaskStatus
 from server.domain.timing import RunTimers
 from tests.fakes.core import NAMESPACE
@@ -53,6 +55,53 @@ def test_a_cancel_nobody_confirms_is_declared_after_the_grace(core, started):
     task, attempt = core.task(task_id), core.attempt(task_id)
     assert (task.status, task.error) == (TaskStatus.CANCELLED, "enough")
     assert attempt.cause == "agent a did not confirm the cancel"
+
+
+def test_a_task_that_waits_too_long_for_its_start_ends(core):
+    task_id = core.create(schedule_to_start=30)
+    after = core.create(depends_on=(task_id,))
+    core.pass_time(29_999)
+    assert core.task(task_id).ready
+    core.pass_time(1)
+    task = core.task(task_id)
+    assert task.status is TaskStatus.TIMEOUT
+    assert task.error == "it did not start within 30 s of its submission"
+    assert core.status(after) is TaskStatus.SKIPPED
+
+
+def test_it_ends_also_while_it_waits_for_others(core):
+    first = core.create()
+    second = core.create(depends_on=(first,), schedule_to_start=30)
+    core.pass_time(30_000)
+    assert (core.status(first), core.status(second)) == (TaskStatus.QUEUED, TaskStatus.TIMEOUT)
+
+
+def test_a_task_in_its_agents_hands_may_still_start(core):
+    task_id, lease = core.leased(schedule_to_start=30)
+    core.pass_time(30_000)
+    assert core.task(task_id).leased
+    core.report(lease, TaskStatus.RUNNING)
+    core.report(lease, TaskStatus.SUCCESS)
+    assert core.status(task_id) is TaskStatus.SUCCESS
+
+
+def test_a_task_that_comes_back_unstarted_after_its_time_ends(core):
+    task_id, lease = core.leased(schedule_to_start=30)
+    core.clock.advance(30_000)
+    core.do(HandBack("a", (lease,)))
+    assert core.effects.next_due <= core.clock.now()
+    core.run_timers()
+    assert core.status(task_id) is TaskStatus.TIMEOUT
+    assert core.report(lease, TaskStatus.RUNNING) is VerdictAction.SUPERSEDED
+
+
+@pytest.mark.parametrize("end", [TaskStatus.RUNNING, TaskStatus.FAILED])
+def test_a_task_that_has_started_once_is_not_bound_any_more(core, end):
+    task_id, lease = core.leased(schedule_to_start=30, retry_count=1)
+    core.report(lease, end)
+    core.lose()
+    core.pass_time(100_000)
+    assert core.task(task_id).ready
 
 
 def test_a_timeout_uses_up_a_try(core):

@@ -118,10 +118,12 @@ def test_jobs_are_told_about_their_run(core):
 
 
 def test_a_job_carries_its_settings_over_to_its_task(core):
-    stage = serial("s", job("a", timeout=9, retry=2, allow_failure=True, selector=needs(os="x")))
+    limits = {"timeout": 9, "retry": 2, "priority": 7}
+    stage = serial("s", job("a", allow_failure=True, selector=needs(os="x"), **limits))
     _, (task_id,) = core.trigger(core.pipeline(stage))
     task = core.task(task_id)
     assert (task.timeout, task.retry_limit, task.allow_failure) == (9000, 2, True)
+    assert task.priority == 7
     assert "os" in core.tables.classes[task.class_key]
 
 

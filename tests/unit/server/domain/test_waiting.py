@@ -6,6 +6,7 @@ from server.domain.task import TaskStatus
 from server.domain.waiting import (
     AHEAD_LIMIT,
     Candidate,
+    Crowd,
     Fit,
     Need,
     Situation,
@@ -232,3 +233,24 @@ def test_those_come_first_that_are_nearest_to_taking_it():
     found = ask(task(), fleet=fleet)
     assert [each.agent_id for each in found.agents] == ["a-3", "a-4", "a-5", "a-2", "a-1"]
     assert found.free_slots == 4
+
+
+def test_a_member_of_a_full_group_says_which_and_who_is_in_the_way():
+    row = task(status=P, group_key="deploy")
+    crowd = Crowd("deploy", 2, [("1", "build"), ("2", "ship")], 2)
+    found = ask(row, crowd=crowd)
+    assert (found.waiting_for, found.crowd) == (WaitingFor.PLACE, crowd)
+    assert found.sentence == (
+        "It waits for a place in concurrency group 'deploy' (limit 2), held by build (1), ship (2)."
+    )
+    many = Crowd("deploy", 9, [(str(n), "x") for n in range(5)], 9)
+    assert why(row, crowd=many).endswith("x (4) and 4 more.")
+    nobody = Crowd("deploy", 9, [], 0)
+    assert why(row, crowd=nobody).endswith("held by nobody any more.")
+
+
+def test_a_member_that_waits_for_something_else_says_so_first():
+    crowd = Crowd("deploy", 1, [("1", "build")], 1)
+    row = task(status=P, group_key="deploy", unmet=1)
+    assert ask(row, crowd=crowd).waiting_for is WaitingFor.DEPENDENCIES
+    assert ask(task(group_key="deploy"), crowd=crowd).waiting_for is WaitingFor.AGENT
