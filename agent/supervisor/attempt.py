@@ -10,12 +10,14 @@ from collections.abc import Callable
 
 from agent.spool import EXIT, NO_ROOM, POSITION, TASK, AttemptFolder, has_room, is_full, may_pass
 from agent.supervisor import processes
+from agent.supervisor.crew import Crew
 from agent.supervisor.family import Family
 from agent.supervisor.frames import Message
 from agent.supervisor.limits import Limits
 from agent.supervisor.masking import Mask
 from agent.supervisor.order import LONGEST_LEASE_GRACE, Order, StartError
 from agent.supervisor.output import OutputWriter, Pump
+from agent.supervisor.processes import Kin
 from agent.supervisor.reaper import Reaper
 
 _PIPE_PATIENCE = 2.0
@@ -31,8 +33,8 @@ _WRITE_AGAIN = 0.5
 """Seconds between tries to write how the task ended, when the disk is full."""
 
 
-class Attempt(threading.Thread):
-    """One attempt, in a thread of its own."""
+class Attempt:
+    """One attempt of a task."""
 
     def __init__(
         self,
@@ -40,18 +42,20 @@ class Attempt(threading.Thread):
         folder: AttemptFolder,
         limits: Limits,
         reaper: Reaper,
+        crew: Crew,
+        kin: Kin,
         others: Callable[[], set[int]],
         emit: Callable[[Message], None],
     ) -> None:
-        super().__init__(name=f"attempt {order.mark}", daemon=True)
         self.order = order
         self.folder = folder
         self.main_pid: int | None = None
         self.started_at = 0
         self.end: Message | None = None
         self._reaper = reaper
+        self._crew = crew
         self._limits = limits
-        self._family = Family(order.mark, folder.path, others)
+        self._family = Family(order.mark, folder.path, kin, others)
         self._emit = emit
         self._changed = threading.Condition()
         self._exit_code: int | None = None
@@ -106,7 +110,7 @@ class Attempt(threading.Thread):
             self._emit({"kind": "output", "lease": self.order.lease})
 
     def run(self) -> None:
-        """Runs the attempt from start to end."""
+        """Runs the attempt from start to end; takes as long as it does."""
         try:
             pump = self._spawn()
         except StartError as error:
@@ -147,7 +151,7 @@ class Attempt(threading.Thread):
             Mask(self.order.secrets.values()),
         )
         try:
-            pump.start()
+            self._crew.do(pump.run)
         except RuntimeError as error:  # no more threads; what began cannot simply be handed back
             self.stop("stopped", 0, "")
             self._end_processes("stopped")

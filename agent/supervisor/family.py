@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.supervisor import processes
-from agent.supervisor.processes import Process
+from agent.supervisor.processes import Kin, Process
 
 
 class Family:
@@ -15,10 +15,11 @@ class Family:
         main_pid: The first of them, once it was started.
     """
 
-    def __init__(self, mark: str, folder: Path, others: Callable[[], set[int]]) -> None:
+    def __init__(self, mark: str, folder: Path, kin: Kin, others: Callable[[], set[int]]) -> None:
         self.main_pid: int | None = None
         self._mark = mark
         self._folder = folder
+        self._kin = kin
         self._others = others
 
     def find(self) -> set[Process]:
@@ -27,7 +28,7 @@ class Family:
         An orphan that hides its origin (new session, empty environment, another directory) counts
         as this attempt's when no other attempt runs.
         """
-        living = processes.everything()
+        living = self._kin.living()
         others = self._others()
         found: set[Process] = set()
         for child in [p for p in living.values() if p.parent == os.getpid()]:

@@ -120,7 +120,7 @@ class OutputWriter:
         return held >= self._limits.spool_bytes
 
 
-class Pump(threading.Thread):
+class Pump:
     """Reads a task's pipes until both have ended, or until told that nobody writes any more."""
 
     def __init__(
@@ -129,11 +129,11 @@ class Pump(threading.Thread):
         writer: OutputWriter,
         mask: Mask,
     ) -> None:
-        super().__init__(name="pump", daemon=True)
         self._pipes = pipes
         self._writer = writer
         self._mask = mask
         self._closing = threading.Event()
+        self._ended = threading.Event()
 
     def finish(self, patience: float) -> None:
         """Waits for the pipes' ends; after `patience` seconds takes only what is in them.
@@ -141,12 +141,18 @@ class Pump(threading.Thread):
         A process that cannot be found may hold a pipe open for ever, and must not hang the end.
         """
         self._writer.take_last_words()
-        self.join(patience)
-        self._closing.set()
-        self.join()
+        if not self._ended.wait(patience):
+            self._closing.set()
+            self._ended.wait()
 
     def run(self) -> None:
-        """Pumps."""
+        """Pumps, until the pipes' ends."""
+        try:
+            self._pump()
+        finally:
+            self._ended.set()
+
+    def _pump(self) -> None:
         with selectors.DefaultSelector() as selector:
             for stream, pipe in self._pipes.items():
                 os.set_blocking(pipe.fileno(), False)

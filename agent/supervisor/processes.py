@@ -15,6 +15,10 @@ _UNKILLABLE_AFTER = 30.0
 """Seconds of SIGKILL after which a process is given up: it hangs inside the kernel."""
 
 
+_STAT_BYTES = 4096
+"""More than /proc tells of a process in one line."""
+
+
 @dataclass(frozen=True)
 class Process:
     """One process as /proc shows it; pid and start together are never used twice."""
@@ -47,9 +51,15 @@ class Process:
 def read(pid: int) -> Process | None:
     """Returns a process that lives, or None."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
+        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        text = os.read(file, _STAT_BYTES)
+    except OSError:
+        return None
+    finally:
+        os.close(file)
     # The name in parentheses may hold anything, also spaces and parentheses.
     fields = text[text.rindex(b")") + 2 :].split()
     if fields[0] in (b"Z", b"X"):
@@ -64,8 +74,54 @@ def boot_id() -> str:
 
 def everything() -> dict[int, Process]:
     """Returns every process that lives, by pid."""
-    found = (read(int(entry.name)) for entry in os.scandir("/proc") if entry.name.isdigit())
-    return {process.pid: process for process in found if process is not None}
+    return _read_all(pid for pid, _ in _entries())
+
+
+class Kin:
+    """Finds what descends from this process, a subreaper, without a look at the whole host.
+
+    Who is no descendant never becomes one, so strangers are remembered and not read again. The
+    inode of a process's folder in /proc tells it from another one that gets its pid later.
+    """
+
+    def __init__(self) -> None:
+        self._strangers: set[tuple[int, int]] = set()
+
+    def living(self) -> dict[int, Process]:
+        """Returns every descendant that lives, by pid, with some that are none."""
+        entries = set(_entries())
+        known = entries & self._strangers
+        living = _read_all(pid for pid, _ in sorted(entries - known))
+        strange = {0, *(pid for pid, _ in known)}
+        self._strangers = known | {
+            (pid, inode)
+            for pid, inode in entries - known
+            if pid in living and _descends_from(living[pid], strange, living)
+        }
+        return living
+
+
+def _entries() -> list[tuple[int, int]]:
+    """Returns pid and inode of every folder of a process in /proc."""
+    with os.scandir("/proc") as entries:
+        return [(int(entry.name), entry.inode()) for entry in entries if entry.name.isdigit()]
+
+
+def _read_all(pids: Iterable[int]) -> dict[int, Process]:
+    return {pid: process for pid in pids if (process := read(pid)) is not None}
+
+
+def _descends_from(process: Process, roots: set[int], living: dict[int, Process]) -> bool:
+    """Tells whether a way up leads to one of the roots, and not through this process.
+
+    Where a parent is missing, because it ended meanwhile, nothing is certain.
+    """
+    above: Process | None = process
+    while above is not None and above.pid != os.getpid():
+        if above.parent in roots:
+            return True
+        above = living.get(above.parent)
+    return False
 
 
 def subtree(roots: Iterable[Process], living: dict[int, Process]) -> set[Process]:

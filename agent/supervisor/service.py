@@ -14,9 +14,11 @@ from pathlib import Path
 from agent.spool import NO_ROOM, AttemptFolder, Spool, is_full
 from agent.supervisor import frames
 from agent.supervisor.attempt import Attempt
+from agent.supervisor.crew import Crew
 from agent.supervisor.frames import Message
 from agent.supervisor.limits import Limits
 from agent.supervisor.order import Order
+from agent.supervisor.processes import Kin
 from agent.supervisor.reaper import Reaper
 from agent.supervisor.recovery import recover
 
@@ -34,6 +36,8 @@ class Service:
         self._limits = limits
         self._spool = Spool(data_dir)
         self._reaper = Reaper()
+        self._crew = Crew()
+        self._kin = Kin()
         self._lock = threading.Lock()
         self._attempts: dict[str, Attempt] = {}
         self._past: dict[str, Message] = {}
@@ -143,12 +147,14 @@ class Service:
         def others() -> set[int]:
             return self._running() - {attempt.main_pid or 0}
 
-        attempt = Attempt(order, folder, self._limits, self._reaper, others, self._emit)
+        attempt = Attempt(
+            order, folder, self._limits, self._reaper, self._crew, self._kin, others, self._emit
+        )
         try:
             self._spool.create()  # other hands may have deleted it
             attempt.prepare()
             self._attempts[order.lease] = attempt
-            attempt.start()
+            self._crew.do(attempt.run)
         except (OSError, RuntimeError) as error:  # RuntimeError: no more threads
             attempt.end = _not_started(error)
             self._attempts.pop(order.lease, None)
@@ -181,7 +187,7 @@ class Service:
         if folder.exists:
             trash = AttemptFolder(folder.path.with_name(f".trash-{folder.path.name}"))
             folder.path.rename(trash.path)
-            threading.Thread(target=trash.remove, daemon=True).start()
+            self._crew.do(trash.remove)
 
     def _shutdown(self, _: Message) -> None:
         self._ending = True
