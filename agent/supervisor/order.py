@@ -72,6 +72,8 @@ class Order:
         Raises:
             StartError: It would lie outside the workspace.
         """
+        if not self.directory:
+            return workspace
         root = workspace.resolve()
         try:
             directory = (root / self.directory).resolve()

@@ -1,6 +1,7 @@
 """Finds and ends the processes of a task, also those that tried to get away."""
 
 import contextlib
+import functools
 import os
 import signal
 import time
@@ -67,6 +68,7 @@ def read(pid: int) -> Process | None:
     return Process(pid, int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
+@functools.cache
 def boot_id() -> str:
     """Returns this boot's id: a pid and start time from another boot mean nothing."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

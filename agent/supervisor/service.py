@@ -151,8 +151,11 @@ class Service:
             order, folder, self._limits, self._reaper, self._crew, self._kin, others, self._emit
         )
         try:
-            self._spool.create()  # other hands may have deleted it
-            attempt.prepare()
+            try:
+                attempt.prepare()
+            except FileNotFoundError:  # other hands have deleted the spool
+                self._spool.create()
+                attempt.prepare()
             self._attempts[order.lease] = attempt
             self._crew.do(attempt.run)
         except (OSError, RuntimeError) as error:  # RuntimeError: no more threads

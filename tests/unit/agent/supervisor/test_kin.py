@@ -22,7 +22,7 @@ else:
 @pytest.fixture
 def family():
     """A child and the pid of a grandchild in a session of its own."""
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 - our own text
         [sys.executable, "-c", FAMILY], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         yield child, int(child.stdout.readline())
