@@ -12,6 +12,8 @@ from server.stores.interfaces import LogPage, Reader
 PAGE = 10_000
 # Stands behind the wake-ups: another server may have written the lines.
 LOOK_AGAIN = 5.0
+# Seconds from one read to the next: what comes meanwhile travels together.
+TOGETHER = 0.04
 # What followers may lag behind before they read the store on their own.
 KEPT_BYTES = 1024 * 1024
 LINE_BYTES = 64
@@ -52,6 +54,7 @@ class LiveLog:
         self._parts: deque[tuple[LogPart, int]] = deque()
         self._size = 0
         self._fresh = False
+        self._behind = False
         self._news = asyncio.Event()
         self._reading = asyncio.Lock()
         self._read_at = asyncio.get_running_loop().time()
@@ -97,6 +100,8 @@ class LiveLog:
         async with self._reading:
             if self._fresh:
                 return
+            if not self._behind:
+                await asyncio.sleep(self._read_at + TOGETHER - asyncio.get_running_loop().time())
             self._fresh = True  # news that comes while we read makes it stale again
             try:
                 page = await self._reader.log(*self._whose, self.next_line, PAGE)
@@ -105,7 +110,8 @@ class LiveLog:
                 raise
             self._read_at = asyncio.get_running_loop().time()
             self._keep(page)
-            if self.next_line <= page.total:
+            self._behind = self.next_line <= page.total
+            if self._behind:
                 self._fresh = False
 
     def _keep(self, page: LogPage) -> None:

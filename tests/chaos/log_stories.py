@@ -12,6 +12,7 @@ import sys
 import time
 import zlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import grpc
 from grpc import aio
@@ -34,6 +35,12 @@ for part in range(pauses):
 '"""
 
 
+@lru_cache
+def crc_of(lines):
+    """Return the CRC-32 of a whole log."""
+    return zlib.crc32(b"".join(b"line %d\n" % (n + 1) for n in range(lines)))
+
+
 @dataclass
 class Reading:
     """What one reader has got: it must be the numbered lines, each once, in order."""
@@ -51,7 +58,7 @@ class Reading:
 
     def problems(self, lines):
         """Return what is wrong with the whole, a line each."""
-        crc = zlib.crc32(b"".join(b"line %d\n" % (n + 1) for n in range(lines)))
+        crc = crc_of(lines)
         found = self.wrong[:3]
         if self.next_line != lines + 1:
             found.append(f"{self.next_line - 1} of {lines} lines")

@@ -36,14 +36,8 @@ class LogLibrary:
         while not page.full:
             # The journal first: what it lets go of afterwards is in rows by then.
             entries = self._entries(key, page.next_line)
-            async with (
-                self._database.reading() as connection,
-                aclosing(log_rows.blocks(connection, *key, page.next_line)) as blocks,
-            ):
-                async for stored in blocks:
-                    page.take(await self._open(stored))
-                    if page.full:
-                        return
+            if not entries or entries[0].block.first_line > page.next_line:
+                await self._fill_from_rows(key, page)
             try:
                 for entry in entries:
                     if not page.full and entry.block.last_line >= page.next_line:
@@ -51,6 +45,16 @@ class LogLibrary:
             except FileNotFoundError:
                 continue  # by now it is in rows
             return
+
+    async def _fill_from_rows(self, key: LogKey, page: PageOfLines) -> None:
+        async with (
+            self._database.reading() as connection,
+            aclosing(log_rows.blocks(connection, *key, page.next_line)) as blocks,
+        ):
+            async for stored in blocks:
+                page.take(await self._open(stored))
+                if page.full:
+                    return
 
     async def line_since(self, key: LogKey, moment: Moment) -> int | None:
         """Return the number of the first line that was read at a moment or later, or None."""

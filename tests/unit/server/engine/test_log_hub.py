@@ -53,6 +53,33 @@ class Library(Core):
         self.report(lease, status, log=LogSummary(len(texts), len(whole), zlib.crc32(whole)))
 
 
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch):
+    """News is read at once, so that tests need not wait for it."""
+    monkeypatch.setattr(log_live, "TOGETHER", 0)
+
+
+@in_virtual_time
+async def test_news_in_quick_succession_is_read_together(monkeypatch):
+    monkeypatch.setattr(log_live, "TOGETHER", 0.04)
+    library = Library()
+    reader = CountingReader(library.database)
+    library.hub = LogHub(reader)
+    task_id, lease = library.running()
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(library.follow(task_id))
+        await asyncio.sleep(1)
+        reader.reads = 0
+        for number in range(1, 101):
+            library.print(lease, number, f"line {number}")
+            await asyncio.sleep(0.004)
+        await asyncio.sleep(0.1)
+        assert reader.reads <= 13
+        assert len(library.read) == 100
+        library.end(lease, texts=[f"line {n}" for n in range(1, 101)])
+        assert await following is LogState.COMPLETE
+
+
 @in_virtual_time
 async def test_what_is_stored_comes_first_and_then_what_is_printed():
     library = Library()
