@@ -28,6 +28,9 @@ STREAMS = {1: "stdout", 2: "stderr"}
 TASK, EXIT, POSITION = "task.json", "exit.json", "position.json"
 """Names of the files beside the segments."""
 
+SCRIPT, WORKSPACE, TEMPORARY = "script", "workspace", "tmp"
+"""What the task runs, and the folders that are its own."""
+
 NO_ROOM = "no_room"
 """Cause of an end that is none: the disk had no room to start the task."""
 
@@ -46,6 +49,7 @@ GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """What reading raises when a task deleted or replaced what is kept about it."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+_FIRST_SEGMENT = "out-00000000.seg"
 _SEGMENT_NAME = re.compile(r"out-(\d{8})\.seg")
 
 
@@ -58,7 +62,7 @@ class AttemptFolder:
     @property
     def workspace(self) -> Path:
         """Where the task's script starts and finds its HOME."""
-        return self.path / "workspace"
+        return self.path / WORKSPACE
 
     @property
     def exists(self) -> bool:
@@ -66,12 +70,18 @@ class AttemptFolder:
         return self.path.is_dir()
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Returns the named JSON file, or None when it is missing or no JSON."""
+        """Returns the named JSON file with what was added to it, or None when it is no JSON."""
         try:
-            value = json.loads((self.path / name).read_bytes())
+            first, *added = (self.path / name).read_bytes().splitlines() or [b""]
+            value = json.loads(first)
         except (*GONE, ValueError):
             return None
-        return value if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            return None
+        for line in added:
+            with contextlib.suppress(ValueError, TypeError):  # cut short by a full disk
+                value |= json.loads(line)
+        return value
 
     def write(self, name: str, value: dict[str, Any]) -> None:
         """Replaces the named JSON file in one step, so that a reader never sees half of it."""
@@ -82,6 +92,16 @@ class AttemptFolder:
             _write_all(file, data)
             os.ftruncate(file, len(data))
         os.replace(temporary, path)  # noqa: PTH105 - as strings: this is done three times a task
+
+    def add(self, name: str, more: dict[str, Any]) -> None:
+        """Adds to the named JSON file, which is there; cheaper than to replace it."""
+        # A task may have put a link or a pipe in its place.
+        kind = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        file = os.open(f"{self.path}/{name}", os.O_WRONLY | os.O_APPEND | kind)
+        try:
+            os.write(file, b"\n" + json.dumps(more).encode())
+        finally:
+            os.close(file)
 
     def reserve(self, *names: str) -> None:
         """Takes the disk that the next `write` of each file needs.
@@ -95,6 +115,31 @@ class AttemptFolder:
 
     def _temporary(self, name: str) -> str:
         return f"{self.path}/{name}.tmp"
+
+    def remove_plain(self) -> bool:
+        """Deletes the folder if nothing is in it but what a task without any file leaves.
+
+        Returns:
+            Whether it is gone; else what is left of it needs `remove`.
+        """
+        try:
+            # By way of a descriptor: a task may have put a link to elsewhere in its folder's place.
+            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            # First of all task.json: without it the rest is nobody's.
+            for name in (TASK, EXIT, SCRIPT, f"{POSITION}.tmp", _FIRST_SEGMENT):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder)
+            for name in (WORKSPACE, TEMPORARY):
+                os.rmdir(name, dir_fd=folder)
+            self.path.rmdir()
+        except OSError:
+            return False
+        finally:
+            os.close(folder)
+        return True
 
     def remove(self) -> None:
         """Deletes the folder, also where the task took permissions away."""

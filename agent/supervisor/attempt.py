@@ -8,7 +8,17 @@ import threading
 import time
 from collections.abc import Callable
 
-from agent.spool import EXIT, NO_ROOM, POSITION, TASK, AttemptFolder, has_room, is_full, may_pass
+from agent.spool import (
+    EXIT,
+    NO_ROOM,
+    SCRIPT,
+    TASK,
+    TEMPORARY,
+    AttemptFolder,
+    has_room,
+    is_full,
+    may_pass,
+)
 from agent.supervisor import processes
 from agent.supervisor.crew import Crew
 from agent.supervisor.family import Family
@@ -142,7 +152,7 @@ class Attempt:
         self.main_pid = self._family.main_pid = process.pid
         self.started_at = time.time_ns() // 1_000_000
         with contextlib.suppress(OSError):  # a full disk; the mark finds the process without it
-            self.folder.write(TASK, self._task_file(process.pid))
+            self.folder.add(TASK, self._process(process.pid))
         self._emit({"kind": "started", **self.state()})
         pipes = {1: process.stdout, 2: process.stderr}
         pump = Pump(
@@ -160,16 +170,16 @@ class Attempt:
 
     def _take_room(self) -> None:
         """Takes the disk that its end will need, while there is some."""
-        self.folder.reserve(EXIT, POSITION)
+        self.folder.reserve(EXIT)
         if not has_room(self.folder.path, self._limits.spare_disk):
             raise OSError(errno.ENOSPC, "too little disk is left")
 
     def _popen(self) -> "subprocess.Popen[bytes]":
-        workspace, temporary = self.folder.workspace, self.folder.path / "tmp"
-        workspace.mkdir(mode=0o700, exist_ok=True)
-        temporary.mkdir(mode=0o700, exist_ok=True)
-        script = self.folder.path / "script"
-        script.write_text("\n".join(self.order.commands) + "\n", encoding="utf-8")
+        workspace, temporary = self.folder.workspace, self.folder.path / TEMPORARY
+        workspace.mkdir(mode=0o700)
+        temporary.mkdir(mode=0o700)
+        script = self.folder.path / SCRIPT
+        script.write_bytes("".join(f"{command}\n" for command in self.order.commands).encode())
         return subprocess.Popen(  # noqa: S603 - to run what users send is what this is for
             ["/bin/sh", "-e", str(script)],
             stdin=subprocess.DEVNULL,
@@ -180,10 +190,9 @@ class Attempt:
             start_new_session=True,
         )
 
-    def _task_file(self, pid: int) -> Message:
+    def _process(self, pid: int) -> Message:
         process = processes.read(pid)
         return {
-            **self.order.identity(),
             "pid": pid,
             "start": process.start if process else 0,
             "boot": processes.boot_id(),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-from agent.spool import RECORD, SEGMENT_BYTES, AttemptFolder, has_room, is_full, may_pass
+from agent.spool import POSITION, RECORD, SEGMENT_BYTES, AttemptFolder, has_room, is_full, may_pass
 from agent.supervisor.limits import Limits
 from agent.supervisor.masking import Mask
 
@@ -102,6 +102,8 @@ class OutputWriter:
     def _open(self) -> bool:
         path = self._folder.segment(self.segment)
         try:
+            if self.segment == 0:  # with this the session can give segments back on a full disk
+                self._folder.reserve(POSITION)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if not may_pass(error):

@@ -187,7 +187,7 @@ class Service:
             self._attempts.pop(lease, None)
             self._past.pop(lease, None)
         folder = self._spool.folder(lease)
-        if folder.exists:
+        if not folder.remove_plain() and folder.exists:
             trash = AttemptFolder(folder.path.with_name(f".trash-{folder.path.name}"))
             folder.path.rename(trash.path)
             self._crew.do(trash.remove)
