@@ -83,7 +83,8 @@ class Board:
         return max(self.slots - meant, 0) if self.takes_work else 0
 
     def look(self) -> None:
-        """Brings `vacant` up to date."""
+        """Brings up to date what depends on how much work there is."""
+        self._outbox.patient = bool(self._holdings.waiting)
         show(self.vacant, self.vacancies > 0)
 
     def held(self) -> agent_pb2.Held:

@@ -11,6 +11,9 @@ _FRAME_LOG_BYTES = 2 * 1024 * 1024
 
 _FRAME_STATUSES = 5000
 
+_GATHER_SECONDS = 0.02
+"""How long a patient frame waits: start and end of a short task then travel in one."""
+
 
 class Outbox:
     """Runs that have something to say, and leases to hand back."""
@@ -21,6 +24,8 @@ class Outbox:
         self.ahead = 0
         """How many tasks to ask for beyond the slots; told with the next frame."""
         self._ahead_told = 0
+        self.patient = False
+        """Whether work is at hand anyway: then a frame may wait a little for more to say."""
         self._wake = asyncio.Event()
 
     def mark(self, run: TaskRun) -> None:
@@ -45,6 +50,8 @@ class Outbox:
         """Waits until there is something to say and returns all of it."""
         while True:
             await self._wake.wait()
+            if self.patient:
+                await asyncio.sleep(_GATHER_SECONDS)
             self._wake.clear()
             frame = self._frame()
             if frame.ByteSize() > 0:
