@@ -21,6 +21,7 @@ from server.domain.moment import millis
 from server.domain.policy import Policy
 from server.engine import event_feed
 from server.engine.attendance import Attendance
+from server.engine.backlog_gauge import BacklogGauge
 from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
 from server.engine.event_feed import EventFeed
@@ -120,6 +121,7 @@ class App:
             self._writer, self._sessions, self._dispatcher, clock, policy, measurements
         )
         Fleet(self._sessions).show()
+        self._backlog = BacklogGauge(self._dispatcher, self._reader, clock)
         self._hints = self._database.hints
         self._keeper = LeaseKeeper(
             self._writer,
@@ -253,7 +255,9 @@ class App:
             if self._journal is not None:
                 await self._journal.open()
             bound = self._bind_http()
-            web = WebServer(build(self._readiness), bound, self._settings.shutdown_grace)
+            web = WebServer(
+                build(self._readiness, self._backlog.look), bound, self._settings.shutdown_grace
+            )
             grpc_address = self._listen()
             await self._dispatcher.start(self._reader)
             await self._keeper.start()

@@ -12,7 +12,7 @@ from server.domain.ending import Outcome, end_attempt, heard_until
 from server.domain.errors import SessionSuperseded
 from server.domain.lease import LeaseRef, attempt_of
 from server.domain.ledger import Ledger
-from server.domain.moment import Moment
+from server.domain.moment import Millis, Moment
 from server.domain.placement import Offer, in_turn, place
 from server.domain.policy import Policy
 from server.domain.quarantine import blame
@@ -47,6 +47,8 @@ class Claimed:
     """Queues in which no ready task is left."""
     served: list[str] = field(default_factory=list)
     """Namespaces that got something, the last served last."""
+    waits: list[Millis] = field(default_factory=list)
+    """How long each task was ready before."""
     refused: set[str] = field(default_factory=set)
     """Sessions that are not current any more."""
     lost: set[str] = field(default_factory=set)
@@ -79,6 +81,7 @@ class Claim:
         claimed.exhausted -= {task.queue for task in ready if task.key in left}
         for task, offer in placed:
             _lease(ledger, task, agents[offer.agent_key], offer)
+            claimed.waits.append(max(0, ledger.now - (task.ready_at or ledger.now)))
             claimed.assignments.setdefault(offer.session_id, []).append(assignment(task))
         served = dict.fromkeys(task.namespace for task, _ in reversed(placed))
         claimed.served = list(reversed(served))

@@ -179,6 +179,7 @@ def drop_lease(ledger: Ledger, task: Task) -> None:
 
 def requeue(ledger: Ledger, task: Task) -> None:
     """Make a task ready again, or for the first time; a group's member gets a place first."""
+    task.ready_at = None  # the ledger notes when it is ready anew
     if task.status is TaskStatus.PENDING and task.group_key is not None:
         task.not_before = None
         ledger.touch(task)

@@ -91,8 +91,10 @@ class Ledger:
             self.source.save(changes)
 
     def _settle(self) -> None:
-        """Bring derived columns up to date: when the timers look at a row next."""
+        """Bring derived columns up to date: when the timers look at a row next, what is ready."""
         for task in (*self.changes.new_tasks, *self.changes.tasks.values()):
+            if task.ready_at is None and task.ready:
+                task.ready_at = self.now
             task.due_at = next_due(task, self.policy)
             self.effects.hint_due(task.due_at)
         for attempt in (*self.changes.new_attempts, *self.changes.attempts.values()):

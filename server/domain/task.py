@@ -180,6 +180,8 @@ class Task:
     retry_of: str | None = None
     due_at: Moment | None = None
     """When the timers look at it next; always `next_due(task, policy)`."""
+    ready_at: Moment | None = None
+    """When it became ready last; None before it was."""
 
     @property
     def leased(self) -> bool:

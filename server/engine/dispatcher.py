@@ -22,6 +22,7 @@ from server.domain.event import Event
 from server.domain.labels import Selector
 from server.domain.lease import LeaseRef
 from server.domain.ledger import Command
+from server.domain.moment import SECOND
 from server.domain.placement import Offer
 from server.domain.submitting import CreateTask, NewTask, task_class
 from server.domain.submitting_many import CreateTasks
@@ -89,6 +90,8 @@ class Dispatcher:
         """How many agents a claim looks at; more while there is more work than they take."""
         self._glances: list[Session] = []
         """Sessions whose fetch wants one look only."""
+        self._offered_at = 0.0
+        """When the claim that is being written was offered, on the monotonic clock."""
         self._news = asyncio.Event()
         self._undelivered: list[HandBack] = []
         self.kick: Callable[[], None] = lambda: None
@@ -101,6 +104,7 @@ class Dispatcher:
         foreseen = self._foresee(batch)
         claim = self._claim(max(self._breadth, min(foreseen, MANY_AGENTS))) if self._ready else None
         self._answer_hopeless()
+        self._offered_at = self._clock.monotonic()
         return claim
 
     def claimed(self, claim: Claim, answer: Claimed | None) -> None:
@@ -118,7 +122,10 @@ class Dispatcher:
         if answer is None:
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self.kick)
             return
-        metrics.dispatch_claims.inc(assigned)
+        if assigned:
+            metrics.dispatch_claims.inc(assigned)
+            metrics.dispatch_claim_seconds.observe(self._clock.monotonic() - self._offered_at)
+            metrics.queue_wait_seconds.add(wait / SECOND for wait in answer.waits)
         self._take_in_sessions(answer)
         self._take_in_queues(claim, answer)
         more = bool(self._ready)
@@ -243,6 +250,14 @@ class Dispatcher:
         if leases:
             self._undelivered.append(HandBack(agent_id, leases))
             self._news.set()
+
+    def queues(self) -> dict[Queue, Selector]:
+        """Return where there may be ready tasks, each with what its class needs."""
+        return {
+            Queue(class_key, namespace): ready.selector
+            for class_key, ready in self._ready.items()
+            for namespace in ready.namespaces
+        }
 
     # ---- what others tell
 

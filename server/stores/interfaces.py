@@ -128,6 +128,24 @@ class AgentStanding:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """The ready tasks of a queue."""
+
+    tasks: int
+    oldest: Moment
+    """Since when one of them is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupWaits:
+    """Who waits for places in concurrency groups."""
+
+    tasks: int
+    groups: int
+    """In how many groups they wait."""
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """A page of a list."""
 
@@ -368,6 +386,17 @@ class Reader(Protocol):
 
     async def ready_queues(self) -> dict[Queue, str]:
         """Return every queue that has a ready task, with its class's canonical text."""
+
+    async def backlogs(
+        self, queues: Sequence[Queue], limit: int, oldest_among: int
+    ) -> dict[Queue, Backlog]:
+        """Return how much waits in queues; one without a ready task is left out.
+
+        Tasks are counted up to `limit`; the oldest is sought among the first in line.
+        """
+
+    async def group_waits(self, limit: int) -> GroupWaits:
+        """Return who waits in all concurrency groups; each is counted up to a limit."""
 
     async def class_text(self, class_keys: Sequence[str]) -> dict[str, str]:
         """Return the canonical text of task classes."""

@@ -13,6 +13,9 @@ from server import metrics
 Readiness = Callable[[], Awaitable[str | None]]
 """Tells why the server cannot take calls now, or None where it can."""
 
+Look = Callable[[], Awaitable[object]]
+"""Brings series up to date that are looked at only when somebody asks."""
+
 PAGES = """Muster
 
 /livez    200 while the process runs
@@ -21,19 +24,23 @@ PAGES = """Muster
 """
 
 
-def build(readiness: Readiness) -> Starlette:
-    """Return the application; it asks `readiness` at every `/readyz`."""
+def build(readiness: Readiness, look: Look) -> Starlette:
+    """Return the application; it asks `readiness` at `/readyz`, and calls `look` at `/metrics`."""
 
     async def ready(_request: Request) -> Response:
         reason = await readiness()
         return PlainTextResponse(f"{reason or 'ok'}\n", status_code=503 if reason else 200)
+
+    async def figures(_request: Request) -> Response:
+        await look()
+        return Response(metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     return Starlette(
         routes=[
             Route("/", _pages),
             Route("/livez", _alive),
             Route("/readyz", ready),
-            Route("/metrics", _metrics),
+            Route("/metrics", figures),
         ]
     )
 
@@ -44,7 +51,3 @@ async def _pages(_request: Request) -> Response:
 
 async def _alive(_request: Request) -> Response:
     return PlainTextResponse("ok\n")
-
-
-async def _metrics(_request: Request) -> Response:
-    return Response(metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})

@@ -12,7 +12,14 @@ from server.domain.event import Event
 from server.domain.log import LogLine
 from server.domain.run import RunStatus
 from server.domain.task import Queue, TaskStatus
-from server.stores.interfaces import AgentStanding, LiveSession, LogPlace, RunFilter
+from server.stores.interfaces import (
+    AgentStanding,
+    Backlog,
+    GroupWaits,
+    LiveSession,
+    LogPlace,
+    RunFilter,
+)
 from server.stores.sql.reader import SqlReader
 from tests import blocks
 from tests.fakes.memory_reader import MemoryReader
@@ -224,6 +231,52 @@ async def test_queues_with_ready_tasks_are_known_with_their_class(reader, save, 
         Queue("a", "other"): "text a",
     }
     assert await reader.class_text(["a", "b", "c"]) == {"a": "text a", "b": "text b"}
+
+
+async def test_what_waits_in_queues_is_counted_up_to_a_limit(reader, save, database):
+    classes = Changes(new_classes={"a": "text a", "b": "text b", "c": "text c"})
+    await database.transact(lambda source: source.save(classes))
+    await save(agents=[agent(1)])
+    await save(
+        tasks=[
+            task(1, class_key="a", sort_key=3, ready_at=10),
+            task(2, class_key="a", sort_key=2, ready_at=30),
+            task(3, class_key="a", sort_key=1, ready_at=20),
+            task(4, class_key="a", namespace="other", ready_at=40),
+            task(5, class_key="a", lease_agent=1, ready_at=1),
+            task(6, class_key="b", status=TaskStatus.RUNNING, ready_at=1),
+            task(7, class_key="c", created_at=50),
+        ]
+    )
+    here, there, none = Queue("a", "default"), Queue("a", "other"), Queue("b", "default")
+    late = Queue("c", "default")
+    assert await reader.backlogs([here, there, none, late], 9, 9) == {
+        here: Backlog(3, 10),
+        there: Backlog(1, 40),
+        late: Backlog(1, 50),
+    }
+    assert await reader.backlogs([here], 2, 9) == {here: Backlog(2, 10)}
+    assert await reader.backlogs([here], 9, 2) == {here: Backlog(3, 20)}
+    assert await reader.backlogs([], 9, 9) == {}
+
+
+async def test_who_waits_for_a_place_is_counted_group_by_group(reader, save, database):
+    groups = {("default", "g"): 1, ("default", "h"): 1, ("x", "g"): 1, ("x", "full"): 1}
+    await database.transact(lambda source: source.lock_groups(groups))
+    waiting = {"status": TaskStatus.PENDING, "group_key": "g"}
+    await save(
+        tasks=[
+            *(task(n, **waiting) for n in range(1, 4)),
+            task(5, **waiting, unmet=1),
+            task(6, **waiting, not_before=5),
+            task(7, **{**waiting, "group_key": "h"}),
+            task(8, **waiting, namespace="x"),
+            task(9, group_key="full", namespace="x"),
+            task(10, status=TaskStatus.PENDING),
+        ]
+    )
+    assert await reader.group_waits(9) == GroupWaits(5, 3)
+    assert await reader.group_waits(2) == GroupWaits(4, 3)
 
 
 async def test_live_sessions_are_those_not_lost_and_not_closed(reader, save):

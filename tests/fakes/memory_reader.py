@@ -8,7 +8,15 @@ from server.domain.attempt import AttemptStatus, LogState
 from server.domain.errors import NotFound
 from server.domain.task import TaskStatus
 from server.domain.waiting import Crowd
-from server.stores.interfaces import AgentStanding, LiveSession, LogPage, LogPlace, TaskView
+from server.stores.interfaces import (
+    AgentStanding,
+    Backlog,
+    GroupWaits,
+    LiveSession,
+    LogPage,
+    LogPlace,
+    TaskView,
+)
 from server.stores.log_blocks import PAGE_BYTES, PageOfLines, first_since
 
 
@@ -157,6 +165,23 @@ class MemoryReader:
         tables = await self._tables()
         ready = {task.queue for task in tables.tasks.values() if task.ready}
         return {queue: tables.classes[queue.class_key] for queue in ready}
+
+    async def backlogs(self, queues, limit, oldest_among):
+        tables = await self._tables()
+        found = {}
+        for queue in queues:
+            ready = [t for t in tables.tasks.values() if t.ready and t.queue == queue]
+            ready.sort(key=lambda task: (task.sort_key, task.key))
+            if ready:
+                oldest = min(task.ready_at or task.created_at for task in ready[:oldest_among])
+                found[queue] = Backlog(min(len(ready), limit), oldest)
+        return found
+
+    async def group_waits(self, limit):
+        tables = await self._tables()
+        waiting = [task for task in tables.tasks.values() if task.awaits_place]
+        counts = Counter((task.namespace, task.group_key) for task in waiting)
+        return GroupWaits(sum(min(count, limit) for count in counts.values()), len(counts))
 
     async def class_text(self, class_keys):
         tables = await self._tables()

@@ -1,5 +1,6 @@
 """Short reads for the doors, over a pool of their own."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -27,7 +28,9 @@ from server.domain.task import Queue, Task, TaskStatus
 from server.domain.waiting import Crowd
 from server.stores.interfaces import (
     AgentStanding,
+    Backlog,
     BlobStore,
+    GroupWaits,
     LiveSession,
     LogPage,
     LogPlace,
@@ -43,11 +46,13 @@ from server.stores.sql import tables
 from server.stores.sql.database import SqlDatabase
 from server.stores.sql.log_library import LogLibrary
 from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, TASK, Record
+from server.stores.sql.source import AWAITS_PLACE
 
 R = TypeVar("R")
 
 HELD_LIMIT = 1000
 HOLDERS_SHOWN = 5
+CLASSES_A_QUERY = 500
 
 
 class SqlReader:
@@ -347,6 +352,37 @@ class SqlReader:
         async with self._database.reading() as connection:
             return {Queue(row[0], row[1]): row[2] for row in await connection.execute(query)}
 
+    async def backlogs(
+        self, queues: Sequence[Queue], limit: int, oldest_among: int
+    ) -> dict[Queue, Backlog]:
+        """See Reader."""
+        keys: dict[str, list[str]] = defaultdict(list)
+        for queue in queues:
+            keys[queue.namespace].append(queue.class_key)
+        found = {}
+        async with self._database.reading() as connection:
+            for namespace, class_keys in keys.items():
+                for start in range(0, len(class_keys), CLASSES_A_QUERY):
+                    chunk = class_keys[start : start + CLASSES_A_QUERY]
+                    query = _backlogs(namespace, chunk, limit, oldest_among)
+                    for key, tasks, oldest in await connection.execute(query):
+                        if tasks:
+                            found[Queue(key, namespace)] = Backlog(tasks, oldest)
+        return found
+
+    async def group_waits(self, limit: int) -> GroupWaits:
+        """See Reader."""
+        groups, task = tables.groups, tables.tasks
+        member = (task.c.namespace == groups.c.namespace) & (task.c.group_key == groups.c.key)
+        waiting: Select[Any] = select(literal_column("1")).where(member, *AWAITS_PLACE)
+        count = select(func.count()).select_from(waiting.correlate(groups).limit(limit).subquery())
+        of_each = select(count.scalar_subquery().label("waiting")).select_from(groups).subquery()
+        number = of_each.c.waiting
+        query = select(func.coalesce(func.sum(number), 0), func.count().filter(number > 0))
+        async with self._database.reading() as connection:
+            tasks, found = (await connection.execute(query)).one()
+            return GroupWaits(int(tasks), found)
+
     async def class_text(self, class_keys: Sequence[str]) -> dict[str, str]:
         """See Reader."""
         table = tables.task_classes
@@ -381,6 +417,29 @@ class SqlReader:
         """See Reader."""
         async with self._database.reading() as connection:
             await _last_position(connection)  # a constant would not touch the file
+
+
+def _backlogs(
+    namespace: str, class_keys: Sequence[str], limit: int, oldest_among: int
+) -> Select[Any]:
+    """Return a query for (class, ready tasks, moment of the oldest) of one namespace's queues."""
+    table, classes = tables.tasks, tables.task_classes
+    ready = (
+        table.c.class_key == classes.c.class_key,
+        table.c.namespace == namespace,
+        table.c.status == literal_column(str(int(TaskStatus.QUEUED))),
+        table.c.lease_agent.is_(None),
+    )
+    every = select(literal_column("1")).where(*ready).correlate(classes).limit(limit).subquery()
+    since = func.coalesce(table.c.ready_at, table.c.created_at).label("since")  # of an older server
+    in_line = select(since).where(*ready).correlate(classes)
+    in_line = in_line.order_by(table.c.class_key, table.c.namespace, table.c.sort_key, table.c.key)
+    first = in_line.limit(oldest_among).subquery()
+    return select(
+        classes.c.class_key,
+        select(func.count()).select_from(every).scalar_subquery(),
+        select(func.min(first.c.since)).scalar_subquery(),
+    ).where(classes.c.class_key.in_(class_keys))
 
 
 async def _one(

@@ -186,6 +186,7 @@ tasks = Table(
     Column("error", Text, nullable=False),
     Column("retry_of", PublicId),
     Column("due_at", Moment),
+    Column("ready_at", Moment),
 )
 _READY = text("status = 2 AND lease_agent IS NULL")
 _LEASED = text("lease_agent IS NOT NULL")

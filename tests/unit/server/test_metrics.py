@@ -1,12 +1,14 @@
 import re
 
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
 from server import metrics
 
 UNITS = (
     *("_total", "_seconds", "_bytes", "_ratio"),
-    *("_commands", "_open", "_connected", "_tasks", "muster_leases", "muster_agents"),
+    *("_commands", "_open", "_connected", "_tasks", "_groups", "muster_leases", "muster_agents"),
 )
-BOUNDED = {"method", "code", "status", "state", "resource", "stat"}
+BOUNDED = {"method", "code", "status", "state", "resource", "stat", "class"}
 
 
 def families():
@@ -30,3 +32,20 @@ def test_labels_are_never_ids_or_names_that_callers_choose():
 def test_the_process_itself_is_measured():
     assert b"process_resident_memory_bytes" in metrics.text()
     assert b"muster_writer_queue_commands 0.0" in metrics.text()
+
+
+def test_a_batch_of_values_counts_as_the_values_do_one_by_one():
+    values = [0.5, 1, 1.5, 2, 7]
+    one_by_one, at_once = CollectorRegistry(), CollectorRegistry()
+    slow = Histogram("muster_x_seconds", "X.", buckets=(1, 2), registry=one_by_one)
+    for value in values:
+        slow.observe(value)
+    quick = metrics.BatchHistogram("muster_x_seconds", "X.", (1, 2), at_once)
+    quick.add(values[:2])
+    quick.add(values[2:])
+    names = {sample.name for family in at_once.collect() for sample in family.samples}
+    assert names == {f"muster_x_seconds_{part}" for part in ("bucket", "count", "sum")}
+    text = generate_latest(one_by_one).decode().splitlines()
+    assert generate_latest(at_once).decode().splitlines() == [
+        line for line in text if "_created" not in line
+    ]

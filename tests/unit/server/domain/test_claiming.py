@@ -39,6 +39,27 @@ def test_the_epoch_grows_with_every_claim_and_is_never_reset(core):
     assert epochs == ["1", "2", "3"]
 
 
+def test_a_claim_tells_how_long_its_tasks_were_ready(core):
+    core.join("a", slots=9)
+
+    def waits():
+        return core.do(core.claim_of(core.offer(slots=9))).waits
+
+    first, lease = core.running()
+    core.clock.advance(1000)
+    core.create(depends_on=(first,))
+    core.create()
+    core.clock.advance(2000)
+    core.create()
+    core.report(lease, TaskStatus.SUCCESS)
+    core.clock.advance(500)
+    assert waits() == [500, 2500, 500]  # what waited for another was not ready before it ended
+    core.clock.advance(4000)
+    core.hold(seen_through=9, complete=True)
+    core.clock.advance(100)
+    assert waits() == [100, 100, 100]
+
+
 def test_first_come_first_served(core):
     core.join("a", slots=9)
     ids = []

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server import metrics
 from server.domain.attempt import AttemptStatus
 from server.domain.claiming import Claimed
 from server.domain.errors import SessionSuperseded, StoreUnavailable
@@ -41,6 +42,33 @@ async def test_a_task_is_submitted_and_handed_out_in_one_transaction():
         await shop.submit("t")
         assert [given.task_id for given in await pushed(session)] == ["t"]
         assert shop.database.commits == before + 1
+
+
+def sample(name):
+    return metrics.REGISTRY.get_sample_value(name) or 0
+
+
+@in_virtual_time
+async def test_claims_and_what_tasks_waited_for_them_are_measured():
+    names = [
+        f"muster_{of}_seconds_{part}"
+        for of in ("dispatch_claim", "queue_wait")
+        for part in ("count", "sum")
+    ]
+    before = [sample(name) for name in names]
+    shop = Shop()
+    async with shop.open():
+        await shop.submit("t")
+        await shop.submit("u")
+        await asyncio.sleep(MINUTE)
+        session = await shop.arrive("a", slots=2)
+        assert len(await pushed(session)) == 2
+    claims, claiming, tasks, waited = (
+        sample(name) - old for name, old in zip(names, before, strict=True)
+    )
+    assert (claims, tasks) == (1, 2)
+    assert claiming == pytest.approx(COMMIT_SECONDS)
+    assert 2 * MINUTE <= waited <= 2 * MINUTE + 1
 
 
 @in_virtual_time

@@ -32,8 +32,12 @@ async def ready():
     return None
 
 
+async def nothing():
+    pass
+
+
 async def test_a_live_server_says_so_and_lists_its_pages():
-    async with serving(build(ready)) as (_web, client):
+    async with serving(build(ready, nothing)) as (_web, client):
         assert (await client.get("/livez")).text == "ok\n"
         page = await client.get("/")
         assert page.headers["content-type"].startswith("text/plain")
@@ -47,15 +51,21 @@ async def test_readiness_is_asked_each_time_and_gives_its_reason():
     async def readiness():
         return reasons.pop(0)
 
-    async with serving(build(readiness)) as (_web, client):
+    async with serving(build(readiness, nothing)) as (_web, client):
         waiting = await client.get("/readyz")
         assert (waiting.status_code, waiting.text) == (503, "the database does not answer\n")
         assert (await client.get("/readyz")).status_code == 200
 
 
 async def test_metrics_are_in_prometheus_format():
-    async with serving(build(ready)) as (_web, client):
+    looks = []
+
+    async def look():
+        looks.append(1)
+
+    async with serving(build(ready, look)) as (_web, client):
         answer = await client.get("/metrics")
+    assert looks == [1]
     assert answer.headers["content-type"].startswith("text/plain; version=")
     assert "# TYPE muster_rpc_requests_total counter" in answer.text
 
@@ -78,13 +88,13 @@ async def test_a_taken_port_is_refused():
 
 
 async def test_it_serves_over_ipv6_too():
-    async with serving(build(ready), host="::1") as (_web, client):
+    async with serving(build(ready, nothing), host="::1") as (_web, client):
         assert (await client.get("/livez")).status_code == 200
 
 
 async def test_signals_stay_with_the_program():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    async with serving(build(ready)):
+    async with serving(build(ready, nothing)):
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
