@@ -90,7 +90,8 @@ class AttemptFolder:
         # Not truncated first: what `reserve` took must not be given away.
         with _opened(temporary) as file:
             _write_all(file, data)
-            os.ftruncate(file, len(data))
+            if os.fstat(file).st_size > len(data):
+                os.ftruncate(file, len(data))
         os.replace(temporary, path)  # noqa: PTH105 - as strings: this is done three times a task
 
     def add(self, name: str, more: dict[str, Any]) -> None:
