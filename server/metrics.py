@@ -17,12 +17,14 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+disable_created_metrics()  # type: ignore[no-untyped-call]  # of each a second series, for nobody
 REGISTRY = CollectorRegistry()
 
 ProcessCollector(registry=REGISTRY)
@@ -99,7 +101,9 @@ task_transitions = Counter(
 dispatch_claims = Counter(
     "muster_dispatch_claims_total", "Tasks handed to an agent.", registry=REGISTRY
 )
-leases_current = Gauge("muster_leases", "Tasks that agents hold now.", registry=REGISTRY)
+leases_current = Gauge(
+    "muster_leases", "Tasks that agents of this server hold now.", registry=REGISTRY
+)
 dispatch_claim_seconds = Histogram(
     "muster_dispatch_claim_seconds",
     "How long a claim that found work took, from the offer of slots to the agents' streams.",

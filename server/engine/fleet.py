@@ -27,6 +27,7 @@ class Fleet:
             of(resource, "mean").set_function(partial(self.mean, resource))
             of(resource, "max").set_function(partial(self.highest, resource))
         metrics.agents_running.set_function(self.running)
+        metrics.leases_current.set_function(self.held)
 
     def count(self, state: str) -> int:
         """Return how many agents stand so."""
@@ -43,6 +44,10 @@ class Fleet:
     def running(self) -> int:
         """Return how many tasks agents say they run."""
         return sum(s.measured.get("running_tasks", 0) for s in self._sessions if not s.lost)
+
+    def held(self) -> int:
+        """Return how many tasks agents hold."""
+        return sum(len(session.leases) for session in self._sessions)
 
     def _shares(self, resource: str) -> list[float]:
         measured = [s.measured for s in self._sessions if s.measured and not s.lost]

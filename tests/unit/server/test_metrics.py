@@ -45,7 +45,4 @@ def test_a_batch_of_values_counts_as_the_values_do_one_by_one():
     quick.add(values[2:])
     names = {sample.name for family in at_once.collect() for sample in family.samples}
     assert names == {f"muster_x_seconds_{part}" for part in ("bucket", "count", "sum")}
-    text = generate_latest(one_by_one).decode().splitlines()
-    assert generate_latest(at_once).decode().splitlines() == [
-        line for line in text if "_created" not in line
-    ]
+    assert generate_latest(at_once) == generate_latest(one_by_one)

@@ -24,6 +24,7 @@ def test_agents_are_counted_by_how_they_stand():
     )
     counted = {state: fleet.count(state) for state in STATES}
     assert counted == {"idle": 2, "online": 1, "busy": 1, "closed": 1, "lost": 1}
+    assert fleet.held() == 4
 
 
 def test_what_agents_measure_is_summed_up_over_those_that_are_heard():
