@@ -130,7 +130,8 @@ class Dispatcher:
         self._take_in_queues(claim, answer)
         more = bool(self._ready)
         self._breadth = min(2 * self._breadth, MANY_AGENTS) if more and assigned else FEW_AGENTS
-        if more and (assigned or self._told):
+        # Each of these leaves less to look at, so looking again comes to an end.
+        if more and (assigned or self._told or answer.exhausted or answer.refused or answer.lost):
             self.kick()
 
     def _take_in_sessions(self, answer: Claimed) -> None:
@@ -373,6 +374,7 @@ class Dispatcher:
             if queue.class_key not in self._selectors:
                 self._know(queue.class_key, canonical)
             self._add(queue)
+            self._told.add(queue)  # a claim that is being written may not have seen it
 
     async def _learn(self, reader: Reader) -> None:
         if not self._unknown:

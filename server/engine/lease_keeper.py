@@ -105,11 +105,13 @@ class LeaseKeeper:
                 continue
             if await self._give_up(session.agent_id, session.session_id, session.last_seen):
                 session.lost = True
+                if session.mailbox is None:
+                    self._forget(session)  # its agent's next word makes it known again
             elif self._clock.monotonic() - session.heard > patience:
                 self._forget(session)
 
     def _forget(self, session: Session) -> None:
-        """Leave a session to whoever hears it now: another server, or a newer session."""
+        """Leave a session to whoever hears it next: another server, a newer session, or we."""
         self._sessions.remove(session)
 
     async def _give_up_watched(self) -> None:

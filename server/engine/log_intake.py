@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+import structlog
+
 from server import metrics
 from server.domain.changes import Effects
 from server.domain.errors import MusterError
@@ -60,6 +62,9 @@ class RowIntake:
     async def append(self, agent_id: str, ref: LeaseRef, batch: Batch) -> LogAnswer:
         """See LogIntake."""
         return await self._writer.submit(AppendLog(agent_id, ref, batch))
+
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -120,8 +125,12 @@ class JournalIntake:
             if ref.lease_id and verdict.action is VerdictAction.CONTINUE and not its.ended:
                 self._writing[ref.lease_id] = _Writing(agent_id, its)
                 self._of_task[its.key[0]].add(ref.lease_id)
+            else:
+                its.ended = True  # nobody will tell us: a cancel may end it at any moment
         else:
             its, verdict = writing.log, go_on(ref)
+        if its.last is not None and _failed(its.last):
+            its.accepted = its.durable  # `_sent` will say so, but only after us
         expected = its.accepted.lines + 1
         blocks = list(fresh_blocks(ref.task_id, batch, expected, self._clock.now()))
         if blocks:
@@ -161,7 +170,7 @@ class JournalIntake:
 
     def _sent(self, its: _Log, counts: LogCounts, done: "asyncio.Future[None]") -> None:
         """Note that blocks are durable, or that they are not and none after them either."""
-        if done.cancelled() or done.exception() is not None:
+        if _failed(done):
             its.accepted = its.durable
             return
         metrics.log_lines.inc(counts.lines - its.durable.lines)
@@ -202,8 +211,10 @@ class JournalIntake:
             untold, self._untold = list(self._untold.values()), {}
             told = await asyncio.gather(*map(self._record, untold), return_exceptions=True)
             for its, error in zip(untold, told, strict=True):
-                if isinstance(error, MusterError):
+                if error is not None:
                     self._untold[its.key] = its
+                if error is not None and not isinstance(error, MusterError):
+                    log.error("log_not_recorded", task=its.task_id, exc_info=error)
             if self._untold:
                 await asyncio.sleep(RECORD_AGAIN)
                 self._wake.set()
@@ -236,3 +247,7 @@ class JournalIntake:
         counts = self._counted(key, known.counts)
         if counts.lines > known.recorded:
             self._tell(_Log(known.task_id, key, counts, counts, known.recorded))
+
+
+def _failed(sent: "asyncio.Future[None]") -> bool:
+    return sent.cancelled() or (sent.done() and sent.exception() is not None)

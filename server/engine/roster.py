@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class AgentClass:
     """Agents that no selector tells apart."""
 
-    def __init__(self, labels: dict[str, str]) -> None:
+    def __init__(self, key: frozenset[tuple[str, str]], labels: dict[str, str]) -> None:
+        self.key = key
+        self.members = 0
         self.hungry: dict[str, Session] = {}
         """Sessions that want work, by id; the longest without an offer first."""
         self._labels = labels
@@ -58,7 +60,9 @@ class Roster:
         """Take in a session that is new or whose labels have changed."""
         self.remove(session)
         labels = {key: value for key, value in session.labels.items() if key in self._keys}
-        agent_class = self._classes.setdefault(frozenset(labels.items()), AgentClass(labels))
+        key = frozenset(labels.items())
+        agent_class = self._classes.setdefault(key, AgentClass(key, labels))
+        agent_class.members += 1
         self._members[session.session_id] = session, agent_class
         self.note(session)
 
@@ -67,7 +71,10 @@ class Roster:
         if session.session_id in self._members:
             _, agent_class = self._members.pop(session.session_id)
             agent_class.hungry.pop(session.session_id, None)
+            agent_class.members -= 1
             self._settle(agent_class)
+            if not agent_class.members and self._classes.get(agent_class.key) is agent_class:
+                del self._classes[agent_class.key]
 
     def note(self, session: "Session") -> None:
         """Take in that a session wants more or less work than before."""
@@ -100,5 +107,7 @@ class Roster:
             for session in list(islice(agent_class.hungry.values(), limit)):
                 yield session, class_keys
                 limit -= 1
+            if agent_class in self._hungry:
+                self._hungry[agent_class] = self._hungry.pop(agent_class)  # others come first next
             if limit <= 0:
                 return

@@ -228,12 +228,21 @@ class LogJournal:
         number = self._current + 1
         path = _path(self._folder, number)
         try:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            _sync_folder(self._folder)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError:
             if not cut:
                 raise
             return  # the next group tries again
+        try:
+            _sync_folder(self._folder)
+        except OSError:
+            # Nothing was written there; the next try begins the same file anew.
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            if not cut:
+                raise
+            return
+        self._descriptor = descriptor
         self._current = number
         self._files[number] = _File(path)
 

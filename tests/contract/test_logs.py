@@ -267,6 +267,15 @@ async def test_a_cancel_is_told_with_the_next_lines(desk):
     assert await desk.append(lease, packed(3, "three")) == (3, CANCEL)
 
 
+async def test_what_a_cancelled_task_says_last_completes_its_log(desk):
+    lease = await desk.start_task()
+    await desk.append(lease, packed(1, "up"))
+    await desk.writer.submit(CancelTask(NAMESPACE, "t", "enough"))
+    await desk.append(lease, packed(2, "tidied"))
+    await desk.end(lease, "up", "tidied")
+    assert await desk.state(wanted=LogState.COMPLETE)
+
+
 async def test_the_last_words_of_a_superseded_attempt_are_kept_in_its_own_log(desk):
     lease = await desk.start_task()
     await desk.append(lease, packed(1, "one"))

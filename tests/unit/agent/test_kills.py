@@ -58,11 +58,11 @@ class Story:
 
 
 async def received(story):
-    """The session has the assignment; it waits for the only slot."""
+    """The session has the assignment, or is about to; it would wait for the only slot."""
     story.blocker = story.plane.assign(story.waits)
     await until(lambda: story.blocker.statuses)
     story.assign()
-    await until(lambda: story.plane.beats and len(story.plane.beats[-1].held.leases) == 2)
+    await until(lambda: story.lease.delivered)
     assert not story.folder.exists
 
 

@@ -72,6 +72,29 @@ def test_who_is_gone_is_not_found():
     assert names(roster) == []
 
 
+def test_classes_take_turns_at_being_first():
+    roster = Roster()
+    roster.learn(Selector.of({"gpu": "yes"}))
+    for number in range(3):
+        session(roster, f"plain{number}")
+    session(roster, "gpu", gpu="yes")
+    assert [name for name, _ in names(roster, limit=2)] == ["plain0", "plain1"]
+    assert names(roster, limit=2)[0] == ("gpu", True)
+
+
+def test_a_class_goes_with_its_last_agent():
+    roster = Roster()
+    roster.learn(Selector.of({"hostname": "h"}))
+    one, two = (session(roster, name, hostname=name) for name in ("one", "two"))
+    roster.learn(Selector.of({"gpu": "yes"}))
+    assert len(roster) == 2
+    roster.remove(one)
+    assert len(roster) == 1
+    assert names(roster) == [("two", False)]
+    roster.remove(two)
+    assert len(roster) == 0
+
+
 def test_new_labels_count_at_once():
     roster = Roster()
     roster.learn(Selector.of({"gpu": "yes"}))
