@@ -1,7 +1,11 @@
 """What the BlobStore promises."""
 
+import errno
+import os
+
 import pytest
 
+from server.domain.errors import StoreUnavailable
 from server.stores.blobs.folder import FolderBlobs
 
 
@@ -23,6 +27,28 @@ async def test_less_is_given_where_less_is_there(make_blobs):
     assert await blobs.get("logs/1", 2, 10) == b"23"
     assert await blobs.get("logs/1", 9, 1) == b""
     assert await blobs.get("logs/none", 0, 1) == b""
+
+
+async def test_a_blob_that_found_no_room_leaves_nothing(tmp_path, monkeypatch):
+    blobs = FolderBlobs(tmp_path)
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("server.stores.blobs.folder.os.fsync", full)
+    with pytest.raises(StoreUnavailable):
+        await blobs.put("logs/1", b"x" * 1000)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+async def test_what_a_killed_writer_left_goes_by_and_by(tmp_path):
+    blobs = FolderBlobs(tmp_path)
+    fresh, old = tmp_path / "1.partial", tmp_path / "2.partial"
+    for path in (fresh, old):
+        path.write_bytes(b"x")
+    os.utime(old, (1, 1))
+    assert await blobs.names("") == []
+    assert (fresh.exists(), old.exists()) == (True, False)
 
 
 async def test_names_are_listed_by_their_beginning_in_order(make_blobs):

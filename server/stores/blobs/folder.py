@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 from server.domain.errors import StoreUnavailable
 
 _PARTIAL = ".partial"
+_ABANDONED = 3600.0
+"""Seconds after which nobody is still writing a file: its writer was killed."""
 
 
 class FolderBlobs:
@@ -25,11 +28,15 @@ class FolderBlobs:
     def _put(self, path: Path, data: bytes) -> None:
         made = _make(path.parent)
         partial = path.with_name(path.name + _PARTIAL)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)  # on a full disk it would take the last of the room
+            raise
         for folder in (path.parent, *made):
             _sync(folder)
 
@@ -42,7 +49,10 @@ class FolderBlobs:
         return await asyncio.to_thread(self._names, prefix)
 
     def _names(self, prefix: str) -> list[str]:
-        files = (path for path in self._folder.rglob("*") if path.is_file())
+        files = [path for path in self._folder.rglob("*") if path.is_file()]
+        for path in files:
+            if path.name.endswith(_PARTIAL) and time.time() - path.stat().st_mtime > _ABANDONED:
+                path.unlink(missing_ok=True)
         names = (path.relative_to(self._folder).as_posix() for path in files)
         return sorted(n for n in names if n.startswith(prefix) and not n.endswith(_PARTIAL))
 

@@ -414,6 +414,10 @@ class SqlSource:
             query = select(tables.groups.c.places).where(*_group_is(group)).with_for_update()
             stored = self._connection.scalar(query)
             wanted = groups[group]
+            while stored is None and wanted is not None:
+                # Another server has pruned it since it was looked for.
+                self._make_group(group, wanted)
+                stored = self._connection.scalar(query)
             if stored is not None and wanted not in (None, stored):
                 change = update(tables.groups).where(*_group_is(group)).values(places=wanted)
                 self._connection.execute(change)
