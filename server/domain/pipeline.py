@@ -9,7 +9,7 @@ from server.domain.checks import Checks
 from server.domain.dag import find_cycle
 from server.domain.labels import Selector, check_selector
 from server.domain.moment import Moment
-from server.domain.priority import PRIORITY_DEFAULT, PRIORITY_HIGHEST
+from server.domain.priority import PRIORITY_HIGHEST
 
 JOB_LIMIT = 10_000
 RETRY_LIMIT = 100
@@ -30,7 +30,8 @@ class Job:
     retry: int = 0
     selector: Selector = field(default_factory=lambda: Selector((), ()))
     allow_failure: bool = False
-    priority: int = PRIORITY_DEFAULT
+    priority: int | None = None
+    """None is the usual one, and is shown as not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def _check_job(checks: Checks, path: str, job: Job, env: dict[str, str]) -> None
     checks.text(f"{path}.image", job.image, 1024)
     checks.number(f"{path}.timeout", job.timeout, 0, TIMEOUT_LIMIT)
     checks.number(f"{path}.retry", job.retry, 0, RETRY_LIMIT)
-    checks.number(f"{path}.priority", job.priority, 0, PRIORITY_HIGHEST)
+    checks.number(f"{path}.priority", job.priority or 0, 0, PRIORITY_HIGHEST)
     checks.extend(check_selector(job.selector, f"{path}.label_selector"))
 
 

@@ -10,6 +10,7 @@ from server.domain.event import Event, EventKind
 from server.domain.ids import derived_id
 from server.domain.ledger import Ledger
 from server.domain.pipeline import Definition, Job, Pipeline, check_definition, dependencies
+from server.domain.priority import PRIORITY_DEFAULT
 from server.domain.run import Run, RunStatus
 from server.domain.submitting import (
     Idempotency,
@@ -214,7 +215,7 @@ def _task_of(job: Job, env: Mapping[str, str], facts: Mapping[str, str]) -> NewT
         timeout=job.timeout,
         allow_failure=job.allow_failure,
         retry_count=job.retry,
-        priority=job.priority,
+        priority=PRIORITY_DEFAULT if job.priority is None else job.priority,
     )
 
 

@@ -2,7 +2,6 @@
 
 from generated.pipeline.v1 import pipeline_pb2
 from server.domain.pipeline import Definition, Job, Pipeline, Stage
-from server.domain.priority import PRIORITY_DEFAULT
 from server.domain.run import Run
 from server.domain.task import Task
 from server.rpc.convert import enum, seconds, selector_message, selector_of
@@ -32,7 +31,7 @@ def _job(message: pipeline_pb2.Job) -> Job:
         retry=message.retry,
         selector=selector_of(message.label_selector),
         allow_failure=message.allow_failure,
-        priority=message.priority if message.HasField("priority") else PRIORITY_DEFAULT,
+        priority=message.priority if message.HasField("priority") else None,
     )
 
 
