@@ -182,7 +182,8 @@ class Checker:
             attempt = known.get((task_id, number))
             if word not in ("start", "end") or attempt is None:
                 yield task_id, f"line {place + 1} of the journal: {self.evidence.journal[place]!r}"
-            elif attempt["status"] == ATTEMPT_RELEASED and word == "start":
+            # A drain also gives back what runs: its start is on record then.
+            elif attempt["status"] == ATTEMPT_RELEASED and attempt["started_at"] is None:
                 text = f"attempt {number} ran, and is on record as handed back before it started"
                 yield task_id, f"{text}; {self._story(task_id)}"
 
