@@ -17,7 +17,7 @@ import structlog
 
 from server import metrics
 from server.domain.changes import Effects
-from server.domain.errors import MusterError
+from server.domain.errors import LogGap, MusterError
 from server.domain.lease import LeaseRef, VerdictAction, go_on
 from server.domain.log import LogBlock, LogCounts, LogKey
 from server.domain.log_keeping import (
@@ -132,12 +132,19 @@ class JournalIntake:
         if its.last is not None and _failed(its.last):
             its.accepted = its.durable  # `_sent` will say so, but only after us
         expected = its.accepted.lines + 1
-        blocks = list(fresh_blocks(ref.task_id, batch, expected, self._clock.now()))
+        try:
+            blocks = list(fresh_blocks(ref.task_id, batch, expected, self._clock.now()))
+        except LogGap:
+            await self._durable(its)  # the refusal, too, names a position the agent goes on from
+            raise
         if blocks:
             self._send(its, blocks)
+        await self._durable(its)
+        return LogAnswer(its.durable.lines, verdict)
+
+    async def _durable(self, its: _Log) -> None:
         if its.last is not None:
             await asyncio.shield(its.last)
-        return LogAnswer(its.durable.lines, verdict)
 
     async def _find(self, agent_id: str, ref: LeaseRef) -> FoundLog:
         while True:

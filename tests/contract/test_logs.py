@@ -170,6 +170,18 @@ async def test_what_begins_earlier_brings_nothing_and_what_begins_later_is_refus
     assert await desk.texts() == ["one", "two"]
 
 
+async def test_a_refusal_names_no_position_that_is_not_durable(desk):
+    lease = await desk.start_task()
+    await desk.append(lease, packed(1, "one"))
+    first = asyncio.ensure_future(desk.append(lease, packed(2, "two")))
+    later = asyncio.ensure_future(desk.append(lease, packed(9, "nine")))
+    with pytest.raises(LogGap) as refused:
+        await later
+    assert refused.value.expected == 3
+    assert first.done(), "line 2 was named before it was durable"
+    assert await first == (2, CONTINUE)
+
+
 async def test_loose_lines_and_blocks_make_one_log(desk):
     lease = await desk.start_task()
     await desk.append(lease, loose(1, "one", "two"))
