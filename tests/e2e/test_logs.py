@@ -201,7 +201,7 @@ async def test_twenty_followers_that_come_at_any_moment_each_get_all_of_it(api: 
         async def is_there():
             return (await page(api, task_id, limit=1)).total_lines >= moment
 
-        await soon(is_there, every=0.05)
+        await soon(is_there, within=90, every=0.2)
         if moment % 2:
             return await api.text(task_id)
         answers = [answer async for answer in api.follow(task_id)]
