@@ -199,6 +199,11 @@ class JournalIntake:
                 its.ended = True  # perhaps; whoever writes next finds out
                 if its.durable.lines > its.recorded:
                     self._tell(its)
+        for key, its in self._logs.items() if changed else ():
+            if key[0] in changed:  # also a log whose right to write was taken back before
+                its.ended = True
+                if its.durable.lines > its.recorded:
+                    self._tell(its)
         for key in effects.closed_logs:
             self._logs.pop(key, None)
         if effects.deleted:
