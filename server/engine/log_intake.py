@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -34,6 +35,8 @@ from server.domain.log_keeping import (
 from server.engine.clock import Clock
 from server.engine.writer import Committed, Writer
 from server.stores.interfaces import Journal
+
+Whose: TypeAlias = tuple[str, str]
 
 LOOKED_UP = 200
 """Logs looked up in one transaction at the start."""
@@ -107,6 +110,8 @@ class JournalIntake:
         """By lease."""
         self._of_task: defaultdict[int, set[str]] = defaultdict(set)
         """Leases in `_writing`."""
+        self._turns: WeakValueDictionary[Whose, asyncio.Lock] = WeakValueDictionary()
+        """By task and lease, for batches that came while another's right was asked for."""
         self._committed = Effects()
         """What the last transaction did."""
         self._untold: dict[LogKey, _Log] = {}
@@ -116,31 +121,42 @@ class JournalIntake:
 
     async def append(self, agent_id: str, ref: LeaseRef, batch: Batch) -> LogAnswer:
         """See LogIntake."""
-        writing = self._writing.get(ref.lease_id)
-        if writing is None or writing.agent_id != agent_id:
-            found = await self._find(agent_id, ref)
-            if found.counts is None:
-                return found.answer
-            its, verdict = self._log(ref.task_id, found), found.answer.verdict
-            if ref.lease_id and verdict.action is VerdictAction.CONTINUE and not its.ended:
-                self._writing[ref.lease_id] = _Writing(agent_id, its)
-                self._of_task[its.key[0]].add(ref.lease_id)
+        # One that must ask the database for its right is not overtaken by those behind it: they
+        # would find a gap where it belongs.
+        turn = self._turns.setdefault((ref.task_id, ref.lease_id), asyncio.Lock())
+        async with turn:
+            writing = self._writing.get(ref.lease_id)
+            if writing is None or writing.agent_id != agent_id:
+                found = await self._find(agent_id, ref)
+                if found.counts is None:
+                    return found.answer
+                its, verdict = self._log(ref.task_id, found), found.answer.verdict
+                if ref.lease_id and verdict.action is VerdictAction.CONTINUE and not its.ended:
+                    self._writing[ref.lease_id] = _Writing(agent_id, its)
+                    self._of_task[its.key[0]].add(ref.lease_id)
+                else:
+                    its.ended = True  # nobody will tell us: a cancel may end it at any moment
             else:
-                its.ended = True  # nobody will tell us: a cancel may end it at any moment
-        else:
-            its, verdict = writing.log, go_on(ref)
+                its, verdict = writing.log, go_on(ref)
+            gap = self._take(its, ref.task_id, batch)
+        # Also a refusal names a position that the agent goes on from.
+        await self._durable(its)
+        if gap is not None:
+            raise gap
+        return LogAnswer(its.durable.lines, verdict)
+
+    def _take(self, its: _Log, task_id: str, batch: Batch) -> LogGap | None:
+        """Send what is new in a batch to the disk; return why nothing of it can be taken."""
         if its.last is not None and _failed(its.last):
             its.accepted = its.durable  # `_sent` will say so, but only after us
         expected = its.accepted.lines + 1
         try:
-            blocks = list(fresh_blocks(ref.task_id, batch, expected, self._clock.now()))
-        except LogGap:
-            await self._durable(its)  # the refusal, too, names a position the agent goes on from
-            raise
+            blocks = list(fresh_blocks(task_id, batch, expected, self._clock.now()))
+        except LogGap as gap:
+            return gap
         if blocks:
             self._send(its, blocks)
-        await self._durable(its)
-        return LogAnswer(its.durable.lines, verdict)
+        return None
 
     async def _durable(self, its: _Log) -> None:
         if its.last is not None:
@@ -178,7 +194,8 @@ class JournalIntake:
     def _sent(self, its: _Log, counts: LogCounts, done: "asyncio.Future[None]") -> None:
         """Note that blocks are durable, or that they are not and none after them either."""
         if _failed(done):
-            its.accepted = its.durable
+            if its.last is done:  # else what came after the failure is on its way already
+                its.accepted = its.durable
             return
         metrics.log_lines.inc(counts.lines - its.durable.lines)
         metrics.log_bytes.inc(counts.bytes - its.durable.bytes)
@@ -197,11 +214,6 @@ class JournalIntake:
             for lease_id in self._of_task.pop(task_key):
                 its = self._writing.pop(lease_id).log
                 its.ended = True  # perhaps; whoever writes next finds out
-                if its.durable.lines > its.recorded:
-                    self._tell(its)
-        for key, its in self._logs.items() if changed else ():
-            if key[0] in changed:  # also a log whose right to write was taken back before
-                its.ended = True
                 if its.durable.lines > its.recorded:
                     self._tell(its)
         for key in effects.closed_logs:

@@ -2,7 +2,8 @@
 
 Frames are read without waiting for the commits they cause; a few may be on their way at once, and
 each is answered when its commit is durable. The commands of a frame are queued before the next
-frame is read, so an agent's words keep their order.
+frame is read, and reports are answered in the order in which they came, so an agent's words keep
+their order and it knows which of them an answer is for.
 """
 
 import asyncio
@@ -70,6 +71,8 @@ class AgentChannel:
         self._places = asyncio.Semaphore(FRAMES_AT_ONCE)
         self._mailbox = Mailbox(pushes=False)
         self._session: Session | None = None
+        self._answered: asyncio.Event | None = None
+        """Set once the reports that came last are answered."""
 
     async def responses(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Response, None]:
         """Yield what the agent is told until it hangs up.
@@ -144,18 +147,25 @@ class AgentChannel:
         )
 
     async def _handle_in_place(self, request: Request) -> None:
+        before, answered = self._answered, asyncio.Event()
+        if request.HasField("reports"):
+            self._answered = answered
         try:
-            await self._handle(request)
+            await self._handle(request, before)
         except Exception as error:
             self._out.put_nowait(error)
         finally:
+            answered.set()
             self._places.release()
 
-    async def _handle(self, request: Request) -> None:
+    async def _handle(self, request: Request, before: asyncio.Event | None) -> None:
         session = await self._live()
         match request.WhichOneof("payload"):
             case "reports":
-                await self._reports(session, request)
+                acks = await self._reports(session, request)
+                if before is not None:
+                    await before.wait()
+                self._say(request, acks=acks)
             case "heartbeat":
                 await self._heartbeat(session, request)
             case "task_status":
@@ -182,7 +192,7 @@ class AgentChannel:
             self._attendance.hear(session)
         return session
 
-    async def _reports(self, session: Session, request: Request) -> None:
+    async def _reports(self, session: Session, request: Request) -> stream_pb2.Acks:
         reports = request.reports
         agent_id = session.agent_id
         if reports.HasField("ahead"):
@@ -203,7 +213,7 @@ class AgentChannel:
         )
         if back and isinstance(answers[-1], Exception):
             raise answers[-1]
-        self._say(request, acks=acks)
+        return acks
 
     async def _each(self, commands: Sequence[Command[Any] | MusterError]) -> list[Any]:
         """Have commands committed; a refusal stands where it was made."""

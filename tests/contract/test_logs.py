@@ -11,11 +11,11 @@ from agent.log_lines import Run
 from server.domain.attempt import LogState, LogSummary
 from server.domain.canceling import CancelTask
 from server.domain.claiming import Claim
-from server.domain.errors import LogGap, NotFound, NotLeaseHolder
+from server.domain.errors import LogGap, NotFound, NotLeaseHolder, StoreUnavailable
 from server.domain.holding import Held
 from server.domain.lease import LeaseRef, VerdictAction
 from server.domain.log import LogLine
-from server.domain.log_keeping import LooseLines
+from server.domain.log_keeping import FindLog, LooseLines
 from server.domain.placement import Offer
 from server.domain.policy import Policy
 from server.domain.registering import LoseSession, Profile, Register
@@ -209,6 +209,52 @@ async def test_batches_on_their_way_together_keep_their_order(desk):
     assert [acked for acked, _ in answers] == sorted(acked for acked, _ in answers)
     assert answers[-1] == (59, CONTINUE)
     assert await desk.texts() == [str(n) for n in range(1, 60)]
+
+
+async def test_no_batch_overtakes_one_whose_right_is_asked_for(desk, monkeypatch):
+    lease = await desk.start_task()
+    submit, let_go, asked = desk.writer.submit, asyncio.Event(), 0
+
+    async def slow(command, **chosen):
+        nonlocal asked
+        asked += isinstance(command, FindLog)
+        hold = isinstance(command, FindLog) and asked == 2
+        answer = await submit(command, **chosen)
+        if hold:
+            await let_go.wait()
+        return answer
+
+    monkeypatch.setattr(desk.writer, "submit", slow)
+    early = [asyncio.ensure_future(desk.append(lease, packed(n, str(n)))) for n in (1, 2)]
+    await early[0]
+    late = asyncio.ensure_future(desk.append(lease, packed(3, "3")))
+    await asyncio.sleep(0)
+    let_go.set()
+    assert await asyncio.gather(*early, late) == [(1, CONTINUE), (2, CONTINUE), (3, CONTINUE)]
+
+
+async def test_what_comes_after_a_failed_write_is_not_written_over(desk, monkeypatch):
+    """Lines that a full disk refused come again, at once, from an agent that does not wait."""
+    if desk.journal is None:
+        pytest.skip("rows are written by the database")
+    lease = await desk.start_task()
+    await desk.append(lease, packed(1, "1"))
+    append, sent = desk.journal.append, []
+
+    def kept(key, blocks):
+        sent.append(append(key, blocks))
+        return sent[-1]
+
+    monkeypatch.setattr(desk.journal, "append", kept)
+    refused = asyncio.ensure_future(desk.append(lease, packed(2, "2")))
+    await asyncio.sleep(0)
+    again = [asyncio.ensure_future(desk.append(lease, packed(n, str(n)))) for n in (2, 3)]
+    sent[0].set_exception(StoreUnavailable("full"))  # they run before anybody hears of it
+    with pytest.raises(StoreUnavailable):
+        await refused
+    await asyncio.gather(*again)
+    assert await desk.append(lease, packed(4, "4")) == (4, CONTINUE)
+    assert await desk.texts() == ["1", "2", "3", "4"]
 
 
 async def test_a_log_is_complete_when_the_end_agrees(desk):
