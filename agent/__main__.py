@@ -15,12 +15,15 @@ import click
 from agent.config import (
     ENVIRONMENT_PREFIX,
     Settings,
+    check_levels,
     check_server,
     default_data_dir,
     default_slots,
     misspelt,
     parse_labels,
 )
+from servicelog.levels import LEVELS, Level
+from servicelog.setup import FORMATS, Format, LogFile
 
 
 @click.command(context_settings={"auto_envvar_prefix": ENVIRONMENT_PREFIX, "show_default": True})
@@ -58,9 +61,36 @@ from agent.config import (
 @click.option("--namespace", default="default", help="Sent with every call.")
 @click.option(
     "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
+    type=click.Choice(LEVELS),
     default="info",
     help="Least severe level that is logged.",
+)
+@click.option(
+    "--log-levels",
+    default="",
+    callback=check_levels,
+    metavar="MODULE=LEVEL,…",
+    help="Levels of modules that are not to have --log-level: agent.board=debug.",
+)
+@click.option(
+    "--log-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file to which messages are written too, as JSON.",
+)
+@click.option(
+    "--log-file-bytes",
+    type=click.IntRange(1),
+    default=50 * 1024 * 1024,
+    help="How large that file may become before a new one is begun.",
+)
+@click.option(
+    "--log-file-count", type=click.IntRange(1), default=5, help="How many older files are kept."
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    default="auto",
+    help="How messages are written to stderr; auto is console on a terminal, json elsewhere.",
 )
 @click.pass_context
 def main(
@@ -73,7 +103,12 @@ def main(
     name: str,
     drain_limit: float,
     namespace: str,
-    log_level: str,
+    log_level: Level,
+    log_levels: dict[str, Level],
+    log_file: Path | None,
+    log_file_bytes: int,
+    log_file_count: int,
+    log_format: Format,
 ) -> None:
     """Runs tasks of a Muster control plane on this host."""
     from agent import app  # imports grpc, which `--help` need not wait for
@@ -93,6 +128,9 @@ def main(
         drain_limit=timedelta(seconds=drain_limit),
         namespace=namespace,
         log_level=log_level,
+        log_levels=log_levels,
+        log_format=log_format,
+        log_file=LogFile(log_file, log_file_bytes, log_file_count) if log_file else None,
     )
     sys.exit(app.run(settings))
 

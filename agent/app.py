@@ -7,7 +7,6 @@ import sys
 import click
 import structlog
 
-from agent import journal
 from agent.board import Board
 from agent.config import Settings
 from agent.data_dir import DataDir, InUseError
@@ -18,6 +17,7 @@ from agent.room import Room
 from agent.session import RefusedError, Session, SupersededError
 from agent.spool import Spool
 from agent.supervisor_link import SupervisorLink
+from servicelog.setup import configure
 
 _SUPERSEDED_STOP_SECONDS = 30.0
 
@@ -26,7 +26,7 @@ _log = structlog.get_logger("agent")
 
 def run(settings: Settings) -> int:
     """Runs the agent until it is told to stop, and returns its exit code."""
-    journal.set_up(settings.log_level)
+    _set_up_log(settings)
     data_dir = DataDir(settings.data_dir)
     try:
         settings.all_labels()
@@ -41,6 +41,18 @@ def run(settings: Settings) -> int:
         return asyncio.run(_App(settings, agent_id).run())
     finally:
         data_dir.release()
+
+
+def _set_up_log(settings: Settings) -> None:
+    try:
+        configure(
+            settings.log_level,
+            settings.log_format,
+            levels=settings.log_levels,
+            file=settings.log_file,
+        )
+    except OSError as error:
+        raise click.ClickException(f"log file: {error}") from error
 
 
 class _App:

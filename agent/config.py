@@ -2,13 +2,16 @@
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import click
 import platformdirs
+
+from servicelog.levels import Level, parse_levels
+from servicelog.setup import Format, LogFile
 
 ENVIRONMENT_PREFIX = "MUSTER_AGENT"
 """What the environment variables of all options begin with."""
@@ -44,6 +47,15 @@ class Settings:
 
     log_level: str
     """Least severe level that is logged."""
+
+    log_levels: Mapping[str, Level]
+    """Levels of modules that are not to have `log_level`."""
+
+    log_format: Format
+    """How records are written to standard error."""
+
+    log_file: LogFile | None
+    """Where records are written too, as JSON."""
 
     def all_labels(self) -> dict[str, str]:
         """Returns the labels as they are now: the file's, and over them the flag's.
@@ -96,6 +108,18 @@ def default_slots() -> int:
 def default_data_dir() -> Path:
     """Returns the user's data directory for the agent."""
     return Path(platformdirs.user_data_dir("muster-agent"))
+
+
+def check_levels(_: click.Context, __: click.Parameter, value: str) -> dict[str, Level]:
+    """Returns the levels in MODULE=LEVEL,….
+
+    Raises:
+        click.BadParameter: It is something else.
+    """
+    try:
+        return parse_levels(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def check_server(_: click.Context, __: click.Parameter, value: str) -> str:

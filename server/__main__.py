@@ -11,10 +11,10 @@ import structlog
 from server.app import App
 from server.config import parse, warnings_about
 from server.domain.errors import StoreUnavailable
-from server.logs import LogFile, configure
 from server.settings import Settings
 from server.stores.sql.database import DatabaseInUseError
 from server.stores.sql.migrate import UnknownSchemaError
+from servicelog.setup import LogFile, configure
 
 log = structlog.get_logger("server")
 
@@ -27,15 +27,27 @@ def main() -> None:
         from server import database_commands
 
         sys.exit(database_commands.run(words[1:], settings))
-    configure(
-        settings.log_level, settings.log_format, levels=settings.log_levels, file=_file_of(settings)
-    )
+    _set_up_log(settings)
     for warning in warnings_about(settings, os.environ):
         log.warning(warning)
     try:
         asyncio.run(serve(settings))
     except (OSError, DatabaseInUseError, StoreUnavailable, UnknownSchemaError) as error:
         log.error("cannot start", reason=str(error))
+        sys.exit(1)
+
+
+def _set_up_log(settings: Settings) -> None:
+    """Begin to log, or end the program with 1."""
+    try:
+        configure(
+            settings.log_level,
+            settings.log_format,
+            levels=settings.log_levels,
+            file=_file_of(settings),
+        )
+    except OSError as error:
+        log.error("cannot start", reason=str(error))  # as structlog is before it is set up
         sys.exit(1)
 
 

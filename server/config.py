@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import InitSettingsSource, PydanticBaseSettingsSource
 
-from server.settings import PREFIX, Level, Settings
+from server.settings import PREFIX, Settings
+from servicelog.levels import Level
 
 __all__ = ["Settings", "load", "warnings_about"]
 

@@ -6,13 +6,15 @@ default; `server/config.py` does that reading.
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import platformdirs
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.address import Address
+from servicelog.levels import Level, parse_levels
+from servicelog.setup import Format
 
 PREFIX = "MUSTER_"
 SQLITE = "sqlite:///"
@@ -42,14 +44,9 @@ def parse_address(value: object) -> object:
     return Address.parse(value) if isinstance(value, str) else value
 
 
-def parse_levels(value: object) -> object:
+def parse_module_levels(value: object) -> object:
     """Return a level for each module of MODULE=LEVEL,…; anything else is left to pydantic."""
-    if not isinstance(value, str):
-        return value
-    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
-    if not all(name.strip() and level.strip() for name, _, level in pairs):
-        raise ValueError("should be MODULE=LEVEL,MODULE=LEVEL")
-    return {name.strip(): level.strip() for name, _, level in pairs}
+    return parse_levels(value) if isinstance(value, str) else value
 
 
 def parse_folder(value: object) -> object:
@@ -61,7 +58,6 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timede
 Listen = Annotated[Address, BeforeValidator(parse_address), NoDecode]
 Folder = Annotated[Path, BeforeValidator(parse_folder)]
 Count = Annotated[int, Field(gt=0)]
-Level = Literal["debug", "info", "warning", "error"]
 
 
 def _sqlite_in_data_dir(earlier: dict[str, Any]) -> str:
@@ -172,7 +168,7 @@ class Settings(BaseSettings):
     log_level: Level = "info"
     """The least severe messages the server logs."""
 
-    log_levels: Annotated[dict[str, Level], BeforeValidator(parse_levels), NoDecode] = Field(
+    log_levels: Annotated[dict[str, Level], BeforeValidator(parse_module_levels), NoDecode] = Field(
         default_factory=dict
     )
     """Levels of modules that are not to have log_level: server.engine=debug,sqlalchemy=info."""
@@ -186,7 +182,7 @@ class Settings(BaseSettings):
     log_file_count: Count = 5
     """How many older files are kept."""
 
-    log_format: Literal["auto", "json", "console"] = "auto"
+    log_format: Format = "auto"
     """How messages are written to stderr; auto is console on a terminal and json elsewhere."""
 
     @property

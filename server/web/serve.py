@@ -39,7 +39,7 @@ class WebServer:
                 http="h11",
                 ws="none",
                 lifespan="off",
-                log_config=None,  # server/logs.py decides
+                log_config=None,  # servicelog/setup.py decides
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=max(1, round(grace.total_seconds())),

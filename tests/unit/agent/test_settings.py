@@ -41,6 +41,8 @@ def test_flags_go_over_the_environment_and_both_over_defaults(given, tmp_path):
         ("--labels", "novalue"),
         ("--slots", "0"),
         ("--drain-limit", "-1"),
+        ("--log-levels", "agent.board"),
+        ("--log-levels", "agent.board=loud"),
         ("--name", "x" * 129),
         ("--bogus",),
     ],

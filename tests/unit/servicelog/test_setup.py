@@ -5,7 +5,7 @@ import logging
 import pytest
 import structlog
 
-from server import logs
+from servicelog import setup as logs
 
 
 @pytest.fixture(autouse=True)

@@ -10,16 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal, TextIO, get_args
 
 import structlog
 from structlog.typing import Processor
 
-from server.redaction import redact
+from servicelog.redaction import redact
 
 GRPC_CORE = "grpc._cython.cygrpc"
 
 Format = Literal["auto", "json", "console"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 # Libraries that say too much, or what our own records say already.
 QUIET = {
@@ -55,6 +56,9 @@ def configure(
 
     `levels` are those of modules that are not to have `level`. With `file` records go there too,
     always as JSON.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     out = sys.stderr if stream is None else stream
     handler: logging.Handler = logging.StreamHandler(out)
