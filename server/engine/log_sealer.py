@@ -2,6 +2,10 @@
 
 A log goes once it takes no more; one that grows without end goes piece by piece. So the journal
 stays small, and what the server keeps in memory about it.
+
+What cannot be moved stays where it is: a log that cannot be read waits alone, and when the disk is
+nearly full all wait, so that the database has room. A block that is lost moves as a row without
+data, which readers are told is damaged.
 """
 
 import asyncio
@@ -10,15 +14,28 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
+import structlog
+
+from server.domain.errors import StoreUnavailable
 from server.domain.log import LogBlock, LogKey
 from server.domain.log_keeping import SealedBlock, SealLogs
 from server.engine.clock import Clock
 from server.engine.surviving import survives
 from server.engine.writer import Committed, Writer
-from server.stores.interfaces import BlobStore, Journal, Reader
+from server.stores.interfaces import BlobStore, Journal, JournalEntry, Reader
 from server.stores.log_blocks import merged
 
 LOOK_EVERY = 1.0
+LONGEST_WAIT = 60.0
+"""Seconds between two tries at most, while the store takes nothing."""
+
+READ_AGAIN = 60.0
+"""Seconds before another look at a log that could not be read."""
+
+SPARE_BYTES = 64 * 1024 * 1024
+SPARE_SHARE = 20
+"""Room that blobs leave on their disk: so many bytes, or one part in so many of a small disk."""
+
 SEAL_AFTER = 10.0
 """Seconds a closed log waits for others that go into the same blob."""
 
@@ -36,6 +53,8 @@ SWEEP_EVERY = 600.0
 
 SWEEP_STEP = 100
 PREFIX = "logs/"
+
+log = structlog.get_logger(__name__)
 
 
 class LogSealer:
@@ -59,6 +78,9 @@ class LogSealer:
         self._closed: dict[LogKey, None] = {}
         self._waiting_since: float | None = None
         self._swept_at: float | None = None
+        self._left: dict[LogKey, float] = {}
+        """Logs that could not be read, and when they are tried again."""
+        self._waits_for_room = False
 
     def committed(self, committed: Committed) -> None:
         """Take in a commit: some logs take no more."""
@@ -75,13 +97,19 @@ class LogSealer:
 
     async def run(self) -> None:
         """Seal until cancelled."""
+        wait = LOOK_EVERY
         while True:
-            await asyncio.sleep(LOOK_EVERY)
-            await survives("log sealer", self.seal)
+            await asyncio.sleep(wait)
+            wait = next_wait(wait, fine=await survives("log sealer", self.seal))
             await survives("log sweeper", self._sweep_when_due)
 
     async def seal(self, *, everything: bool = False) -> None:
         """Move what is due; with `everything` all there is."""
+        if await self._has_room():
+            await self._seal(everything=everything)
+        await self._journal.tidy()
+
+    async def _seal(self, *, everything: bool) -> None:
         for key in self._journal.logs() if everything else self._long():
             await self._move([key])
         if everything or self._closed_is_due():
@@ -91,13 +119,27 @@ class LogSealer:
             except BaseException:
                 self.add(keys)
                 raise
-        await self._journal.tidy()
+
+    async def _has_room(self) -> bool:
+        """Return whether blobs leave room for the database; say once that they do not."""
+        room = await self._blobs.room()
+        full = room is not None and room.free < min(SPARE_BYTES, room.total // SPARE_SHARE)
+        if full and not self._waits_for_room:
+            log.error("log_sealing_waits", reason="the disk is full", free=room and room.free)
+        if self._waits_for_room and not full:
+            log.info("log_sealing_goes_on")
+        self._waits_for_room = full
+        return not full
 
     def _long(self) -> list[LogKey]:
-        found = [key for key in self._journal.logs() if self._journal.bytes_of(key) >= LONG_BYTES]
-        if self._journal.size > JOURNAL_BYTES:
-            found += [key for key in self._journal.oldest() if key not in found]
-        return found
+        """Return logs that do not wait until they are closed, or did so and could not be read."""
+        now = asyncio.get_running_loop().time()
+        journal = self._journal
+        again = [key for key, moment in self._left.items() if moment <= now]
+        found = [key for key in journal.logs() if journal.bytes_of(key) >= LONG_BYTES]
+        if journal.size > JOURNAL_BYTES:
+            found += journal.oldest()
+        return [*again, *dict.fromkeys(key for key in found if key not in self._left)]
 
     def _closed_is_due(self) -> bool:
         if self._waiting_since is None:
@@ -112,7 +154,10 @@ class LogSealer:
         for key in keys:
             blocks: list[LogBlock] = []
             for entry in self._journal.entries(key):
-                blocks.append(replace(entry.block, data=await self._journal.load(entry)))
+                data = await self._data(entry)
+                if data is None:
+                    break
+                blocks.append(replace(entry.block, data=data))
                 size += entry.size
                 if size >= BLOB_BYTES:
                     await self._write([*gathered, (key, blocks)])
@@ -120,6 +165,20 @@ class LogSealer:
             if blocks:
                 gathered.append((key, blocks))
         await self._write(gathered)
+
+    async def _data(self, entry: JournalEntry) -> bytes | None:
+        """Return a block's data, or None when its log must be left as it is."""
+        try:
+            data = await self._journal.load(entry)
+        except FileNotFoundError:
+            return None  # its task was deleted
+        except StoreUnavailable as error:
+            if entry.key not in self._left:
+                log.warning("log_not_sealed", log=entry.key, reason=str(error))
+            self._left[entry.key] = asyncio.get_running_loop().time() + READ_AGAIN
+            return None
+        self._left.pop(entry.key, None)
+        return data
 
     async def _write(self, gathered: list[tuple[LogKey, list[LogBlock]]]) -> None:
         if not gathered:
@@ -156,3 +215,8 @@ class LogSealer:
             part = names[start : start + SWEEP_STEP]
             for name in set(part) - await self._reader.used_blobs(part):
                 await self._blobs.delete(name)
+
+
+def next_wait(wait: float, *, fine: bool) -> float:
+    """Return how many seconds to wait after a round: twice as long as before when it failed."""
+    return LOOK_EVERY if fine else min(2 * wait, LONGEST_WAIT)

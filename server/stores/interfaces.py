@@ -238,10 +238,11 @@ class Journal(Protocol):
         """Return the logs that keep the oldest file from being deleted."""
 
     async def load(self, entry: JournalEntry) -> bytes:
-        """Return the data of an entry's block.
+        """Return the data of an entry's block; less, or nothing, where that is lost.
 
         Raises:
-            FileNotFoundError: the block is kept elsewhere by now.
+            FileNotFoundError: the block is kept elsewhere by now, or deleted.
+            StoreUnavailable: it cannot be read now.
         """
 
     async def tidy(self) -> None:
@@ -252,6 +253,14 @@ class Journal(Protocol):
 
     def forget(self, key: LogKey, through: int | None = None) -> None:
         """Let go of a log's blocks up to a line, or of all: they are kept elsewhere, or deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes of a disk."""
+
+    free: int
+    total: int
 
 
 class BlobStore(Protocol):
@@ -272,6 +281,9 @@ class BlobStore(Protocol):
 
     async def delete(self, name: str) -> None:
         """Remove a blob, if it is there."""
+
+    async def room(self) -> Room | None:
+        """Return what room there is, None where nobody can say."""
 
 
 class Reader(Protocol):

@@ -5,13 +5,14 @@ fsync ran share the next: the cost of being durable is a few fsyncs a second, ho
 print. Where each block lies is kept in memory and found again at the start.
 
 A frame is a magic word, a head with its CRC-32, and the block's data, whose CRC-32 is in the head.
-The last group of a server that was killed may be torn: it is cut off where it is not whole, for
-nobody was told that it was durable. A server that stops in order writes a last frame without a
-block, so its last group is known to be whole. Anything else that is not what was written is damage:
-it is reported, and never served.
+A head names its group by the place where that begins. The last group of a server that was killed
+may be torn: it is cut off where it is not whole, for nobody was told that it was durable. A server
+that stops in order writes a last frame without a block, so its last group is known to be whole.
+Anything else that is not what was written is damage: it is reported, and never served.
 """
 
 import asyncio
+import errno
 import os
 import struct
 import zlib
@@ -36,6 +37,13 @@ GROUP_BYTES = 8 * 1024 * 1024
 
 FRESH_BYTES = 8 * 1024 * 1024
 """Newest blocks that stay in memory, for those who follow."""
+
+SPARE_BYTES = 32 * 1024 * 1024
+SPARE_SHARE = 40
+"""Room that blocks leave on their disk, for the database: so much, or one part in so many of it."""
+
+_LOST = frozenset({errno.ENOENT, errno.EIO, errno.ESTALE})
+"""Errors of a read that will be the same next time: what was there is gone."""
 
 _MAGIC = b"\xf1\x0cMB"
 _HEAD = struct.Struct(">4sIqiqiiIqqBiII")
@@ -87,7 +95,6 @@ class LogJournal:
         self._files: dict[int, _File] = {}
         self._current = 0
         self._descriptor: int | None = None
-        self._group = 0
         self._waiting: deque[_Writing] = deque()
         self._wake = asyncio.Event()
         self._fresh: deque[JournalEntry] = deque()
@@ -146,7 +153,8 @@ class LogJournal:
 
     def _end(self) -> None:
         try:
-            self._put(_head(_NOBODY, _NOTHING, self._group + 1), self._files[self._current].size)
+            end = self._files[self._current].size
+            self._put(_head(_NOBODY, _NOTHING, end), end)
         except OSError as error:
             log.error("journal_not_ended", error=str(error))
         self._close_file()
@@ -184,16 +192,18 @@ class LogJournal:
         Raises:
             OSError: nothing of them counts as written.
         """
+        if self._files[self._current].size >= FILE_BYTES:
+            self._begin_file()
         file = self._files[self._current]
         parts: list[bytes] = []
         places: list[int] = []
         offset = file.size
-        self._group += 1
         for writing in group:
             for block in writing.blocks:
-                parts += (_head(writing.key, block, self._group), block.data)
+                parts += (_head(writing.key, block, file.size), block.data)
                 places.append(offset + _HEAD_BYTES)
                 offset += _HEAD_BYTES + len(block.data)
+        self._leave_room(offset - file.size)
         try:
             self._put(b"".join(parts), file.size)
         except OSError:
@@ -201,6 +211,14 @@ class LogJournal:
             raise
         file.size = offset
         return self._current, places
+
+    def _leave_room(self, wanted: int) -> None:
+        if self._descriptor is None:
+            return
+        disk = os.fstatvfs(self._descriptor)
+        spare = min(SPARE_BYTES, disk.f_blocks * disk.f_frsize // SPARE_SHARE)
+        if disk.f_bavail * disk.f_frsize < wanted + spare:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _put(self, data: bytes, offset: int) -> None:
         if self._descriptor is None:
@@ -333,26 +351,35 @@ class LogJournal:
     async def load(self, entry: JournalEntry) -> bytes:
         """Return the data of an entry's block.
 
+        Less, or nothing, where that is lost.
+
         Raises:
-            FileNotFoundError: its file has gone, because the block is kept elsewhere by now.
+            FileNotFoundError: the block is kept elsewhere by now, or deleted.
+            StoreUnavailable: it cannot be read now.
         """
         if entry.fresh:
             return entry.fresh
-        path = self._files[entry.file].path if entry.file in self._files else None
-        if path is None:
-            raise FileNotFoundError(entry.file)
-        return await asyncio.to_thread(_read, path, entry.offset, entry.size)
+        path = _path(self._folder, entry.file)
+        try:
+            return await asyncio.to_thread(_read, path, entry.offset, entry.size)
+        except OSError as error:
+            if entry not in self.entries(entry.key, entry.block.first_line)[:1]:
+                raise FileNotFoundError(entry.file) from None
+            if error.errno not in _LOST:
+                raise StoreUnavailable(f"journal: {error.strerror or error}") from error
+            log.error("log_lost", file=path.name, byte=entry.offset, error=str(error))
+            return b""
 
     # ---- room
 
     @property
     def size(self) -> int:
         """Bytes in all files."""
-        return sum(file.size for file in self._files.values())
+        return sum(file.size for file in list(self._files.values()))
 
     def oldest(self) -> list[LogKey]:
         """Return the logs that keep the oldest full file from being deleted."""
-        full = sorted(number for number in self._files if number != self._current)
+        full = sorted(number for number in list(self._files) if number != self._current)
         if not full:
             return []
         return [key for key, entries in self._logs.items() if entries[0].file == full[0]]
@@ -362,8 +389,8 @@ class LogJournal:
         if self._files[self._current].size >= FILE_BYTES:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._thread, self._begin_file)
-        gone = [n for n, file in self._files.items() if n != self._current and not file.needed]
-        for number in gone:
+        current, files = self._current, list(self._files.items())
+        for number in [n for n, file in files if n < current and not file.needed]:
             path = self._files.pop(number).path
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
@@ -374,6 +401,7 @@ class _Frame:
 
     entry: JournalEntry
     group: int
+    """Where the blocks begin that were written together with it."""
     size: int
     """Bytes of the whole frame."""
     whole: bool
@@ -393,21 +421,15 @@ def _scan_file(path: Path, found: Scan, *, last: bool, cut: bool) -> None:
     data = path.read_bytes()
     number = int(path.stem)
     frames, gaps = _frames(data, number)
-    groups = [frame.group for _, frame in frames]
+    broken = sorted([*gaps, *(place for place, frame in frames if not frame.whole)])
     end = len(data)
+    if last:
+        group = frames[-1][1].group if frames else 0
+        end = min((place for place in broken if place >= group), default=end)
     for place, frame in frames:
-        if not frame.whole and last and frame.group == groups[-1]:
-            end = place  # the last group was torn
-            break
-        if not frame.whole:
-            found.damage.append(f"{path.name}, byte {place}")
-        if frame.entry.key != _NOBODY:
+        if place < end and frame.entry.key != _NOBODY:
             found.entries.append(frame.entry)
-    for place in gaps:
-        if last and all(start < place for start, _ in frames):
-            end = min(end, place)
-        elif place < end:
-            found.damage.append(f"{path.name}, byte {place}")
+    found.damage += [f"{path.name}, byte {place}" for place in broken if place < end]
     if end < len(data) and cut:
         log.warning("journal_end_cut", file=path.name, bytes=len(data) - end)
         os.truncate(path, end)

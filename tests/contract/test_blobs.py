@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 
 import pytest
 
@@ -69,3 +70,9 @@ async def test_the_same_name_again_replaces_and_delete_removes(make_blobs):
     await blobs.delete("a")
     await blobs.delete("a")
     assert await blobs.names("") == []
+
+
+async def test_a_folder_tells_what_room_its_disk_has(tmp_path):
+    room = await FolderBlobs(tmp_path / "not" / "there").room()
+    assert 0 <= room.free <= room.total
+    assert room.total == shutil.disk_usage(tmp_path).total

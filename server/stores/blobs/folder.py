@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from server.domain.errors import StoreUnavailable
+from server.stores.interfaces import Room
 
 _PARTIAL = ".partial"
 _ABANDONED = 3600.0
@@ -60,6 +61,10 @@ class FolderBlobs:
         """See BlobStore."""
         await asyncio.to_thread((self._folder / name).unlink, missing_ok=True)
 
+    async def room(self) -> Room | None:
+        """See BlobStore."""
+        return await asyncio.to_thread(_room, self._folder)
+
 
 def _make(folder: Path) -> list[Path]:
     """Make a folder with its parents; return the folders that got a new entry by it."""
@@ -87,3 +92,13 @@ def _read(path: Path, offset: int, size: int) -> bytes:
             return file.read(size)
     except OSError:
         return b""  # what is not there is damage to whoever reads it
+
+
+def _room(folder: Path) -> Room | None:
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return None
+    return Room(disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)

@@ -57,16 +57,24 @@ class LogLibrary:
                     return
 
     async def line_since(self, key: LogKey, moment: Moment) -> int | None:
-        """Return the number of the first line that was read at a moment or later, or None."""
-        entries = self._entries(key, 1)
-        async with self._database.reading() as connection:
-            stored = await log_rows.block_since(connection, *key, moment)
-        if stored is not None:
-            return first_since(await self._open(stored), moment)
-        for entry in entries:
-            if entry.block.last_at >= moment:
+        """Return the number of the first line that was read at a moment or later, or None.
+
+        Raises:
+            DamagedLog: the block that should have it is not what was stored.
+        """
+        while True:
+            entries = self._entries(key, 1)
+            async with self._database.reading() as connection:
+                stored = await log_rows.block_since(connection, *key, moment)
+            if stored is not None:
+                return first_since(await self._open(stored), moment)
+            entry = next((entry for entry in entries if entry.block.last_at >= moment), None)
+            if entry is None:
+                return None
+            try:
                 return first_since(await self._load(entry), moment)
-        return None
+            except FileNotFoundError:
+                continue  # by now it is in rows
 
     async def _open(self, stored: StoredBlock) -> LogBlock:
         """Return a block with its data, wherever that lies."""

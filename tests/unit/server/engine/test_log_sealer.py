@@ -1,18 +1,24 @@
 """Logs move from the journal into blobs, and nobody who reads them notices."""
 
+import asyncio
+import errno
+import os
 import zlib
 
 import pytest
+import structlog
 
 from server.domain.attempt import LogState, LogSummary
 from server.domain.errors import DamagedLog, StoreUnavailable
 from server.domain.submitting import DeleteTask
 from server.engine import log_sealer
 from server.engine.log_sealer import LogSealer
+from server.stores import log_journal
 from server.stores.blobs.folder import FolderBlobs
+from server.stores.interfaces import Room
 from server.stores.sql.database import SqliteDatabase
 from server.stores.sql.reader import SqlReader
-from tests.contract.test_logs import NAMESPACE, Desk, packed
+from tests.contract.test_logs import NAMESPACE, Desk, loose, packed
 
 LIMIT = 10_000
 
@@ -152,6 +158,115 @@ async def test_a_damaged_blob_is_told_and_not_served(desk, tmp_path, damage):
     harm(tmp_path / "blobs" / name, damage)
     with pytest.raises(DamagedLog, match="begins with line 1"):
         await desk.texts()
+
+
+async def test_a_disk_that_is_nearly_full_is_left_to_the_database(desk, monkeypatch):
+    free = [Room(63 * 2**20, 2**40), Room(4, 100), Room(5, 100), None]
+    monkeypatch.setattr(desk.blobs, "room", lambda: asyncio.sleep(0, free[0]))
+    await whole(desk, ["one"])
+    with structlog.testing.capture_logs() as said:
+        for _ in range(2):
+            await desk.sealer.seal(everything=True)
+            free.pop(0)
+            assert await desk.blobs.names("logs/") == []
+            assert await desk.texts() == ["one"]
+        assert [entry["event"] for entry in said] == ["log_sealing_waits"]
+        await desk.sealer.seal(everything=True)
+    assert desk.journal.logs() == []
+    free.pop(0)
+    await desk.sealer.seal(everything=True)
+    assert [entry["event"] for entry in said] == ["log_sealing_waits", "log_sealing_goes_on"]
+
+
+def test_each_failure_doubles_the_wait_up_to_a_minute():
+    waits = [log_sealer.LOOK_EVERY]
+    for _ in range(8):
+        waits.append(log_sealer.next_wait(waits[-1], fine=False))
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert log_sealer.next_wait(60, fine=True) == 1
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+    """Let the journal fail to read whatever holds one of these words."""
+    words, real = {}, log_journal._read
+
+    def read(path, offset, size):
+        data = real(path, offset, size)
+        for word, error in words.items():
+            if word in data:
+                raise OSError(error, os.strerror(error))
+        return data
+
+    monkeypatch.setattr(log_journal, "FRESH_BYTES", 0)
+    monkeypatch.setattr(log_journal, "_read", read)
+    return words
+
+
+async def test_a_block_that_is_lost_stops_neither_its_log_nor_the_others(desk, unreadable):
+    lease = await desk.start_task()
+    for number, text in enumerate(("one", "two", "three"), 1):
+        await desk.append(lease, loose(number, text))
+    await desk.end(lease, "one", "two", "three")
+    await whole(desk, ["else"], "u")
+    unreadable[b"two"] = errno.EIO
+    await desk.sealer.seal(everything=True)
+    unreadable.clear()
+    assert desk.journal.logs() == []
+    assert await desk.texts(task_id="u") == ["else"]
+    assert await desk.texts() == ["one"]
+    with pytest.raises(DamagedLog, match="begins with line 2"):
+        await desk.texts(first=2)
+    assert await desk.texts(first=3) == ["three"]
+    assert (await desk.page()).total == 3
+
+
+async def test_a_block_that_cannot_be_read_now_waits_and_the_other_logs_do_not(
+    desk, unreadable, monkeypatch
+):
+    await whole(desk, ["one"])
+    await whole(desk, ["else"], "u")
+    unreadable[packed(1, "one").data] = errno.EMFILE
+    await desk.sealer.seal(everything=True)
+    assert len(desk.journal.logs()) == 1
+    assert await desk.texts(task_id="u") == ["else"]
+    with pytest.raises(StoreUnavailable, match="open files"):
+        await desk.texts()
+    unreadable.clear()
+    assert await desk.texts() == ["one"]
+    await desk.sealer.seal()
+    assert len(desk.journal.logs()) == 1
+    monkeypatch.setattr(log_sealer, "READ_AGAIN", 0)
+    await desk.sealer.seal(everything=True)
+    assert desk.journal.logs() == []
+    assert await desk.texts() == ["one"]
+
+
+async def test_a_reader_of_a_file_that_has_gone_is_told(desk, unreadable, tmp_path):
+    assert not unreadable
+    await whole(desk, ["one"])
+    for path in (tmp_path / "journal").glob("*.log"):
+        path.unlink()
+    async with asyncio.timeout(10):
+        with pytest.raises(DamagedLog):
+            await desk.texts()
+        with pytest.raises(DamagedLog):
+            await desk.reader.log_place(NAMESPACE, "t", 0, 0, 1)
+
+
+async def test_a_log_that_moves_while_it_is_searched_is_found(desk, unreadable, monkeypatch):
+    assert not unreadable
+    await whole(desk, ["one"])
+    real = desk.journal.load
+
+    async def move_first(entry):
+        monkeypatch.setattr(desk.journal, "load", real)
+        await desk.sealer.seal(everything=True)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(desk.journal, "load", move_first)
+    assert (await desk.reader.log_place(NAMESPACE, "t", 0, 0, 1)).line == 1
+    assert desk.journal.logs() == []
 
 
 async def test_a_log_beyond_its_limit_keeps_beginning_and_end_and_says_so(desk):

@@ -155,6 +155,20 @@ async def test_a_full_disk_refuses_and_works_again_afterwards(tmp_path, monkeypa
         assert journal.damage == []
 
 
+async def test_blocks_leave_room_for_the_database(tmp_path, monkeypatch):
+    async with opened(tmp_path) as journal:
+        await journal.append(KEY, [block(1, "one")])
+        files = len(list(tmp_path.glob("*.log")))
+        monkeypatch.setattr(log_journal, "SPARE_BYTES", 2**62)
+        monkeypatch.setattr(log_journal, "SPARE_SHARE", 1)
+        with pytest.raises(StoreUnavailable, match="No space left"):
+            await journal.append(KEY, [block(2, "two")])
+        assert len(list(tmp_path.glob("*.log"))) == files
+        monkeypatch.undo()
+        await journal.append(KEY, [block(2, "two")])
+        assert await text_of(journal, KEY) == ["one", "two"]
+
+
 async def test_files_go_when_nothing_needs_them(tmp_path, monkeypatch):
     monkeypatch.setattr(log_journal, "FILE_BYTES", 1)
     async with opened(tmp_path) as journal:
@@ -165,9 +179,10 @@ async def test_files_go_when_nothing_needs_them(tmp_path, monkeypatch):
         assert journal.oldest() == [KEY]
         journal.forget(KEY, through=1)
         await journal.tidy()
-        assert len([p for p in tmp_path.glob("*.log") if p.stat().st_size]) == 2
+        assert len([p for p in tmp_path.glob("*.log") if p.stat().st_size]) == 3
         journal.forget(KEY, through=2)
         await journal.tidy()
+        assert len([p for p in tmp_path.glob("*.log") if p.stat().st_size]) == 2
         assert await text_of(journal, KEY) == ["three"]
         journal.forget(KEY)
         journal.forget(OTHER)
@@ -185,6 +200,93 @@ async def test_only_the_newest_blocks_stay_in_memory(tmp_path, monkeypatch):
             await journal.append(KEY, [block(number, "x" * 30)])
         assert sum(len(entry.fresh) for entry in journal.entries(KEY)) <= 100
         assert await text_of(journal, KEY) == ["x" * 30] * 19
+
+
+async def test_a_block_whose_file_has_gone_has_no_data_and_one_kept_elsewhere_is_not_here(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(log_journal, "FRESH_BYTES", 0)
+    async with opened(tmp_path) as journal:
+        await journal.append(KEY, [block(1, "one"), block(2, "two")])
+        one, two = journal.entries(KEY)
+        only_file(tmp_path).unlink()
+        assert await journal.load(one) == b""
+        journal.forget(KEY, through=1)
+        with pytest.raises(FileNotFoundError):
+            await journal.load(one)
+        assert await journal.load(two) == b""
+
+
+@pytest.mark.parametrize(("number", "lost"), [(5, True), (13, False), (24, False)])
+async def test_a_disk_that_fails_loses_a_block_and_a_lack_of_files_does_not(
+    tmp_path, monkeypatch, number, lost
+):
+    monkeypatch.setattr(log_journal, "FRESH_BYTES", 0)
+
+    def fail(*_place):
+        raise OSError(number, os.strerror(number))
+
+    async with opened(tmp_path) as journal:
+        await journal.append(KEY, [block(1, "one")])
+        (entry,) = journal.entries(KEY)
+        monkeypatch.setattr(log_journal, "_read", fail)
+        if lost:
+            assert await journal.load(entry) == b""
+            return
+        with pytest.raises(StoreUnavailable):
+            await journal.load(entry)
+        monkeypatch.undo()
+        assert await text_of(journal, KEY) == ["one"]
+
+
+async def test_a_torn_head_in_the_last_group_is_a_torn_end_too(tmp_path):
+    """After a loss of power any page of the last group may be missing."""
+    async with opened(tmp_path, end=False) as journal:
+        await journal.append(KEY, [block(1, "one")])
+        kept = only_file(tmp_path).stat().st_size
+        await journal.append(KEY, [block(2, "two"), block(3, "three"), block(4, "four")])
+    path = only_file(tmp_path)
+    data = path.read_bytes()
+    heads = [place for place in range(kept, len(data)) if data.startswith(b"\xf1\x0cMB", place)]
+    assert heads[0] == kept
+    for head in heads:
+        path.write_bytes(data[:head] + bytes(40) + data[head + 40 :])
+        for leftover in tmp_path.glob("*.log"):
+            if leftover != path:
+                leftover.unlink()
+        async with opened(tmp_path) as journal:
+            assert journal.damage == []
+            served = await text_of(journal, KEY)
+            assert served == ["one", "two", "three"][: 1 + heads.index(head)]
+
+
+async def test_a_damaged_head_before_the_last_group_is_reported(tmp_path):
+    async with opened(tmp_path, end=False) as journal:
+        await journal.append(KEY, [block(1, "one")])
+        kept = only_file(tmp_path).stat().st_size
+        await journal.append(OTHER, [block(1, "gone")])
+        await journal.append(KEY, [block(2, "two"), block(3, "three")])
+    path = only_file(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[:kept] + bytes(40) + data[kept + 40 :])
+    async with opened(tmp_path) as journal:
+        assert journal.damage == [f"{path.name}, byte {kept}"]
+        assert await text_of(journal, KEY) == ["one", "two", "three"]
+        assert journal.entries(OTHER) == []
+
+
+async def test_a_file_that_is_full_is_followed_by_another_also_when_nobody_tidies(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(log_journal, "FILE_BYTES", 200)
+    async with opened(tmp_path) as journal:
+        for number in range(1, 10):
+            await journal.append(KEY, [block(number, "x" * 60)])
+        assert max(path.stat().st_size for path in tmp_path.glob("*.log")) < 500
+        assert await text_of(journal, KEY) == ["x" * 60] * 9
+    async with opened(tmp_path) as journal:
+        assert await text_of(journal, KEY) == ["x" * 60] * 9
+        assert journal.damage == []
 
 
 async def test_a_deleted_folder_refuses_what_comes(tmp_path):
