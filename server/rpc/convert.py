@@ -16,6 +16,7 @@ from server.domain.log import BLOCK_LIMIT, LINE_LIMIT, Encoding, LogBlock, LogLi
 from server.domain.log_keeping import Batch, LooseLines
 from server.domain.moment import SECOND, Moment
 from server.domain.priority import PRIORITIES, PRIORITY_DEFAULT, PRIORITY_LABEL
+from server.domain.secret import check_secrets
 from server.domain.submitting import NewTask
 from server.domain.submitting_many import BATCH_LIMIT, check_batch
 from server.domain.task import ArtifactSpec, Task, TaskSpec
@@ -105,7 +106,7 @@ def new_task(request: task_pb2.CreateTaskRequest) -> NewTask:
     # Only what is set: asking the message for each field costs more than all the checks.
     given: dict[str, Any] = {field.name: value for field, value in request.ListFields()}
     if "secrets" in given:
-        raise SecretsRefused
+        _refuse_secrets(given["secrets"])
     spec = TaskSpec(
         commands=tuple(given.get("commands", ())),
         env=dict(given.get("env", ())),
@@ -134,6 +135,14 @@ def new_task(request: task_pb2.CreateTaskRequest) -> NewTask:
     )
     task.check()
     return task
+
+
+def _refuse_secrets(secrets: Mapping[str, str]) -> None:
+    """Refuse them all, and first those that would never be taken."""
+    checks = Checks()
+    check_secrets(checks, secrets)
+    checks.done()
+    raise SecretsRefused
 
 
 def new_tasks(request: task_pb2.CreateTasksRequest) -> tuple[NewTask, ...]:

@@ -181,6 +181,11 @@ async def test_secrets_are_refused_and_not_stored(api: Api, server):
     assert "hunter2" not in server.stderr.read_text()
 
 
+async def test_a_secret_too_short_to_be_masked_is_named(api: Api):
+    request = task_pb2.CreateTaskRequest(commands=["true"], secrets={"PIN": "123"})
+    await refused_as_invalid(api, api.tasks.CreateTask, request, "secrets[PIN]")
+
+
 BAD_UPDATES = {
     "blank command": ({"commands": [" "]}, ["commands[0]"]),
     "no commands by mask": ({"update_mask": FieldMask(paths=["commands"])}, ["commands"]),

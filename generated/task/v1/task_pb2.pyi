@@ -557,7 +557,8 @@ class CreateTaskRequest(_message.Message):
     @_builtins.property
     def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Environment name to secret value. Refused with FAILED_PRECONDITION: secrets are not stored
-        in plain text, and encryption is not part of this release.
+        in plain text, and encryption is not part of this release. A value that could not be masked in
+        logs (under 4 characters, or without a line of 4) is INVALID_ARGUMENT.
         """
 
     @_builtins.property
