@@ -16,6 +16,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Dialect, Insert, Table, Update, bindparam, insert, update
 
+from server.stores.sql.statements import driver_of
+
 Row = tuple[Any, ...]
 
 MOST_ROWS = 256
@@ -51,12 +53,14 @@ def _run(
     keys: tuple[str, ...],
     rows: Sequence[Row],
 ) -> None:
-    dialect = connection.dialect
-    if dialect.name == "sqlite" and _TAKES_MANY:
+    if not rows:
+        return
+    dialect, driver = connection.dialect, driver_of(connection)
+    if driver is not None and _TAKES_MANY:
         for part in _parts(rows, MOST_PARAMETERS // (len(columns) + len(keys))):
             text = _text_for_many(table, columns, keys, len(part), dialect)
-            connection.exec_driver_sql(text, tuple(chain.from_iterable(part)))
-    elif rows:
+            driver.execute(text, tuple(chain.from_iterable(part)))
+    else:
         connection.exec_driver_sql(_text(table, columns, keys, dialect), list(rows))
 
 

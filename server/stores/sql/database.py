@@ -7,11 +7,11 @@ runs the same function through `run_sync` on asyncpg. Reads go through a separat
 
 import asyncio
 import fcntl
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from sqlite3 import Connection as SqliteConnection
 from typing import IO, Any, TypeVar
 
 import structlog
@@ -265,6 +265,10 @@ def translated() -> Iterator[None]:
         if error.connection_invalidated or _is_outage(error):
             raise StoreUnavailable(_first_line(error)) from error
         raise PoisonError(_first_line(error)) from error
+    except (sqlite3.OperationalError, sqlite3.InterfaceError) as error:
+        raise StoreUnavailable(_first_line(error)) from error
+    except sqlite3.Error as error:
+        raise PoisonError(_first_line(error)) from error
     except SQLAlchemyError as error:
         raise StoreUnavailable(_first_line(error)) from error
     except TimeoutError as error:
@@ -296,7 +300,7 @@ def _is_lost_track(error: DBAPIError) -> bool:
     return isinstance(error, InternalError) and not getattr(error.orig, "sqlstate", None)
 
 
-def _first_line(error: SQLAlchemyError) -> str:
+def _first_line(error: SQLAlchemyError | sqlite3.Error) -> str:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
     return str(cause).splitlines()[0] if str(cause) else type(cause).__name__
 
@@ -308,7 +312,7 @@ def _begin(engine: Engine, statement: str) -> None:
     """
 
     @event.listens_for(engine, "connect")
-    def _on_connect(connection: SqliteConnection, _record: Any) -> None:  # noqa: ANN401 (SQLAlchemy's)
+    def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:  # noqa: ANN401 (SQLAlchemy's)
         connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in (

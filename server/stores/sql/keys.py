@@ -1,4 +1,4 @@
-"""Integer keys in blocks, and the last event's position.
+"""What one writer remembers between transactions: keys in blocks, the last event's position.
 
 A block costs one UPDATE for thousands of keys. It belongs to the transaction that drew it: when
 that fails, the block is forgotten, for the database may give it to somebody else.
@@ -7,6 +7,7 @@ that fails, the block is forgotten, for the database may give it to somebody els
 from sqlalchemy import Connection, bindparam, select, update
 
 from server.stores.sql import tables
+from server.stores.sql.statements import driver_of, rows_of, run
 
 BLOCK = 4096
 _KEYS = "keys"
@@ -19,6 +20,10 @@ class Keys:
     def __init__(self) -> None:
         self._next = 0
         self._end = 0
+        self._event: int | None = None
+        """Position of the last event, where nobody else writes any."""
+        self.classes: set[str] = set()
+        """Task classes that are stored; none is ever deleted."""
 
     def take(self, connection: Connection) -> int:
         """Return a key that no row has had."""
@@ -29,12 +34,21 @@ class Keys:
         return self._next
 
     def forget(self) -> None:
-        """Give up the current block after a transaction that failed."""
+        """Give up what a transaction that failed may have changed."""
         self._next = self._end = 0
+        self._event = None
+        self.classes.clear()
 
     def number_events(self, connection: Connection, count: int) -> int:
         """Take the next positions of the event log; return the one before the first."""
-        return _advance(connection, _EVENTS, count) - count
+        if driver_of(connection) is None:
+            return _advance(connection, _EVENTS, count) - count
+        before = self._event
+        if before is None:
+            ((before,),) = rows_of(connection, _NEXT, {"sequence": _EVENTS})
+        self._event = before + count
+        run(connection, _SET, {"sequence": _EVENTS, "to": self._event})
+        return before
 
 
 _STEP = (
@@ -42,10 +56,16 @@ _STEP = (
     .where(tables.sequences.c.name == bindparam("sequence"))
     .values(next=tables.sequences.c.next + bindparam("by"))
 )
+_SET = (
+    update(tables.sequences)
+    .where(tables.sequences.c.name == bindparam("sequence"))
+    .values(next=bindparam("to"))
+)
 _NEXT = select(tables.sequences.c.next).where(tables.sequences.c.name == bindparam("sequence"))
 
 
 def _advance(connection: Connection, name: str, by: int) -> int:
     """Move a sequence on and return its new end."""
-    connection.execute(_STEP, {"sequence": name, "by": by})
-    return int(connection.execute(_NEXT, {"sequence": name}).scalar_one())
+    run(connection, _STEP, {"sequence": name, "by": by})
+    ((end,),) = rows_of(connection, _NEXT, {"sequence": name})
+    return int(end)

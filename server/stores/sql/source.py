@@ -12,7 +12,6 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    Insert,
     Select,
     Table,
     Update,
@@ -43,6 +42,7 @@ from server.stores.sql import log_rows, tables
 from server.stores.sql.bulk import insert_rows, update_rows
 from server.stores.sql.keys import Keys
 from server.stores.sql.rows import AGENT, ATTEMPT, PIPELINE, RUN, TASK, Record
+from server.stores.sql.statements import rows_of
 
 # SQLite before 3.32 knew 999 parameters a statement; long lists go in pieces below that.
 CHUNK = 500
@@ -101,6 +101,12 @@ _DEPENDENTS = (
     select(tables.dependencies.c.depends_on, tables.dependencies.c.task_key)
     .where(tables.dependencies.c.depends_on.in_(bindparam("keys", expanding=True)))
     .order_by(tables.dependencies.c.task_key)
+)
+_AGENT_NAMED = (
+    select(*AGENT.columns).where(tables.agents.c.public_id == bindparam("id")).with_for_update()
+)
+_CLASS = select(tables.task_classes.c.class_key).where(
+    tables.task_classes.c.class_key == bindparam("class_key")
 )
 _POSTGRES_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
 
@@ -175,27 +181,24 @@ class SqlSource:
 
     def _save_agents(self, changes: Changes) -> None:
         rows = [{**AGENT.changed(a), "_key": a.key} for a in changes.agents.values()]
-        self._execute_many(_UPDATE_AGENT, rows)
+        self._update_many(_UPDATE_AGENT, rows)
 
     def _save_pipelines_and_runs(self, changes: Changes) -> None:
         pipelines = [{**PIPELINE.changed(p), "_key": p.key} for p in changes.pipelines.values()]
-        self._execute_many(_UPDATE_PIPELINE, pipelines)
+        self._update_many(_UPDATE_PIPELINE, pipelines)
         runs = [{**RUN.changed(r), "_key": r.key} for r in changes.runs.values()]
-        self._execute_many(_UPDATE_RUN, runs)
+        self._update_many(_UPDATE_RUN, runs)
 
     def _save_rest(self, changes: Changes) -> None:
         namespaces = {task.key: task.namespace for task in changes.new_tasks}
-        self._execute_many(
-            insert(tables.dependencies),
+        self._insert_many(
+            tables.dependencies,
             [
                 {"task_key": task, "depends_on": other, "namespace": namespaces.get(task, "")}
                 for task, other in changes.dependencies
             ],
         )
-        self._execute_many(
-            insert(tables.logs),
-            [log_rows.log_row(batch) for batch in changes.logs],
-        )
+        self._insert_many(tables.logs, [log_rows.log_row(batch) for batch in changes.logs])
         self._save_requests(changes)
 
     def _save_requests(self, changes: Changes) -> None:
@@ -205,7 +208,7 @@ class SqlSource:
             self._connection.execute(delete(table).where(*_request_is(record), expired))
         rows = [{name: getattr(r, name) for name in r.__slots__} for r in changes.requests]
         # A conflict means that another server has just answered this id: we decide anew.
-        self._execute_many(insert(table), rows)
+        self._insert_many(table, rows)
 
     def _save_events(self, events: Sequence[Event]) -> None:
         if not events:
@@ -220,7 +223,7 @@ class SqlSource:
         insert_rows(self._connection, tables.events, _EVENT_COLUMNS, rows)
 
     def _insert_all(self, record: Record[Any], records: Sequence[Any]) -> None:
-        self._execute_many(insert(record.table), [record.full(r) for r in records])
+        self._insert_many(record.table, [record.full(r) for r in records])
 
     def _insert_ignoring(self, table: Table, classes: Mapping[str, str]) -> None:
         for class_key, canonical in sorted(classes.items()):
@@ -229,7 +232,11 @@ class SqlSource:
             )
             self._connection.execute(insert(table).from_select(["class_key", "canonical"], values))
 
-    def _execute_many(self, statement: Insert | Update, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _insert_many(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            self._connection.execute(insert(table), rows)
+
+    def _update_many(self, statement: Update, rows: Sequence[Mapping[str, Any]]) -> None:
         if rows:
             self._connection.execute(statement, rows)
 
@@ -248,7 +255,10 @@ class SqlSource:
     def _load(
         self, record: Record[R], query: Select[Any], values: Mapping[str, Any] | None = None
     ) -> list[R]:
-        rows = self._connection.execute(query, values).all()
+        if values is None:  # one that was built for this time only
+            rows: Sequence[Sequence[Any]] = self._connection.execute(query).all()
+        else:
+            rows = rows_of(self._connection, query, values)
         if record.keys:
             self._keep(record, rows)
         return [record.load(row) for row in rows]
@@ -295,7 +305,7 @@ class SqlSource:
         """See Source."""
         counts: dict[int, int] = {}
         for part in _parts(agent_keys):
-            counts.update((row[0], row[1]) for row in self._connection.execute(_LEASES_OF, part))
+            counts.update((row[0], row[1]) for row in rows_of(self._connection, _LEASES_OF, part))
         return counts
 
     def attempts(self, keys: Sequence[tuple[int, int]]) -> list[Attempt]:
@@ -338,14 +348,15 @@ class SqlSource:
         """See Source."""
         pairs: list[tuple[int, int]] = []
         for part in _parts(task_keys):
-            pairs += ((row[0], row[1]) for row in self._connection.execute(_DEPENDENTS, part))
+            pairs += ((row[0], row[1]) for row in rows_of(self._connection, _DEPENDENTS, part))
         return pairs
 
     def agent(self, public_id: str) -> Agent | None:
         """See Source."""
         if _unknowable(public_id):
             return None
-        return self._first(AGENT, tables.agents.c.public_id == public_id)
+        found = self._load(AGENT, _AGENT_NAMED, {"id": public_id})
+        return found[0] if found else None
 
     def agents_by_key(self, keys: Sequence[int]) -> list[Agent]:
         """See Source."""
@@ -480,8 +491,13 @@ class SqlSource:
 
     def class_known(self, class_key: str) -> bool:
         """See Source."""
-        column = tables.task_classes.c.class_key
-        return self._connection.scalar(select(column).where(column == class_key)) is not None
+        known = self._keys.classes
+        if class_key in known:
+            return True
+        found = bool(rows_of(self._connection, _CLASS, {"class_key": class_key}))
+        if found:
+            known.add(class_key)
+        return found
 
     def prunable_tasks(self, before: Moment, limit: int) -> list[Task]:
         """See Source."""
@@ -555,7 +571,7 @@ class SqlSource:
 
 def _parts(keys: Sequence[Any]) -> list[dict[str, Sequence[Any]]]:
     """Return the values of a statement for each part of a long list."""
-    return [{"keys": keys[start : start + CHUNK]} for start in range(0, len(keys), CHUNK)]
+    return [{"keys": list(keys[start : start + CHUNK])} for start in range(0, len(keys), CHUNK)]
 
 
 def _unknowable(key: int | str) -> bool:
