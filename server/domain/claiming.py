@@ -76,6 +76,7 @@ class Claim:
             self._find_again(ledger, agents, claimed)
         offers = self._good_offers(ledger, agents, claimed)
         ready = self._ready(ledger, offers, agents, claimed)
+        ledger.look_at_clock()  # what made them ready may have happened while we waited for rows
         placed = place(ready, offers, _barred(ledger, ready, agents))
         left = {task.key for task in ready} - {task.key for task, _ in placed}
         claimed.exhausted -= {task.queue for task in ready if task.key in left}

@@ -73,6 +73,10 @@ class Ledger:
         """Concurrency groups to be looked at before the transaction ends (see `admission`)."""
         self._limits: dict[GroupId, int] = {}
 
+    def look_at_clock(self) -> None:
+        """Move on to the present, for a decision that must not seem older than what it rests on."""
+        self.now = max(self.now, self.source.now() or self.now)
+
     def flush(self) -> None:
         """Write the rows that have changed so far, so that the source's searches see them.
 

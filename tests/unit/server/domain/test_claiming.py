@@ -10,6 +10,7 @@ from server.domain.registering import Unregister
 from server.domain.submitting import CreateTask, NewTask
 from server.domain.task import Queue, TaskStatus
 from tests.fakes.core import SPEC, needs
+from tests.fakes.memory_source import MemorySource
 
 
 def given_to(claimed, core, agent_id="a"):
@@ -27,6 +28,15 @@ def test_a_claim_leases_the_task_and_writes_the_attempt(core):
     assert (given.lease_id, given.attempt) == (task.lease_id, 1)
     assert (attempt.status, attempt.epoch, attempt.agent_id) == (AttemptStatus.CLAIMED, 1, "a")
     assert (attempt.session, attempt.claimed_at) == (agent.session_id, core.clock.now())
+
+
+def test_a_claim_that_waited_for_rows_is_not_dated_before_what_it_waited_for(core, monkeypatch):
+    """Its transaction may have begun before the end that gave its task a place."""
+    task_id = core.create()
+    moments = iter([core.clock.now() + 1, core.clock.now() + 7])
+    monkeypatch.setattr(MemorySource, "now", lambda _: next(moments))
+    core.claim()
+    assert core.attempt(task_id).claimed_at == core.clock.now() + 7
 
 
 def test_the_epoch_grows_with_every_claim_and_is_never_reset(core):
