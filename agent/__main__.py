@@ -60,6 +60,11 @@ from servicelog.setup import FORMATS, Format, LogFile
 )
 @click.option("--namespace", default="default", help="Sent with every call.")
 @click.option(
+    "--metrics-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of *.prom files with measurements of your own, NAME VALUE a line.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(LEVELS),
     default="info",
@@ -103,6 +108,7 @@ def main(
     name: str,
     drain_limit: float,
     namespace: str,
+    metrics_dir: Path | None,
     log_level: Level,
     log_levels: dict[str, Level],
     log_file: Path | None,
@@ -127,6 +133,7 @@ def main(
         name=name,
         drain_limit=timedelta(seconds=drain_limit),
         namespace=namespace,
+        metrics_dir=metrics_dir.expanduser() if metrics_dir else None,
         log_level=log_level,
         log_levels=log_levels,
         log_format=log_format,

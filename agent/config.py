@@ -45,6 +45,9 @@ class Settings:
     namespace: str
     """Sent with every call."""
 
+    metrics_dir: Path | None
+    """Where files with further measurements of the host lie."""
+
     log_level: str
     """Least severe level that is logged."""
 

@@ -15,6 +15,7 @@ from agent.config import Settings
 from agent.control_plane import ControlPlane
 from agent.heartbeat import Heartbeat
 from agent.line import BestLine
+from agent.measuring import Measuring
 from agent.outbox import Outbox
 from agent.rpc import is_superseded
 from agent.stream_line import StreamLine
@@ -59,7 +60,8 @@ class Session:
         self._announce = welcomed
         self._backoff = Backoff()
         self._plane = ControlPlane(settings, agent_id)
-        shared = (self._plane, board, outbox, heartbeat, self._welcomed, settings.data_dir)
+        measuring = Measuring(settings.data_dir, settings.metrics_dir)
+        shared = (self._plane, board, outbox, heartbeat, self._welcomed, measuring)
         self._line = BestLine(StreamLine(*shared), UnaryLine(*shared))
 
     async def run(self) -> None:

@@ -5,15 +5,14 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import grpc
 import grpc.aio
 
-from agent import host
 from agent.board import Board
 from agent.control_plane import ControlPlane, Stream
 from agent.heartbeat import Heartbeat, beat
+from agent.measuring import Measuring
 from agent.outbox import Outbox
 from agent.rpc import reason_of
 from generated.stream.v1 import stream_pb2
@@ -23,8 +22,6 @@ _OPEN_SECONDS = 8.0
 
 _PROVEN_SECONDS = 5.0
 """A stream that lasted so long was not cut because it is a stream."""
-
-_METRICS_SECONDS = 30.0
 
 
 class StreamRefusedError(Exception):
@@ -51,16 +48,15 @@ class StreamLine:
         outbox: Outbox,
         heartbeat: Heartbeat,
         welcomed: Callable[[], None],
-        data_dir: Path,
+        measuring: Measuring,
     ) -> None:
         self._plane = plane
         self._board = board
         self._outbox = outbox
         self._heartbeat = heartbeat
         self._welcomed = welcomed
-        self._data_dir = data_dir
+        self._measuring = measuring
         self._numbers = itertools.count(1)
-        self._measured_at = 0.0
         self._proven = False
 
     async def hold(self) -> None:
@@ -168,9 +164,8 @@ class StreamLine:
             self._heartbeat.sent(request.request_id)
             if not await self._send(call, lock, request):
                 return
-            if time.monotonic() - self._measured_at > _METRICS_SECONDS:
-                self._measured_at = time.monotonic()
-                measured = host.metrics(self._data_dir, self._board.running)
+            measured = await self._measuring.if_due(self._board.running)
+            if measured is not None:
                 await self._send(call, lock, self._request(metrics=measured))
 
     async def _send(

@@ -5,16 +5,15 @@ import random
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 
 import grpc
 import grpc.aio
 
-from agent import host
 from agent.backoff import Backoff
 from agent.board import Board
 from agent.control_plane import ControlPlane
 from agent.heartbeat import Heartbeat, beat
+from agent.measuring import Measuring
 from agent.outbox import Outbox
 from agent.rpc import is_superseded, is_transient
 from generated.agent.v1 import agent_pb2
@@ -26,7 +25,6 @@ _STREAM_AGAIN_BEATS = 6
 
 _FETCH_WAIT_SECONDS = 30
 _CALLS_AT_ONCE = 16
-_METRICS_SECONDS = 30.0
 
 
 class UnaryLine:
@@ -39,15 +37,14 @@ class UnaryLine:
         outbox: Outbox,
         heartbeat: Heartbeat,
         welcomed: Callable[[], None],
-        data_dir: Path,
+        measuring: Measuring,
     ) -> None:
         self._plane = plane
         self._board = board
         self._outbox = outbox
         self._heartbeat = heartbeat
         self._welcomed = welcomed
-        self._data_dir = data_dir
-        self._measured_at = 0.0
+        self._measuring = measuring
         # Kept until it is answered, however often the line changes: a repeat brings the tasks of
         # an answer that was lost.
         self._request_id = str(uuid.uuid4())
@@ -79,7 +76,7 @@ class UnaryLine:
             status=data.status,
             running_jobs_count=data.running_jobs_count,
             max_concurrent_jobs=data.max_concurrent_jobs,
-            metrics=self._metrics(),
+            metrics=await self._metrics(),
             held=data.held,
         )
         sent_at = time.monotonic()
@@ -92,11 +89,10 @@ class UnaryLine:
         if answer.hand_back:
             self._board.hand_back()
 
-    def _metrics(self) -> dict[str, str]:
-        if time.monotonic() - self._measured_at < _METRICS_SECONDS:
+    async def _metrics(self) -> dict[str, str]:
+        measured = await self._measuring.if_due(self._board.running)
+        if measured is None:
             return {}
-        self._measured_at = time.monotonic()
-        measured = host.metrics(self._data_dir, self._board.running)
         numbers = ("cpu_usage", "memory_usage", "disk_usage", "running_tasks")
         own = {name: f"{getattr(measured, name):g}" for name in numbers}
         return {**measured.custom_metrics, **own}

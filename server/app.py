@@ -120,7 +120,8 @@ class App:
         self._attendance = Attendance(
             self._writer, self._sessions, self._dispatcher, clock, policy, measurements
         )
-        Fleet(self._sessions).show()
+        self._fleet = Fleet(self._sessions)
+        self._fleet.show()
         self._backlog = BacklogGauge(self._dispatcher, self._reader, clock)
         self._hints = self._database.hints
         self._keeper = LeaseKeeper(
@@ -256,7 +257,7 @@ class App:
                 await self._journal.open()
             bound = self._bind_http()
             web = WebServer(
-                build(self._readiness, self._backlog.look), bound, self._settings.shutdown_grace
+                build(self._readiness, self._look), bound, self._settings.shutdown_grace
             )
             grpc_address = self._listen()
             await self._dispatcher.start(self._reader)
@@ -333,6 +334,10 @@ class App:
         except RuntimeError as error:
             raise OSError(f"cannot listen on {wanted} for gRPC: is the port taken?") from error
         return Address(wanted.host, port)
+
+    async def _look(self) -> None:
+        self._fleet.look()
+        await self._backlog.look()
 
     async def _readiness(self) -> str | None:
         if self._stop.is_set():

@@ -1,8 +1,9 @@
 """Every Prometheus series of the server, in one list.
 
 Names begin with `muster_` and end in their base unit. Labels take only values from lists in
-this program (method names, status names), never ids or names a caller chooses. The one exception
-is `class`, what tasks need of an agent: of it there are only so many at a time.
+this program (method names, status names), never ids or names a caller chooses. The exceptions
+are `class`, what tasks need of an agent, and `measurement`, what agents measure of their own: of
+each there are only so many at a time.
 """
 
 from bisect import bisect_left
@@ -153,6 +154,12 @@ agents_usage = Gauge(
 agents_running = Gauge(
     "muster_agents_running_tasks",
     "Tasks that the agents connected here say they run.",
+    registry=REGISTRY,
+)
+agents_custom = Gauge(
+    "muster_agents_custom",
+    "Numbers that the agents connected here measure under names of their own.",
+    ["measurement", "stat"],
     registry=REGISTRY,
 )
 events = Counter("muster_events_total", "Events written.", registry=REGISTRY)

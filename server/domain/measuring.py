@@ -42,7 +42,7 @@ def from_text(metrics: Mapping[str, str], now: Moment, field: str) -> dict[str, 
         Invalid: as `measured`.
     """
     known = (*SHARES, "running_tasks")
-    numbers = {name: _number(metrics[name]) for name in known if name in metrics}
+    numbers = {name: _share(metrics[name]) for name in known if name in metrics}
     others = {name: text for name, text in metrics.items() if name not in known}
     return measured(numbers, others, now, field)
 
@@ -55,8 +55,15 @@ def check_custom(checks: Checks, custom: Mapping[str, str], field: str) -> None:
         checks.text(f"{field}[{name!r}]", text, TEXT_LIMIT)
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float | None:
+    """Return the finite number that a text is, None where it is something else."""
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        return math.nan
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _share(text: str) -> float:
+    value = number(text)
+    return math.nan if value is None else value

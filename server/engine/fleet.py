@@ -1,15 +1,21 @@
 """The agents of this server in sum, for Prometheus: looked at only when it asks."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean
 
 from server import metrics
+from server.domain.measuring import number
 from server.engine.sessions import Session, Sessions
 
 STATES = ("idle", "online", "busy", "closed", "lost")
 """As `agent.v1.AgentStatus`; `closed` is paused or drained, `lost` not heard any more."""
 RESOURCES = {"cpu": "cpu_usage", "memory": "memory_usage", "disk": "disk_usage"}
+
+STATS: dict[str, Callable[[Sequence[float]], float]] = {"mean": fmean, "max": max, "sum": sum}
+CUSTOM_SHOWN = 64
+"""Names of agents' own measurements that are shown."""
 
 
 class Fleet:
@@ -48,6 +54,24 @@ class Fleet:
     def held(self) -> int:
         """Return how many tasks agents hold."""
         return sum(len(session.leases) for session in self._sessions)
+
+    def look(self) -> None:
+        """Set the series of what agents measure under names of their own: the commonest names."""
+        metrics.agents_custom.clear()
+        values = self._custom()
+        by_use = sorted(values, key=lambda name: (-len(values[name]), name))
+        for name in by_use[:CUSTOM_SHOWN]:
+            for stat, of in STATS.items():
+                metrics.agents_custom.labels(name, stat).set(of(values[name]))
+
+    def _custom(self) -> dict[str, list[float]]:
+        found: defaultdict[str, list[float]] = defaultdict(list)
+        for session in self._sessions:
+            if not session.lost:
+                for name, text in session.measured.get("custom", {}).items():
+                    if (value := number(text)) is not None:
+                        found[name].append(value)
+        return found
 
     def _shares(self, resource: str) -> list[float]:
         measured = [s.measured for s in self._sessions if s.measured and not s.lost]

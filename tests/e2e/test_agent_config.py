@@ -38,6 +38,31 @@ async def test_what_an_agent_measures_is_seen_live_and_kept(kit, server, api: Ap
         assert (await again.agent("a")).measurements.memory_usage
 
 
+async def test_measurements_of_ones_own_are_seen_wherever_the_others_are(
+    kit, server, api: Api, tmp_path
+):
+    (tmp_path / "room.prom").write_text("room_celsius 21.5\nload_1m 99999\ncpu_usage 1\n")
+    kit.start_agent(server, "--name", "a", "--metrics-dir", str(tmp_path))
+    call = api.streams.StreamAgentStatus(stream_pb2.StreamAgentStatusRequest(), timeout=60)
+    async for answer in call:
+        if answer.HasField("metrics"):
+            break
+    call.cancel()
+    told = answer.metrics.custom_metrics
+    assert told["room_celsius"] == "21.5"
+    assert float(told["load_1m"]) < 99999  # the agent's own word stands
+    assert "cpu_usage" not in told
+
+    async def kept():
+        measurements = (await api.agent("a")).measurements
+        return measurements.custom_metrics.get("room_celsius") == "21.5"
+
+    await soon(kept)
+    assert "room_celsius=21.5" in kit.cli("agent", "get", "a", server=server).stdout
+    _, figures = kit.get(server, "/metrics")
+    assert 'muster_agents_custom{measurement="room_celsius",stat="mean"} 21.5' in figures
+
+
 async def test_slots_change_while_the_agent_works_and_outlive_both(kit, server, api: Api, gate):
     agent = kit.start_agent(server, "--name", "a", slots=1)
     tasks = [await api.create(gate.wait) for _ in range(3)]

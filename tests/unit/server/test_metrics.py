@@ -7,8 +7,9 @@ from server import metrics
 UNITS = (
     *("_total", "_seconds", "_bytes", "_ratio"),
     *("_commands", "_open", "_connected", "_tasks", "_groups", "muster_leases", "muster_agents"),
+    "muster_agents_custom",  # each has a unit of its own
 )
-BOUNDED = {"method", "code", "status", "state", "resource", "stat", "class"}
+BOUNDED = {"method", "code", "status", "state", "resource", "stat", "class", "measurement"}
 
 
 def families():

@@ -1,4 +1,5 @@
-from server.engine.fleet import RESOURCES, STATES, Fleet
+from server import metrics
+from server.engine.fleet import CUSTOM_SHOWN, RESOURCES, STATES, STATS, Fleet
 from server.engine.sessions import Session
 
 
@@ -39,6 +40,34 @@ def test_what_agents_measure_is_summed_up_over_those_that_are_heard():
     for resource in RESOURCES:
         assert (fleet.mean(resource), fleet.highest(resource)) == (0.4, 0.6)
     assert fleet.running() == 3
+
+
+def test_of_what_agents_measure_themselves_the_commonest_numbers_are_shown():
+    def own(**custom):
+        return {**measured(0.0), "custom": custom}
+
+    many = {f"rare_{n:03}": "1" for n in range(CUSTOM_SHOWN)}
+    fleet = Fleet(
+        [
+            session("a", measured=own(zone_c="20", word="up", odd="nan")),
+            session("b", measured=own(zone_c="22.5", **many)),
+            session("c", measured=own(zone_c="99"), lost=True),
+            session("d"),
+        ]
+    )
+    fleet.look()
+    text = metrics.text().decode()
+    shown = [line for line in text.splitlines() if line.startswith("muster_agents_custom{")]
+    assert len(shown) == CUSTOM_SHOWN * len(STATS)
+    of = 'muster_agents_custom{measurement="zone_c",stat='
+    assert {line.removeprefix(of) for line in shown if line.startswith(of)} == {
+        '"mean"} 21.25',
+        '"max"} 22.5',
+        '"sum"} 42.5',
+    }
+    assert not any("word" in line or "odd" in line for line in shown)
+    Fleet([]).look()
+    assert "muster_agents_custom{" not in metrics.text().decode()
 
 
 def test_without_agents_everything_is_zero():
