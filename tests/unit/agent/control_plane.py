@@ -32,6 +32,7 @@ class Lease:
 
     task: agent_pb2.Task
     statuses: list[stream_pb2.TaskStatusUpdate] = field(default_factory=list)
+    batches: int = 0
     lines: list[stream_pb2.LogChunk] = field(default_factory=list)
     verdict: int = agent_pb2.VERDICT_ACTION_CONTINUE
     frame: int = 0
@@ -174,6 +175,11 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
     def push_hand_back(self):
         """Says without being asked that there is no work for the agent now."""
         self._say(heartbeat_ack=stream_pb2.HeartbeatAck(success=True, hand_back=True))
+
+    def configure(self, **config):
+        """Sends settings to the agent that is connected."""
+        words = {name: str(value) for name, value in config.items()}
+        self._say(config_update=stream_pb2.ConfigUpdate(config=words))
 
     def cut(self):
         """Breaks the stream that is open."""
@@ -388,6 +394,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
     def _take_log(self, data):
         lease = self.leases[data.lease_id]
         code = self.log_errors.pop(0) if self.log_errors else 0
+        lease.batches += 1
         if code == 0:
             if data.block.first_line > len(lease.lines) + 1:
                 code = grpc.StatusCode.FAILED_PRECONDITION.value[0]

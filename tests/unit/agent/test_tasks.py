@@ -258,3 +258,16 @@ async def test_the_supervisor_is_no_descendant_that_a_dying_session_takes_along(
     await agent.ready()
     supervisor = agent.supervisor_pid()
     assert os.getsid(supervisor) == supervisor != os.getsid(agent.process.pid)
+
+
+async def test_a_live_agent_gathers_output_for_as_long_as_it_is_told(plane, start_agent):
+    agent = start_agent()
+    await agent.ready()
+    lines = "for i in $(seq 20); do echo $i; sleep 0.05; done"
+    usual = plane.assign(lines)
+    await until(lambda: usual.whole)
+    plane.configure(log_delay_ms=60_000)
+    gathered = plane.assign(lines)
+    await until(lambda: gathered.whole)
+    assert gathered.text == usual.text
+    assert gathered.batches <= 3 < usual.batches
