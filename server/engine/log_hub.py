@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from server import metrics
 from server.domain.attempt import LogState
@@ -11,8 +12,13 @@ from server.domain.moment import Moment
 from server.engine.log_live import PAGE, LiveLog, LogPart
 from server.engine.writer import Committed
 from server.stores.interfaces import LogPage, Reader
+from server.stores.log_blocks import PAGE_BYTES
 
 __all__ = ["LogHub", "LogPart"]
+
+CATCH_UP_BYTES = 32 * 1024 * 1024
+"""Text that readers of what is stored hold together, about; each may have its least."""
+CATCH_UP_LEAST = 128 * 1024
 
 
 class LogHub:
@@ -22,6 +28,8 @@ class LogHub:
         self._reader = reader
         self._live: defaultdict[str, dict[tuple[str, int], LiveLog]] = defaultdict(dict)
         """By task, then by namespace and attempt."""
+        self._behind = 0
+        """Followers that hold a page of what is stored."""
         self._stopping = False
 
     def stop(self) -> None:
@@ -69,11 +77,13 @@ class LogHub:
         while True:
             if self._stopping:
                 raise Draining
-            page = await self._reader.log(namespace, task_id, current, line, PAGE)
-            current = page.attempt
-            if page.lines:
-                yield LogPart(current, page.first_line, page.lines)
-                line = page.first_line + len(page.lines)
+            with self._catching_up() as size:
+                page = await self._reader.log(namespace, task_id, current, line, PAGE, size)
+                current = page.attempt
+                if page.lines:
+                    yield LogPart(current, page.first_line, page.lines)
+                    line = page.first_line + len(page.lines)
+                    page = replace(page, lines=[])  # who waits for news holds nothing
             if line <= page.total:
                 continue
             if follow and not _ends(page, attempt):
@@ -115,6 +125,15 @@ class LogHub:
                 if self._stopping:
                     raise Draining
                 await live.read()
+
+    @contextmanager
+    def _catching_up(self) -> Iterator[int]:
+        """Give the size of a page that many readers may hold at once, however slow they are."""
+        self._behind += 1
+        try:
+            yield max(CATCH_UP_LEAST, min(PAGE_BYTES, CATCH_UP_BYTES // self._behind))
+        finally:
+            self._behind -= 1
 
     @contextmanager
     def _following(

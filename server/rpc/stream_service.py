@@ -1,5 +1,6 @@
 """stream.v1.StreamService."""
 
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -92,8 +93,10 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
         )
         async with aclosing(parts):
             async for part in parts:
-                for response in _log_responses(request, part):
-                    yield response
+                responses = _log_responses(request, part)
+                del part  # what has been sent is let go, also while nothing comes
+                while responses:
+                    yield responses.popleft()
 
     async def UploadTaskLog(
         self, request_iterator: AsyncIterator[stream_pb2.UploadTaskLogRequest], context: Context
@@ -217,6 +220,12 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
 
 
 def _log_responses(
+    request: stream_pb2.StreamTaskLogRequest, part: LogPart
+) -> deque[stream_pb2.StreamTaskLogResponse]:
+    return deque(_said_of(request, part))
+
+
+def _said_of(
     request: stream_pb2.StreamTaskLogRequest, part: LogPart
 ) -> list[stream_pb2.StreamTaskLogResponse]:
     chunks = [chunk(line, part.first_line + place) for place, line in enumerate(part.lines)]

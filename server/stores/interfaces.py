@@ -20,6 +20,7 @@ from server.domain.run import Run
 from server.domain.source import Source
 from server.domain.task import Queue, Task
 from server.domain.waiting import Crowd
+from server.stores.log_blocks import PAGE_BYTES
 
 T = TypeVar("T")
 
@@ -303,9 +304,17 @@ class Reader(Protocol):
         """Return tasks and the position of the last event they reflect."""
 
     async def log(
-        self, namespace: str, task_id: str, attempt: int, first_line: int, limit: int
+        self,
+        namespace: str,
+        task_id: str,
+        attempt: int,
+        first_line: int,
+        limit: int,
+        size: int = PAGE_BYTES,
     ) -> LogPage:
         """Return up to `limit` stored lines from `first_line` on; attempt 0 is the latest.
+
+        Their text has at most `size` bytes, unless the first line alone has more.
 
         Raises:
             DamagedLog: what is stored from there on is not what was stored.

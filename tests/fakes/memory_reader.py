@@ -32,7 +32,7 @@ class MemoryReader:
         await asyncio.sleep(self.seconds)
         return tables
 
-    async def log(self, namespace, task_id, attempt, first_line, limit):
+    async def log(self, namespace, task_id, attempt, first_line, limit, size=PAGE_BYTES):
         tables = await self._tables()
         task = next((t for t in tables.tasks.values() if t.public_id == task_id), None)
         if task is None or task.namespace != namespace:
@@ -44,7 +44,7 @@ class MemoryReader:
             state = LogState.COMPLETE if task.status.ended else LogState.OPEN
             return LogPage(0, 1, [], 0, state, task.status.ended, 0, given_up=False)
         row = tables.attempts[task.key, number]
-        wanted = PageOfLines(first_line, limit, PAGE_BYTES)
+        wanted = PageOfLines(first_line, limit, size)
         for block in _blocks(tables, task.key, number):
             if block.last_line >= first_line and not wanted.full:
                 wanted.take(block)

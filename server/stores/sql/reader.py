@@ -105,7 +105,13 @@ class SqlReader:
             return [TASK.load(row) for row in reversed(rows.all())], position
 
     async def log(
-        self, namespace: str, task_id: str, attempt: int, first_line: int, limit: int
+        self,
+        namespace: str,
+        task_id: str,
+        attempt: int,
+        first_line: int,
+        limit: int,
+        size: int = PAGE_BYTES,
     ) -> LogPage:
         """See Reader."""
         async with self._database.reading() as connection:
@@ -115,7 +121,7 @@ class SqlReader:
                 state = LogState.COMPLETE if task.status.ended else LogState.OPEN
                 return LogPage(0, 1, [], 0, state, task.status.ended, 0, given_up=False)
         key = (task.key, found.number)
-        page = PageOfLines(first_line, limit, PAGE_BYTES)
+        page = PageOfLines(first_line, limit, size)
         total = max(found.log_lines, self._logs.last_line(key))
         if first_line <= total:
             await self._logs.fill(key, page)

@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import tracemalloc
 import zlib
 
 import pytest
@@ -278,6 +280,54 @@ async def test_a_reader_slower_than_what_is_kept_goes_back_to_the_store(monkeypa
         library.end(lease, texts=texts)
     assert seen == list(enumerate(texts, 1))
     assert [text for _, _, text in library.read] == texts
+
+
+def grown(before):
+    """Return how many bytes are in use more than before."""
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0] - before
+
+
+@in_virtual_time
+async def test_many_readers_of_long_lines_hold_little_each():
+    library = Library()
+    task_id, lease = library.running()
+    texts = [str(number) * 200_000 for number in range(1, 9)]
+    for number, text in enumerate(texts, 1):
+        library.print(lease, number, text)
+    stuck, some, everybody, caught_up = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
+
+    async def read(number):
+        line = 1
+        async for part in library.hub.follow(NAMESPACE, task_id, 0, 1, follow=True):
+            line += len(part.lines)
+            if number >= 100 and line <= len(texts):
+                await stuck.wait()
+            part = None  # a reader that holds nothing
+            if line > len(texts):
+                caught_up.append(number)
+                for count, event in ((100, some), (300, everybody)):
+                    if len(caught_up) == count:
+                        event.set()
+
+    tracemalloc.start()
+    try:
+        before = grown(0)
+        async with asyncio.TaskGroup() as tasks:
+            following = [tasks.create_task(read(number)) for number in range(300)]
+            await some.wait()
+            await settle()
+            # 200 that are stuck far behind, and 100 that wait for news.
+            assert grown(before) < 150 * 2**20
+            stuck.set()
+            await everybody.wait()
+            await settle()
+            assert grown(before) < 10 * 2**20
+            for each in following:
+                each.cancel()
+    finally:
+        tracemalloc.stop()
+    assert sorted(caught_up) == list(range(300))
 
 
 @in_virtual_time
