@@ -115,6 +115,19 @@ async def logs(
         print_lines(lines, timestamps=timestamps)
     if follower.log_state == task_pb2.LOG_STATE_INCOMPLETE:
         remark("the log is not whole: lines were lost with the agent")
+    elif not follower.complete and await _is_late(api, task_id, follower.place.attempt):
+        remark("the last lines are still on their way; -f waits for them")
+
+
+async def _is_late(api: Api, task_id: str, number: int) -> bool:
+    """Whether an attempt (0: the latest) has ended and its log may still grow."""
+    answer = await api.call(api.tasks.GetTask, task_pb2.GetTaskRequest(task_id=task_id))
+    number = number or answer.task.attempt
+    return any(
+        attempt.ended_at and attempt.log_state == task_pb2.LOG_STATE_OPEN
+        for attempt in answer.task.attempts
+        if attempt.number == number
+    )
 
 
 @command.command("cancel", epilog="muster task cancel 01928f6e-… --reason 'wrong branch'")

@@ -126,7 +126,8 @@ class Streams(stream_pb2_grpc.StreamServiceServicer):
                     context.abort(grpc.StatusCode.UNAVAILABLE, "the connection was cut")
         if plane.ends_when and request.follow:
             plane.ends_when.wait(10)
-        yield stream_pb2.StreamTaskLogResponse(is_complete=True, log_state=plane.log_state)
+        if plane.log_state != task_pb2.LOG_STATE_OPEN:
+            yield stream_pb2.StreamTaskLogResponse(is_complete=True, log_state=plane.log_state)
 
     def StreamTaskStatus(self, request, context):
         self.plane.heard.append(request)

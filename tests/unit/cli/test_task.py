@@ -164,3 +164,25 @@ def test_timestamps_stand_before_each_line(muster, control_plane):
     control_plane.lines[0][1].timestamp = 1_767_225_600_042
     done = muster("task", "logs", "task-1", "--timestamps")
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.042[+-]\d{4} 1\n", done.out)
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "log_state", "said"),
+    [
+        (9, task_pb2.LOG_STATE_OPEN, "muster: the last lines are still on their way; -f waits"),
+        (0, task_pb2.LOG_STATE_OPEN, ""),
+        (9, task_pb2.LOG_STATE_COMPLETE, ""),
+    ],
+)
+def test_a_log_whose_end_is_on_its_way_says_so(muster, control_plane, ended_at, log_state, said):
+    control_plane.prints("1", attempt=2)
+    control_plane.log_state = task_pb2.LOG_STATE_OPEN
+    attempts = [
+        task_pb2.Attempt(number=1, ended_at=5, log_state=task_pb2.LOG_STATE_OPEN),
+        task_pb2.Attempt(number=2, ended_at=ended_at, log_state=log_state),
+    ]
+    control_plane.ends(task_pb2.TASK_STATUS_SUCCESS, attempt=2, attempts=attempts)
+    done = muster("task", "logs", "task-1")
+    assert (done.code, done.out) == (0, "1\n")
+    assert done.err.startswith(said)
+    assert bool(done.err) == bool(said)
