@@ -105,6 +105,14 @@ _DEPENDENTS = (
 _AGENT_NAMED = (
     select(*AGENT.columns).where(tables.agents.c.public_id == bindparam("id")).with_for_update()
 )
+_RUN_NAMED = (
+    select(*RUN.columns).where(tables.runs.c.public_id == bindparam("id")).with_for_update()
+)
+_PIPELINE_NAMED = (
+    select(*PIPELINE.columns)
+    .where(tables.pipelines.c.public_id == bindparam("id"))
+    .with_for_update()
+)
 _CLASS = select(tables.task_classes.c.class_key).where(
     tables.task_classes.c.class_key == bindparam("class_key")
 )
@@ -353,10 +361,7 @@ class SqlSource:
 
     def agent(self, public_id: str) -> Agent | None:
         """See Source."""
-        if _unknowable(public_id):
-            return None
-        found = self._load(AGENT, _AGENT_NAMED, {"id": public_id})
-        return found[0] if found else None
+        return self._named(AGENT, _AGENT_NAMED, public_id)
 
     def agents_by_key(self, keys: Sequence[int]) -> list[Agent]:
         """See Source."""
@@ -374,9 +379,7 @@ class SqlSource:
 
     def run(self, public_id: str) -> Run | None:
         """See Source."""
-        if _unknowable(public_id):
-            return None
-        return self._first(RUN, tables.runs.c.public_id == public_id)
+        return self._named(RUN, _RUN_NAMED, public_id)
 
     def active_runs(self, pipeline_key: int) -> list[Run]:
         """See Source."""
@@ -387,14 +390,16 @@ class SqlSource:
 
     def pipeline(self, public_id: str) -> Pipeline | None:
         """See Source."""
-        if _unknowable(public_id):
-            return None
-        return self._first(PIPELINE, tables.pipelines.c.public_id == public_id)
+        return self._named(PIPELINE, _PIPELINE_NAMED, public_id)
 
     def pipeline_named(self, namespace: str, name: str) -> Pipeline | None:
         """See Source."""
         table = tables.pipelines
-        return self._first(PIPELINE, table.c.namespace == namespace, table.c.name == name)
+        query = select(*PIPELINE.columns).where(
+            table.c.namespace == namespace, table.c.name == name
+        )
+        found = self._load(PIPELINE, query.with_for_update())
+        return found[0] if found else None
 
     def request(self, namespace: str, caller: str, request_id: str) -> RequestRecord | None:
         """See Source."""
@@ -563,10 +568,9 @@ class SqlSource:
         old = select(*keys).where(table.c.expires_at < before).limit(limit)
         return self._connection.execute(delete(table).where(tuple_(*keys).in_(old))).rowcount
 
-    def _first(self, record: Record[R], *where: ColumnElement[bool]) -> R | None:
-        query = select(*record.columns).where(*where).with_for_update()
-        row = self._connection.execute(query).first()
-        return record.load(row) if row is not None else None
+    def _named(self, record: Record[R], query: Select[Any], public_id: str) -> R | None:
+        found = [] if _unknowable(public_id) else self._load(record, query, {"id": public_id})
+        return found[0] if found else None
 
 
 def _parts(keys: Sequence[Any]) -> list[dict[str, Sequence[Any]]]:
