@@ -32,6 +32,7 @@ from server.engine.group_sweep import GroupSweep
 from server.engine.lease_keeper import LeaseKeeper
 from server.engine.log_hub import LogHub
 from server.engine.log_intake import JournalIntake, RowIntake
+from server.engine.log_retention import LogLimits, LogRetention
 from server.engine.log_sealer import LogSealer
 from server.engine.measurements import Measurements
 from server.engine.retention import Limits, Retention
@@ -143,6 +144,12 @@ class App:
                 settings.event_retention,
                 settings.event_retention_count,
             ),
+        )
+        self._log_retention = LogRetention(
+            self._writer,
+            self._reader,
+            clock,
+            LogLimits(settings.log_retention, settings.log_retention_bytes),
         )
         self._timers = Timers(self._writer, self._reader, clock)
         self._groups = GroupSweep(self._writer)
@@ -272,6 +279,7 @@ class App:
                     tasks.create_task(self._keeper.run(), name="lease keeper"),
                     tasks.create_task(self._timers.run(), name="timers"),
                     tasks.create_task(self._retention.run(), name="retention"),
+                    tasks.create_task(self._log_retention.run(), name="log retention"),
                     tasks.create_task(
                         self._groups.run(shared=self._hints.shared), name="group sweep"
                     ),

@@ -166,6 +166,18 @@ events = Counter("muster_events_total", "Events written.", registry=REGISTRY)
 
 log_lines = Counter("muster_log_lines_total", "Log lines stored.", registry=REGISTRY)
 log_bytes = Counter("muster_log_bytes_total", "Bytes of log text stored.", registry=REGISTRY)
+logs_pruned = Counter(
+    "muster_logs_pruned_total",
+    "Logs of ended tasks that were deleted, by reason: age or size.",
+    ["reason"],
+    registry=REGISTRY,
+)
+log_pruned_bytes = Counter(
+    "muster_log_pruned_bytes_total",
+    "Bytes they had as they were stored, by reason.",
+    ["reason"],
+    registry=REGISTRY,
+)
 
 
 def text() -> bytes:

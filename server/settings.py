@@ -55,6 +55,7 @@ def parse_folder(value: object) -> object:
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
+AnyDuration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
 Listen = Annotated[Address, BeforeValidator(parse_address), NoDecode]
 Folder = Annotated[Path, BeforeValidator(parse_folder)]
 Count = Annotated[int, Field(gt=0)]
@@ -137,6 +138,12 @@ class Settings(BaseSettings):
 
     log_limit: Count = 1024 * 1024 * 1024
     """How many bytes of a task's log are kept at most: the beginning and the end of longer ones."""
+
+    log_retention: AnyDuration = timedelta(0)
+    """How long logs are kept after their task's end; with 0 as long as the task."""
+
+    log_retention_bytes: Annotated[int, Field(ge=0)] = 0
+    """How many bytes of logs are stored at most: the oldest ended ones go first; 0 is no limit."""
 
     task_retention: Duration = timedelta(days=30)
     """How long ended tasks are kept, with their attempts and logs."""

@@ -8,7 +8,7 @@ ten thousand lines is packed and unpacked by a few operations on bytes.
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import groupby
 from typing import NamedTuple, TypeAlias
@@ -100,6 +100,11 @@ def omitted(blocks: Sequence[LogBlock]) -> LogBlock:
         b"",
         0,
     )
+
+
+def forgotten(blocks: Sequence[LogBlock]) -> LogBlock:
+    """Return all blocks of a log as one whose lines are not kept: it begins with line 1."""
+    return replace(omitted(blocks), first_line=1, lines=blocks[-1].last_line)
 
 
 def middle(blocks: Sequence[LogBlock], limit: int) -> tuple[int, int]:

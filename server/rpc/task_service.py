@@ -182,6 +182,11 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
             first = max(1, request.before_line - limit)
             limit = request.before_line - first
         page = await self._reader.log(namespace, task_id, attempt, first, limit)
+        if page.omitted_from and page.first_line >= request.before_line > 0:
+            # The line that stands for what is not kept was told already: on with what lies before.
+            first = max(1, page.omitted_from - (request.limit or LOG_DEFAULT))
+            limit = page.omitted_from - first
+            page = await self._reader.log(namespace, task_id, page.attempt, first, limit)
         return task_pb2.GetTaskLogResponse(
             success=True,
             message=convert.counted(page.total, "line"),

@@ -171,6 +171,18 @@ class LogPage:
     """The latest attempt there is."""
     given_up: bool
     """Whether the attempt was lost or handed back: its log may never be closed."""
+    omitted_from: int = 0
+    """The first of the lines that are not kept, where `lines` is the one that stands for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLog:
+    """A log of a task that has ended, of which something is kept."""
+
+    key: LogKey
+    ended_at: Moment
+    bytes: int
+    """As it is stored, packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +342,15 @@ class Reader(Protocol):
         Raises:
             DamagedLog: what is stored of that moment is not what was stored.
         """
+
+    async def ended_logs(self, after: Moment, before: Moment, limit: int) -> list[StoredLog]:
+        """Return logs of up to `limit` tasks that ended between two moments, oldest first.
+
+        The first moment is included. Logs of which nothing is kept are left out.
+        """
+
+    async def stored_log_bytes(self) -> int:
+        """Return how many bytes all logs have, as they are stored; not those in the journal."""
 
     async def used_blobs(self, names: Sequence[str]) -> set[str]:
         """Return those of some blobs that hold parts of logs."""

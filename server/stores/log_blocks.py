@@ -38,9 +38,13 @@ def lines_of(block: LogBlock) -> list[LogLine]:
 def first_since(block: LogBlock, moment: Moment) -> int:
     """Return the number of a block's first line that was read at a moment or later.
 
+    Of lines that are not kept it is the last, where a line stands for them.
+
     Raises:
         DamagedLog: it is not what was stored, or has no such line.
     """
+    if block.encoding is Encoding.OMITTED:
+        return block.last_line
     for number, line in enumerate(lines_of(block), block.first_line):
         if line.at >= moment:
             return number
@@ -54,6 +58,7 @@ class PageOfLines:
         first_line: Number of the first line gathered.
         lines: What was gathered.
         full: Whether no more is wanted.
+        omitted_from: First of the lines that are not kept, where one stands for them; or 0.
     """
 
     def __init__(self, first_line: int, limit: int, size: int) -> None:
@@ -62,6 +67,7 @@ class PageOfLines:
         self._room = size
         self.lines: list[LogLine] = []
         self.full = limit <= 0
+        self.omitted_from = 0
 
     @property
     def next_line(self) -> int:
@@ -98,6 +104,7 @@ class PageOfLines:
         if block.encoding is Encoding.OMITTED:
             self.full = True
             if not self.lines:
+                self.omitted_from = block.first_line
                 self.first_line = block.last_line
                 self.lines.append(_mark(block))
             return
@@ -118,10 +125,17 @@ class PageOfLines:
 
 
 def _mark(block: LogBlock) -> LogLine:
-    """Return the line that stands, under the last one's number, for lines that are not kept."""
+    """Return the line that stands, under the last one's number, for lines that are not kept.
+
+    Of a log that is too long the beginning stays; of one that is too old, nothing does.
+    """
     size = f"{block.text_bytes / 2**20:,.1f} MiB"
-    span = f"lines {block.first_line:,} to {block.last_line:,}"
-    text = f"[muster: {span} ({size}) are not kept; the log is longer than its limit]"
+    if block.first_line == 1:
+        lines = "1 line" if block.lines == 1 else f"{block.lines:,} lines"
+        text = f"[muster: the log is not kept any more; it had {lines} ({size})]"
+    else:
+        span = f"lines {block.first_line:,} to {block.last_line:,}"
+        text = f"[muster: {span} ({size}) are not kept; the log is longer than its limit]"
     return LogLine(block.last_at, "stderr", "warn", text)
 
 

@@ -1834,7 +1834,9 @@ class GetTaskLogResponse(_message.Message):
     """Whether the log is whole."""
     @_builtins.property
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogLine]:
-        """The lines, in order."""
+        """The lines, in order. Lines that are not kept, because the log was too long or is too old, show as
+        one line under the last one's number, with level `warn` and a text that begins with `[muster: `.
+        """
 
     def __init__(
         self,

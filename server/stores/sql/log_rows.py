@@ -4,12 +4,13 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.domain.changes import LogBatch
 from server.domain.log import Encoding, LogBlock
 from server.domain.moment import Moment
+from server.stores.interfaces import StoredLog
 from server.stores.sql import tables
 
 HEAD = [name for name in LogBlock.__slots__ if name != "data"]
@@ -55,6 +56,48 @@ def block_of(fields: Sequence[Any], data: bytes) -> LogBlock:
 def _stored(row: Sequence[Any]) -> StoredBlock:
     *fields, data, blob, offset, size = row
     return StoredBlock(block_of(fields, data or b""), blob, offset, size)
+
+
+_KEPT = tables.logs.c.encoding != Encoding.OMITTED
+_STORED_BYTES = func.coalesce(
+    func.sum(
+        case(
+            (tables.logs.c.blob.is_(None), func.length(tables.logs.c.data)),
+            else_=tables.logs.c.blob_size,
+        )
+    ),
+    0,
+)
+
+
+async def ended_logs(
+    connection: AsyncConnection, after: Moment, before: Moment, limit: int
+) -> list[StoredLog]:
+    """See interfaces.Reader."""
+    task, table = tables.tasks.c, tables.logs.c
+    kept = select(table.task_key).where(table.task_key == task.key, _KEPT).exists()
+    ended = (
+        select(task.key, task.finished_at)
+        .where(task.finished_at >= after, task.finished_at < before, kept)
+        .order_by(task.finished_at, task.key)
+        .limit(limit)
+    )
+    moments = {row.key: row.finished_at for row in await connection.execute(ended)}
+    sizes = (
+        select(table.task_key, table.attempt, _STORED_BYTES)
+        .where(table.task_key.in_(moments), _KEPT)
+        .group_by(table.task_key, table.attempt)
+    )
+    found = [
+        StoredLog((key, attempt), moments[key], size)
+        for key, attempt, size in await connection.execute(sizes)
+    ]
+    return sorted(found, key=lambda stored: (stored.ended_at, stored.key))
+
+
+async def stored_bytes(connection: AsyncConnection) -> int:
+    """See interfaces.Reader."""
+    return int(await connection.scalar(select(_STORED_BYTES)) or 0)
 
 
 async def blocks(

@@ -37,12 +37,13 @@ from server.stores.interfaces import (
     Page,
     PageSpec,
     RunFilter,
+    StoredLog,
     TaskFilter,
     TaskView,
 )
 from server.stores.log_blocks import PAGE_BYTES, PageOfLines
 from server.stores.log_journal import LogJournal
-from server.stores.sql import tables
+from server.stores.sql import log_rows, tables
 from server.stores.sql.database import SqlDatabase
 from server.stores.sql.log_library import LogLibrary
 from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, TASK, Record
@@ -135,6 +136,7 @@ class SqlReader:
             task.status.ended,
             task.attempt,
             given_up=found.status in (AttemptStatus.LOST, AttemptStatus.RELEASED),
+            omitted_from=page.omitted_from,
         )
 
     async def log_place(
@@ -152,6 +154,16 @@ class SqlReader:
         if since:
             line = max(line, await self._logs.line_since(key, since) or total + 1)
         return LogPlace(found.number, line)
+
+    async def ended_logs(self, after: Moment, before: Moment, limit: int) -> list[StoredLog]:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            return await log_rows.ended_logs(connection, after, before, limit)
+
+    async def stored_log_bytes(self) -> int:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            return await log_rows.stored_bytes(connection)
 
     async def used_blobs(self, names: Sequence[str]) -> set[str]:
         """See Reader."""

@@ -9,7 +9,9 @@ UNITS = (
     *("_commands", "_open", "_connected", "_tasks", "_groups", "muster_leases", "muster_agents"),
     "muster_agents_custom",  # each has a unit of its own
 )
-BOUNDED = {"method", "code", "status", "state", "resource", "stat", "class", "measurement"}
+BOUNDED = {
+    *("method", "code", "status", "state", "resource", "stat", "class", "measurement", "reason"),
+}
 
 
 def families():
