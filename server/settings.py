@@ -4,6 +4,7 @@ A flag beats a `MUSTER_*` environment variable, which beats the TOML file, which
 default; `server/config.py` does that reading.
 """
 
+import math
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,10 @@ from servicelog.setup import Format
 PREFIX = "MUSTER_"
 SQLITE = "sqlite:///"
 POSTGRESQL = "postgresql+asyncpg://"
+STOP_MARGIN = timedelta(seconds=5)
+"""How long before a lease's end an agent has stopped what must not outlive it."""
+LONGEST_LEASE_GRACE = timedelta(seconds=10)
+"""What such a task gets of kill_grace at most."""
 LOG_SUFFIX = ".logs"
 """What the folder of logs is called instead of the database's own suffix."""
 
@@ -97,11 +102,11 @@ class Settings(BaseSettings):
     heartbeat_interval: Duration = timedelta(seconds=10)
     """How often an agent reports that it is alive."""
 
-    lease: Duration = timedelta(seconds=30)
-    """How long a task stays with an agent that has gone silent."""
-
     kill_grace: Duration = timedelta(seconds=10)
     """How long a cancelled or late task may clean up before it is killed."""
+
+    lease: Duration = timedelta(seconds=30)
+    """How long a task stays with an agent that has gone silent."""
 
     deadline_slack: Duration = timedelta(seconds=20)
     """How much later than the agent the server ends a task that runs too long."""
@@ -226,10 +231,18 @@ class Settings(BaseSettings):
 
     @field_validator("lease")
     @classmethod
-    def _outlasts_a_heartbeat(cls, lease: timedelta, info: ValidationInfo) -> timedelta:
-        if lease > info.data.get("heartbeat_interval", timedelta(0)):
+    def _leaves_time_to_stop(cls, lease: timedelta, info: ValidationInfo) -> timedelta:
+        """Between two heartbeats no task may be due to stop because its lease could end."""
+        heartbeat = info.data.get("heartbeat_interval", timedelta(0))
+        seconds = math.ceil(info.data.get("kill_grace", timedelta(0)).total_seconds())
+        least = heartbeat + STOP_MARGIN + min(timedelta(seconds=seconds), LONGEST_LEASE_GRACE)
+        if lease > least:
             return lease
-        raise ValueError("should be longer than heartbeat_interval; three times it is usual")
+        raise ValueError(
+            f"should be longer than {least.total_seconds():g} s: heartbeat_interval, kill_grace"
+            f" ({LONGEST_LEASE_GRACE.seconds} s of it at most) and {STOP_MARGIN.seconds} s more, so"
+            " that tasks can be stopped before it ends"
+        )
 
     @field_validator("retry_backoff_max", "quarantine_max")
     @classmethod

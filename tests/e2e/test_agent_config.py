@@ -11,7 +11,7 @@ from tests.e2e.kit import eventually
 
 @pytest.fixture
 def server(kit):
-    return kit.start_server("--heartbeat-interval", "1", "--lease", "6")
+    return kit.start_server("--heartbeat-interval", "1", "--lease", "8", "--kill-grace", "1")
 
 
 def configure(agent_id="a", **settings):

@@ -18,13 +18,14 @@ PIPELINES = "pipeline.v1.PipelineService"
 STREAMS = "stream.v1.StreamService"
 TASKS = "task.v1.TaskService"
 
-LEASE = 3.0
+LEASE = 7.5
 RUNNING, SUCCESS, LOST = "TASK_STATUS_RUNNING", "TASK_STATUS_SUCCESS", 7
 
 
 @pytest.fixture(scope="module")
 def server(shared):
-    return shared.start_server("--heartbeat-interval", "1", "--lease", f"{LEASE:g}")
+    flags = ("--heartbeat-interval", "1", "--kill-grace", "0.5")
+    return shared.start_server(*flags, "--lease", f"{LEASE:g}")
 
 
 @pytest.fixture

@@ -118,9 +118,27 @@ def test_a_database_url_with_a_password_is_never_shown(capsys):
     assert "hunter2" not in repr(load(["--database-url", "postgresql+asyncpg://u:hunter2@h/d"]))
 
 
-def test_a_lease_outlasts_a_heartbeat(capsys):
-    (line,) = refusal(capsys, "--lease", "10")
-    assert line.startswith("--lease: should be longer than heartbeat_interval")
+@pytest.mark.parametrize(
+    ("flags", "least"),
+    [
+        (("--lease", "10"), 25),
+        (("--lease", "25"), 25),
+        (("--lease", "40", "--heartbeat-interval", "30", "--kill-grace", "60"), 45),
+        (("--lease", "7", "--heartbeat-interval", "1", "--kill-grace", "0.5"), 7),
+        (("--heartbeat-interval", "20"), 35),
+    ],
+)
+def test_a_lease_leaves_time_to_stop_a_task_between_heartbeats(capsys, flags, least):
+    (line,) = refusal(capsys, *flags)
+    flag = "--lease" if "--lease" in flags else "lease"
+    assert line.startswith(
+        f"{flag}: should be longer than {least} s: heartbeat_interval, kill_grace"
+    )
+
+
+def test_a_lease_may_be_short_where_heartbeats_and_grace_are():
+    flags = ("--lease", "7.5", "--heartbeat-interval", "1", "--kill-grace", "0.5")
+    assert load(flags).lease == timedelta(seconds=7.5)
 
 
 def test_a_misspelt_variable_is_reported_and_those_of_other_programs_are_not():
