@@ -20,7 +20,13 @@ class GroupType(click.ParamType[task_pb2.ConcurrencyGroup]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> task_pb2.ConcurrencyGroup:
         """Return the group; what follows a colon and is no number is part of the key."""
-        found = re.fullmatch(r"(.+):(\d{1,9})", str(value), re.DOTALL)
+        text = str(value)
+        key, colon, limit = text.rpartition(":")
+        if colon and not key:
+            self.fail(f"the key is missing; write KEY:{limit or 'LIMIT'}", param, ctx)
+        if colon and not limit:
+            self.fail(f"the limit is missing; write {key} or {key}:LIMIT", param, ctx)
+        found = re.fullmatch(r"(.+):(\d{1,9})", text, re.DOTALL)
         if found is None:
             return task_pb2.ConcurrencyGroup(key=str(value))
         if not int(found[2]):

@@ -38,6 +38,16 @@ def test_a_group_is_named_with_its_limit(muster, control_plane, text, key, limit
     assert cancels.on_conflict == task_pb2.CONCURRENCY_POLICY_CANCEL_RUNNING
 
 
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [(":2", "write KEY:2"), (":", "write KEY:LIMIT"), ("deploy:", "write deploy")],
+)
+def test_a_group_with_half_of_its_name_missing_is_told_what_would_be_right(muster, text, right):
+    done = muster("task", "create", "--concurrency", text, "--", "true")
+    assert done.code == 2
+    assert right in done.err
+
+
 def test_a_group_without_places_and_cancelling_in_no_group_are_wrong_usage(muster):
     assert muster("task", "create", "--concurrency", "a:0", "--", "true").code == 2
     assert muster("task", "create", "--cancel-running", "--", "true").code == 2
