@@ -72,8 +72,10 @@ class SetAgentState:
         return agent, ledger.leases_of([agent.key]).get(agent.key, 0)
 
     def _set(self, agent: Agent, now: Moment) -> None:
-        agent.note = self.note
+        kept = "" if self.action is Action.RESUME else agent.note
+        agent.note = self.note or kept
         agent.drain_until = None
+        paused = agent.scheduling is Scheduling.PAUSED
         match self.action:
             case Action.PAUSE:
                 agent.scheduling = Scheduling.PAUSED
@@ -85,8 +87,8 @@ class SetAgentState:
                     agent.drain_until = now + self.deadline * SECOND
         if self.action is Action.RESUME:
             agent.scheduling_since = None
-        else:
-            agent.scheduling_since = agent.scheduling_since or now
+        elif agent.scheduling_since is None or paused is not (self.action is Action.PAUSE):
+            agent.scheduling_since = now
 
 
 def when_agent_due(ledger: Ledger, agent: Agent) -> None:

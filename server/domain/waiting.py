@@ -177,7 +177,9 @@ def _readiness(candidate: Candidate, barred: Collection[int], now: Moment) -> tu
     if state is SchedulingState.PAUSED:
         return Fit.PAUSED, _because("is paused", agent.note, end="")
     if state is not SchedulingState.ACTIVE:
-        return Fit.DRAINING, _because(f"is {state.name.lower()}", agent.note, end="")
+        drains = state is SchedulingState.DRAINING
+        text = "is draining" if drains else "is kept empty by a drain"
+        return Fit.DRAINING, _because(text, agent.note, end="")
     if agent.quarantined_until is not None:
         seconds = -(-max(0, agent.quarantined_until - now) // SECOND)
         return Fit.QUARANTINED, _because(f"is quarantined for {seconds} s", agent.fault, end="")

@@ -1881,7 +1881,9 @@ class SetAgentStateRequest(_message.Message):
     action: Global___AgentAction.ValueType
     """What is wanted."""
     note: _builtins.str
-    """Why, for people; at most 1024 characters. Not with RESUME."""
+    """Why, for people; at most 1024 characters. Not with RESUME. An empty one leaves the note of an
+    earlier pause or drain.
+    """
     deadline_seconds: _builtins.int
     """With DRAIN only: how many seconds running tasks may take to finish, 0 to 2592000 (30 days);
     0 stops them at once. Absent lets them take as long as they need.

@@ -60,6 +60,20 @@ def test_a_pause_outlives_the_agents_restart_and_its_loss(core, action):
     assert core.claim() == []
 
 
+@pytest.mark.parametrize(("first", "second"), [(PAUSE, DRAIN), (DRAIN, PAUSE)])
+def test_another_state_has_its_own_time_and_keeps_the_note_until_there_is_another(
+    core, first, second
+):
+    core.join("a")
+    core.control("a", first, note="disk swap")
+    core.pass_time(5_000)
+    agent, _ = core.control("a", second)
+    assert (agent.note, agent.scheduling_since) == ("disk swap", core.clock.now())
+    core.pass_time(5_000)
+    agent, _ = core.control("a", second, note="new disk")
+    assert (agent.note, agent.scheduling_since) == ("new disk", core.clock.now() - 5_000)
+
+
 def test_the_same_again_is_no_news(core):
     core.join("a")
     core.control("a", PAUSE, note="x")

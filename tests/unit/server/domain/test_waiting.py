@@ -121,7 +121,7 @@ PAUSED = {"scheduling": Scheduling.PAUSED, "note": "disk swap."}
             0,
             WaitingFor.OPEN_AGENT,
             "None of the 2 fitting agents is given work: a-2 takes no work now: it is stopping, or "
-            "its host cannot start tasks, a-1 is drained.",
+            "its host cannot start tasks, a-1 is kept empty by a drain.",
         ),
         (
             [candidate(1, held=2), candidate(2, **PAUSED)],
@@ -201,7 +201,11 @@ def test_a_task_with_an_image_says_that_no_agent_runs_images():
         (candidate(held=3), Fit.FULL, "has no free slot of 2"),
         (candidate(held=2, **PAUSED), Fit.PAUSED, "is paused: disk swap"),
         (candidate(held=1, scheduling=Scheduling.STOPPING), Fit.DRAINING, "is draining"),
-        (candidate(scheduling=Scheduling.STOPPING, note="x"), Fit.DRAINING, "is drained: x"),
+        (
+            candidate(scheduling=Scheduling.STOPPING, note="x"),
+            Fit.DRAINING,
+            "is kept empty by a drain: x",
+        ),
         (
             candidate(quarantined_until=2_001, fault="no disk"),
             Fit.QUARANTINED,
