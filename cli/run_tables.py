@@ -3,7 +3,7 @@
 import click
 
 from cli.output import print_fields, print_table
-from cli.states import short_name, task_status
+from cli.states import exit_text, short_name, task_status
 from cli.times import age, between, moment
 from generated.pipeline.v1 import pipeline_pb2
 
@@ -97,7 +97,7 @@ def job_row(job: pipeline_pb2.RunJob) -> tuple[str, ...]:
         job.name,
         task_status(job.status),
         job.agent_id,
-        str(job.exit_code) if job.finished_at and job.attempt else "",
+        exit_text(job.status, job.attempt, job.finished_at, job.exit_code),
         between(job.started_at, job.finished_at),
         job.error_message,
     )

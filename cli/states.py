@@ -60,6 +60,25 @@ def exit_code_of(task: task_pb2.TaskDetail) -> int:
             return Exit.EXEC_FAILED
 
 
+def exit_text(status: int, attempt: int, finished_at: int, exit_code: int) -> str:
+    """Return a task's exit code as tables show it: nothing before its end, - where it has none."""
+    if not (finished_at and attempt):
+        return ""
+    return "-" if status == task_pb2.TASK_STATUS_FAILED and not exit_code else str(exit_code)
+
+
+def attempt_exit_text(attempt: task_pb2.Attempt) -> str:
+    """Return an attempt's exit code: nothing before its end, - where its script gave none."""
+    if not attempt.ended_at:
+        return ""
+    gave_none = attempt.status in (
+        task_pb2.ATTEMPT_STATUS_LOST,
+        task_pb2.ATTEMPT_STATUS_FAILED,
+    )
+    none = not attempt.exit_code and (gave_none or not attempt.started_at)
+    return "-" if none else str(attempt.exit_code)
+
+
 def was_lost(task: task_pb2.TaskDetail) -> bool:
     """Return whether the last attempt was lost with its agent."""
     last = task.attempts[-1:]

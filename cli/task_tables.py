@@ -7,7 +7,7 @@ import click
 
 from cli.output import print_fields, print_table
 from cli.requirements import describe_selector
-from cli.states import short_name, task_status
+from cli.states import attempt_exit_text, exit_text, short_name, task_status
 from cli.times import age, between, human, lasted, moment
 from generated.task.v1 import task_pb2
 
@@ -24,10 +24,14 @@ def task_row(task: task_pb2.TaskDetail) -> tuple[str, ...]:
         task.name,
         task_status(task.status),
         "" if task.status in WAITING else task.agent_id,
-        str(task.exit_code) if task.finished_at and task.attempt else "",
+        _exit_text(task),
         age(task.created_at),
         task_duration(task),
     )
+
+
+def _exit_text(task: task_pb2.TaskDetail) -> str:
+    return exit_text(task.status, task.attempt, task.finished_at, task.exit_code)
 
 
 def task_duration(task: task_pb2.TaskDetail) -> str:
@@ -49,7 +53,7 @@ def print_task(task: task_pb2.TaskDetail) -> None:
             ("Waiting", task.waiting_reason),
             ("Cancelling", "asked for, not confirmed yet" if task.cancel_requested else ""),
             ("Error", task.error_message),
-            ("Exit code", str(task.exit_code) if task.finished_at and task.attempt else ""),
+            ("Exit code", _exit_text(task)),
             ("Agent", task.agent_id),
             ("Agent labels", _pairs(task.agent_labels)),
             ("Selector", describe_selector(task.label_selector)),
@@ -83,7 +87,7 @@ def _attempt_row(attempt: task_pb2.Attempt) -> tuple[str, ...]:
         str(attempt.number),
         short_name(task_pb2.AttemptStatus.DESCRIPTOR, attempt.status),
         attempt.agent_id,
-        str(attempt.exit_code) if attempt.ended_at else "",
+        attempt_exit_text(attempt),
         between(attempt.started_at, attempt.ended_at),
         _log_lines(attempt),
         attempt.cause,

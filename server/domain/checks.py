@@ -39,13 +39,15 @@ class Checks:
         if self.violations:
             raise Invalid(self.violations)
 
-    def name(self, field: str, value: str, *, required: bool = True) -> None:
-        """A name for people: 1 to 256 characters, none of them a control character."""
+    def name(
+        self, field: str, value: str, *, required: bool = True, limit: int = NAME_LIMIT
+    ) -> None:
+        """A name for people: 1 to `limit` characters, none of them a control character."""
         if not value:
             if required:
                 self.fail(field, "must not be empty")
-        elif len(value) > NAME_LIMIT:
-            self.fail(field, f"must have at most {NAME_LIMIT} characters, has {len(value)}")
+        elif len(value) > limit:
+            self.fail(field, f"must have at most {limit} characters, has {len(value)}")
         elif has_control(value):
             self.fail(field, "must not contain control characters")
 

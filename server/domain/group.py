@@ -33,8 +33,7 @@ class Membership:
 
     def check(self, checks: Checks) -> None:
         """Note every malformed field, by its path in CreateTaskRequest."""
-        checks.name("concurrency.key", self.key)
-        checks.text("concurrency.key", self.key, KEY_LIMIT)
+        checks.name("concurrency.key", self.key, limit=KEY_LIMIT)
         checks.number("concurrency.limit", self.limit, 1, PLACES_LIMIT)
 
 

@@ -32,8 +32,7 @@ def check_batch(tasks: Iterable[NewTask]) -> None:
         if not task.key:
             continue
         path = f"tasks[{index}].key"
-        checks.text(path, task.key, KEY_LIMIT)
-        checks.name(path, task.key)
+        checks.name(path, task.key, limit=KEY_LIMIT)
         if task.key in by_key:
             checks.fail(path, f"{task.key!r} is the key of an earlier task")
         by_key[task.key] = task

@@ -283,8 +283,7 @@ def _check_fetch(request: agent_pb2.FetchTaskRequest) -> None:
     checks = Checks()
     checks.number("max_jobs", request.max_jobs, 0, SLOT_LIMIT)
     checks.number("wait", request.wait, 0, 3600)
-    checks.name("request_id", request.request_id, required=False)
-    checks.text("request_id", request.request_id, 128)
+    checks.name("request_id", request.request_id, required=False, limit=128)
     checks.extend(check_labels(request.labels, "labels"))
     checks.done()
 

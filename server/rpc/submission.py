@@ -18,8 +18,7 @@ def idempotency(request: Message, request_id: str) -> Idempotency | None:
     if not request_id:
         return None
     checks = Checks()
-    checks.text("request_id", request_id, 128)
-    checks.name("request_id", request_id)
+    checks.name("request_id", request_id, limit=128)
     checks.done()
     kind = request.DESCRIPTOR.full_name.encode()
     body = sha256(kind + request.SerializeToString(deterministic=True)).hexdigest()

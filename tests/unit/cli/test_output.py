@@ -120,6 +120,32 @@ def test_every_answer_parses_as_json(muster, control_plane, an_agent, a_pipeline
         assert (text.code, text.err) == (0, ""), line
 
 
+def test_what_ended_without_an_exit_code_shows_none(muster, control_plane):
+    attempt = task_pb2.Attempt
+    lost, success = task_pb2.ATTEMPT_STATUS_LOST, task_pb2.ATTEMPT_STATUS_SUCCESS
+    failed, released = task_pb2.ATTEMPT_STATUS_FAILED, task_pb2.ATTEMPT_STATUS_RELEASED
+    task = task_pb2.TaskDetail(
+        task_id=ID,
+        status=task_pb2.TASK_STATUS_FAILED,
+        attempt=5,
+        finished_at=9,
+        attempts=[
+            attempt(number=1, agent_id="a", status=lost, started_at=1, ended_at=2),
+            attempt(number=2, agent_id="a", status=released, ended_at=3),
+            attempt(number=3, agent_id="a", status=success, started_at=4, ended_at=5),
+            attempt(number=4, agent_id="a", status=failed, started_at=4, ended_at=5, exit_code=7),
+            attempt(number=5, agent_id="a", status=failed, ended_at=9),
+        ],
+    )
+    control_plane.answers["GetTask"] = task_pb2.GetTaskResponse(task=task)
+    shown = muster("task", "get", ID).out
+    rows = [line.split() for line in shown.splitlines() if line[:1].isdecimal() and " a " in line]
+    assert [row[3] for row in rows] == ["-", "-", "0", "7", "-"]
+    assert "Exit code:    -\n" in shown or "Exit code: -\n" in shown
+    control_plane.answers["ListTasks"] = task_pb2.ListTasksResponse(tasks=[task])
+    assert muster("task", "list").out.splitlines()[1].split()[2:] == ["-"]
+
+
 def test_more_than_the_limit_is_said(muster, control_plane):
     task = task_pb2.TaskDetail(task_id=ID)
     page = task_pb2.ListTasksResponse(tasks=[task] * 2, next_page_token="next")  # noqa: S106

@@ -277,6 +277,8 @@ def test_a_group_goes_with_its_last_task(core):
         (Membership("a b:c"), []),
         (Membership(""), ["concurrency.key"]),
         (Membership("x" * 129), ["concurrency.key"]),
+        (Membership("x" * 300), ["concurrency.key"]),
+        (Membership("a\0"), ["concurrency.key"]),
         (Membership("a\n", 0), ["concurrency.key", "concurrency.limit"]),
         (Membership("a", 10_001), ["concurrency.limit"]),
     ],

@@ -80,6 +80,7 @@ def test_the_same_request_id_returns_the_first_answer(core):
         ([task("a", "a")], "tasks"),
         ([task("a"), task("b", key="a")], "tasks[1].key"),
         ([task("a", key="k" * 129)], "tasks[0].key"),
+        ([task("a", key="k" * 300)], "tasks[0].key"),
         ([task("a", key="\n")], "tasks[0].key"),
     ],
 )
