@@ -182,9 +182,7 @@ class App:
     def _build_intake(self, clock: Clock) -> RowIntake | JournalIntake:
         if self._journal is None:
             return RowIntake(self._writer)
-        intake = JournalIntake(
-            self._writer, self._journal, clock, lambda task_id: self._logs.hint([task_id])
-        )
+        intake = JournalIntake(self._writer, self._journal, clock, self._logs.grew)
         self._writer.listen(intake.committed)
         return intake
 

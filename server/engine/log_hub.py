@@ -49,6 +49,11 @@ class LogHub:
             for live in self._live.get(task_id, {}).values():
                 live.touch()
 
+    def grew(self, task_id: str, attempt: int) -> None:
+        """Wake those who read a task's logs: one attempt's has more lines."""
+        for (_, followed), live in self._live.get(task_id, {}).items():
+            live.touch(grew=followed == attempt)  # else this attempt is news to them
+
     async def follow(
         self,
         namespace: str,

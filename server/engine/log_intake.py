@@ -99,7 +99,7 @@ class JournalIntake:
     """Blocks go to the journal."""
 
     def __init__(
-        self, writer: Writer, journal: Journal, clock: Clock, grew: Callable[[str], None]
+        self, writer: Writer, journal: Journal, clock: Clock, grew: Callable[[str, int], None]
     ) -> None:
         self._writer = writer
         self._journal = journal
@@ -200,7 +200,7 @@ class JournalIntake:
         metrics.log_lines.inc(counts.lines - its.durable.lines)
         metrics.log_bytes.inc(counts.bytes - its.durable.bytes)
         its.durable = counts
-        self._grew(its.task_id)
+        self._grew(its.task_id, its.key[1])
         if its.ended:
             self._tell(its)
 

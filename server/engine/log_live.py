@@ -54,6 +54,7 @@ class LiveLog:
         self._parts: deque[tuple[LogPart, int]] = deque()
         self._size = 0
         self._fresh = False
+        self._changed = True
         self._behind = False
         self._news = asyncio.Event()
         self._reading = asyncio.Lock()
@@ -64,8 +65,9 @@ class LiveLog:
         """Whether the task, which had no attempt yet, has one now."""
         return bool(self.page.attempt) and not self._whose[2]
 
-    def touch(self) -> None:
-        """Note that the log may have changed, and wake its followers."""
+    def touch(self, *, grew: bool = False) -> None:
+        """Note that the log may have changed, or only `grew`, and wake its followers."""
+        self._changed |= not grew
         self._fresh = False
         self._news.set()
         self._news = asyncio.Event()
@@ -103,16 +105,23 @@ class LiveLog:
             if not self._behind:
                 await asyncio.sleep(self._read_at + TOGETHER - asyncio.get_running_loop().time())
             self._fresh = True  # news that comes while we read makes it stale again
+            changed, self._changed = self._changed, False
             try:
-                page = await self._reader.log(*self._whose, self.next_line, PAGE)
+                page = await self._page(changed=changed)
             except BaseException:
-                self._fresh = False
+                self._fresh, self._changed = False, True
                 raise
             self._read_at = asyncio.get_running_loop().time()
             self._keep(page)
             self._behind = self.next_line <= page.total
             if self._behind:
                 self._fresh = False
+
+    async def _page(self, *, changed: bool) -> LogPage:
+        """Return what is new; how a log stands is asked only when that may have changed."""
+        if changed or self.page.key is None:
+            return await self._reader.log(*self._whose, self.next_line, PAGE)
+        return await self._reader.more_of_log(self.page, self.next_line, PAGE)
 
     def _keep(self, page: LogPage) -> None:
         self.page = page

@@ -173,6 +173,8 @@ class LogPage:
     """Whether the attempt was lost or handed back: its log may never be closed."""
     omitted_from: int = 0
     """The first of the lines that are not kept, where `lines` is the one that stands for them."""
+    key: LogKey | None = None
+    """What `more_of_log` finds it by; None when only `log` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +329,13 @@ class Reader(Protocol):
         """Return up to `limit` stored lines from `first_line` on; attempt 0 is the latest.
 
         Their text has at most `size` bytes, unless the first line alone has more.
+
+        Raises:
+            DamagedLog: what is stored from there on is not what was stored.
+        """
+
+    async def more_of_log(self, page: LogPage, first_line: int, limit: int) -> LogPage:
+        """Return more lines of a log of which nothing but its length has changed since `page`.
 
         Raises:
             DamagedLog: what is stored from there on is not what was stored.

@@ -74,11 +74,14 @@ class Desk:
         if isinstance(self.database, SqliteDatabase):
             self.journal = LogJournal(self.folder)
             await self.journal.open()
-            self.intake = JournalIntake(self.writer, self.journal, self.clock, self.grown.append)
+            self.intake = JournalIntake(self.writer, self.journal, self.clock, self._grew)
             self.writer.listen(self.intake.committed)
             self.running += map(asyncio.ensure_future, (self.journal.run(), self.intake.run()))
             await self.intake.recover()
         self.reader = SqlReader(self.database, self.journal)
+
+    def _grew(self, task_id, attempt):
+        self.grown.append((task_id, attempt))
 
     async def close(self):
         self.writer.stop()
@@ -158,6 +161,18 @@ async def test_lines_are_readable_once_they_are_acknowledged_and_after_a_restart
         await desk.restart()
     assert await desk.append(lease, packed(4, "four")) == (4, CONTINUE)
     assert await desk.texts() == ["one", "two", "three", "four"]
+
+
+async def test_what_has_come_since_is_read_on_from_a_page(desk):
+    lease = await desk.start_task()
+    await desk.append(lease, packed(1, "one"))
+    page = await desk.reader.log(NAMESPACE, "t", 0, 1, 10)
+    await desk.append(lease, packed(2, "two", "three"))
+    if desk.journal is None:  # then a row says how long it is
+        page = await desk.reader.log(NAMESPACE, "t", 0, 1, 0)
+    more = await desk.reader.more_of_log(page, 2, 10)
+    assert ([line.text for line in more.lines], more.first_line) == (["two", "three"], 2)
+    assert (more.total, more.attempt, more.state) == (3, 1, LogState.OPEN)
 
 
 async def test_what_begins_earlier_brings_nothing_and_what_begins_later_is_refused(desk):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 from server.domain.agent import SessionState
 from server.domain.attempt import AttemptStatus, LogState
@@ -44,20 +45,23 @@ class MemoryReader:
             state = LogState.COMPLETE if task.status.ended else LogState.OPEN
             return LogPage(0, 1, [], 0, state, task.status.ended, 0, given_up=False)
         row = tables.attempts[task.key, number]
-        wanted = PageOfLines(first_line, limit, size)
-        for block in _blocks(tables, task.key, number):
-            if block.last_line >= first_line and not wanted.full:
-                wanted.take(block)
         return LogPage(
             number,
             first_line,
-            wanted.lines,
+            _lines(tables, (task.key, number), PageOfLines(first_line, limit, size)),
             row.log_lines,
             row.log_state,
             task.status.ended,
             task.attempt,
             given_up=row.status in (AttemptStatus.LOST, AttemptStatus.RELEASED),
+            key=(task.key, number),
         )
+
+    async def more_of_log(self, page, first_line, limit):
+        tables = await self._tables()
+        lines = _lines(tables, page.key, PageOfLines(first_line, limit, PAGE_BYTES))
+        total = max(page.total, first_line + len(lines) - 1)
+        return replace(page, first_line=first_line, lines=lines, total=total)
 
     async def log_place(self, namespace, task_id, attempt, tail, since):
         page = await self.log(namespace, task_id, attempt, 1, 0)
@@ -193,6 +197,13 @@ class MemoryReader:
         dues += [attempt.log_due for attempt in tables.attempts.values()]
         dues += [agent.due_at for agent in tables.agents.values()]
         return min((due for due in dues if due is not None), default=None)
+
+
+def _lines(tables, key, wanted):
+    for block in _blocks(tables, *key):
+        if block.last_line >= wanted.first_line and not wanted.full:
+            wanted.take(block)
+    return wanted.lines
 
 
 def _blocks(tables, task_key, number):

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -121,22 +122,36 @@ class SqlReader:
             if found is None:
                 state = LogState.COMPLETE if task.status.ended else LogState.OPEN
                 return LogPage(0, 1, [], 0, state, task.status.ended, 0, given_up=False)
-        key = (task.key, found.number)
-        page = PageOfLines(first_line, limit, size)
-        total = max(found.log_lines, self._logs.last_line(key))
-        if first_line <= total:
-            await self._logs.fill(key, page)
-            page.end(total)
-        return LogPage(
+        found_page = LogPage(
             found.number,
-            page.first_line,
-            page.lines,
-            total,
+            first_line,
+            [],
+            found.log_lines,
             found.log_state,
             task.status.ended,
             task.attempt,
             given_up=found.status in (AttemptStatus.LOST, AttemptStatus.RELEASED),
-            omitted_from=page.omitted_from,
+            key=(task.key, found.number),
+        )
+        return await self._filled(found_page, first_line, PageOfLines(first_line, limit, size))
+
+    async def more_of_log(self, page: LogPage, first_line: int, limit: int) -> LogPage:
+        """See Reader."""
+        return await self._filled(page, first_line, PageOfLines(first_line, limit, PAGE_BYTES))
+
+    async def _filled(self, page: LogPage, first_line: int, lines: PageOfLines) -> LogPage:
+        if page.key is None:
+            raise LookupError("a log without an attempt has no lines")
+        total = max(page.total, self._logs.last_line(page.key))
+        if first_line <= total:
+            await self._logs.fill(page.key, lines)
+            lines.end(total)
+        return replace(
+            page,
+            first_line=lines.first_line,
+            lines=lines.lines,
+            total=total,
+            omitted_from=lines.omitted_from,
         )
 
     async def log_place(

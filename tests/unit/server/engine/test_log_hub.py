@@ -217,6 +217,29 @@ async def test_what_another_server_writes_is_found_within_one_look():
 
 
 @in_virtual_time
+async def test_how_a_log_stands_is_not_asked_while_it_only_grows():
+    library = Library()
+    reader = CountingReader(library.database)
+    library.hub = LogHub(reader)
+    task_id, lease = library.running()
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(library.follow(task_id))
+        await settle()
+        reader.reads, library.heard = 0, False
+        for number in (1, 2):
+            library.print(lease, number, f"line {number}")
+            library.hub.grew(task_id, 1)
+            await settle()
+        assert (len(library.read), reader.reads) == (2, 0)
+        library.hub.grew(task_id, 2)  # another attempt has begun, then
+        await settle()
+        assert reader.reads == 1
+        library.heard = True
+        library.end(lease, texts=["line 1", "line 2"])
+        assert await following is LogState.COMPLETE
+
+
+@in_virtual_time
 async def test_an_unknown_task_or_attempt_is_not_found():
     library = Library()
     task_id = library.create()
