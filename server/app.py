@@ -38,6 +38,7 @@ from server.engine.measurements import Measurements
 from server.engine.retention import Limits, Retention
 from server.engine.sessions import Sessions
 from server.engine.timers import Timers
+from server.engine.write_watch import WriteWatch
 from server.engine.writer import Writer
 from server.rpc.agent_service import AgentService
 from server.rpc.interceptors import CallInterceptor
@@ -116,6 +117,7 @@ class App:
             batch_limit=settings.writer_batch,
             queue_limit=settings.writer_queue,
         )
+        self._write_watch = WriteWatch(self._writer, clock)
         self._dispatcher.kick = self._writer.kick
         measurements = Measurements()
         self._attendance = Attendance(
@@ -352,7 +354,7 @@ class App:
             await self._reader.ping()
         except StoreUnavailable as error:
             return str(error)
-        return None
+        return await self._write_watch.failure()
 
     async def _close_doors(self) -> None:
         """Say that we go, end what waits, and let the rest finish."""

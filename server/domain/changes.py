@@ -93,6 +93,8 @@ class Effects:
     """Keys of tasks that were deleted."""
     closed_logs: set[LogKey] = field(default_factory=set)
     """Logs that take no more."""
+    wrote: bool = False
+    """Whether there was anything to write."""
     lines: int = 0
     """Log lines stored."""
     bytes: int = 0

@@ -92,7 +92,13 @@ class Ledger:
         self.effects.touched.update(self.changes.tasks)
         if self.changes.any():
             changes, self.changes = self.changes, Changes()
+            self.effects.wrote = True
             self.source.save(changes)
+
+    def try_to_write(self) -> None:
+        """Write something that changes nothing, to see whether it is taken."""
+        self.effects.wrote = True
+        self.source.touch()
 
     def _settle(self) -> None:
         """Bring derived columns up to date: when the timers look at a row next, what is ready."""

@@ -32,6 +32,9 @@ class Source(Protocol):
     def new_key(self) -> int:
         """Return a key that no row has had."""
 
+    def touch(self) -> None:
+        """Write a row as it is."""
+
     def save(self, changes: Changes) -> None:
         """Write changes. Events get their `position`."""
 

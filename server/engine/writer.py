@@ -102,7 +102,12 @@ class _Waiting:
 
 
 class Writer:
-    """The only way to change anything."""
+    """The only way to change anything.
+
+    Attributes:
+        failure: Why the newest transaction was not written; None when it was. One that had nothing
+            to write says nothing.
+    """
 
     def __init__(
         self,
@@ -126,6 +131,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._listeners: list[Callable[[Committed], None]] = []
         self._stopping = False
+        self.failure: str | None = None
 
     def listen(self, listener: Callable[[Committed], None]) -> None:
         """Call `listener` after each commit, before its commands are answered."""
@@ -223,6 +229,7 @@ class Writer:
                 committed = await self._database.transact(work)
         except StoreUnavailable as error:
             log.warning("store_unavailable", error=str(error), commands=len(every))
+            self.failure = str(error)
             return Committed([error] * len(every), [], Effects())
         except Exception as error:
             # A rejected statement, a broken rule, or a bug nobody foresaw: it may fail its own
@@ -231,6 +238,8 @@ class Writer:
             if len(every) == 1:
                 return Committed([error], [], Effects())
             return None
+        if committed.effects.wrote:
+            self.failure = None
         metrics.writer_batch_size.observe(len(every))
         _count(committed.events)
         return committed

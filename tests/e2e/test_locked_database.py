@@ -61,6 +61,17 @@ async def test_a_submit_is_refused_as_unavailable_and_works_again_by_itself(serv
     assert {task.task_id for task in listed.tasks} == {before, after}
 
 
+async def test_a_server_that_cannot_write_is_not_ready_until_it_can(server, api: Api, lock):
+    with httpx2.Client(base_url=f"http://{server.http}", timeout=20) as web:
+        holder = lock()
+        await refusal(api.create("true"))
+        answer = web.get("/readyz")
+        assert (answer.status_code, "locked" in answer.text) == (503, True)
+        holder.kill9()
+        # Nobody else writes: it tries by itself.
+        eventually(lambda: web.get("/readyz").status_code == 200)
+
+
 async def test_tasks_that_run_meanwhile_still_end_once_with_their_whole_log(
     kit, server, api: Api, lock, gate, tmp_path
 ):

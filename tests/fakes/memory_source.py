@@ -75,6 +75,9 @@ class MemorySource:
 
     # ---- writing
 
+    def touch(self):
+        pass
+
     def save(self, changes):
         tables = self._tables
         for task in changes.deleted_tasks:

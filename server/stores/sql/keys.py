@@ -64,6 +64,11 @@ _SET = (
 _NEXT = select(tables.sequences.c.next).where(tables.sequences.c.name == bindparam("sequence"))
 
 
+def touch(connection: Connection) -> None:
+    """Write a sequence as it is."""
+    run(connection, _STEP, {"sequence": _KEYS, "by": 0})
+
+
 def _advance(connection: Connection, name: str, by: int) -> int:
     """Move a sequence on and return its new end."""
     run(connection, _STEP, {"sequence": name, "by": by})

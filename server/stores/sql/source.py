@@ -40,7 +40,7 @@ from server.domain.run import Run, RunStatus
 from server.domain.task import Queue, Task, TaskStatus
 from server.stores.sql import log_rows, tables
 from server.stores.sql.bulk import insert_rows, update_rows
-from server.stores.sql.keys import Keys
+from server.stores.sql.keys import Keys, touch
 from server.stores.sql.rows import AGENT, ATTEMPT, PIPELINE, RUN, TASK, Record
 from server.stores.sql.statements import rows_of
 
@@ -144,6 +144,10 @@ class SqlSource:
         return self._keys.take(self._connection)
 
     # ---- writing
+
+    def touch(self) -> None:
+        """See Source."""
+        touch(self._connection)
 
     def save(self, changes: Changes) -> None:
         """See Source. The order follows the foreign keys."""
