@@ -26,6 +26,7 @@ from cli.connection import Api, connect
 from cli.exit_codes import Exit
 from cli.failure import CommandFailed
 from cli.interrupt import Interrupt, StopAskedFor
+from cli.log_print import remark
 from cli.machine import Machine
 from cli.output import print_table
 from cli.run_tables import run_status
@@ -68,6 +69,7 @@ async def demonstrate() -> int:
                 async with alongside(interrupt.raise_when_asked()):
                     well = await start_and_run(machine)
             except StopAskedFor:
+                remark("stopping")
                 return interrupt.exit_code
             except (CommandFailed, TimeoutError) as error:
                 click.echo(f"Error: {error or 'the run takes too long'}", err=True)

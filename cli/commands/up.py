@@ -15,6 +15,7 @@ from cli.event_watch import Wanted, events_from_now, print_event
 from cli.failure import CommandFailed
 from cli.framework import Command
 from cli.interrupt import Interrupt, StopAskedFor
+from cli.log_print import remark
 from cli.machine import Machine
 from cli.pairs import LABEL
 from cli.settings import DEFAULT_SERVER, Settings
@@ -85,7 +86,7 @@ async def _up(data: Path, listen: Sequence[str], agent: Sequence[str]) -> None:
                 async with alongside(_tell_what_happens(places["grpc"])):
                     await machine.watch()
         except StopAskedFor:
-            click.echo("stopping; running tasks have a minute, Ctrl-C again hurries", err=True)
+            remark("stopping")
         finally:
             await machine.stop(interrupt)
 

@@ -318,6 +318,24 @@ def test_up_starts_a_server_and_an_agent_and_ctrl_c_stops_both(kit):
     assert "Traceback" not in program.complained()
 
 
+def test_up_says_which_tasks_it_waits_for_and_a_second_ctrl_c_ends_them(kit, gate):
+    listen = ["--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
+    words = ["up", "--data-dir", str(kit.folder / "up"), *listen]
+    program = kit.launcher.start("up", [sys.executable, "-m", "cli", *words])
+    eventually(lambda: "Stop:  Ctrl-C" in program.said(), within=30)
+    address = re.search(r"gRPC +(\S+)", program.said())[1]
+    script = f"trap '' TERM; touch {kit.folder}/begun; {gate.wait}"
+    done = kit.cli("task", "create", "--name", "long", "--", script, server=address)
+    assert done.returncode == 0
+    eventually((kit.folder / "begun").exists)
+    program.signal(signal.SIGINT)
+    waits = "waits at most a minute for 1 running task (long); Ctrl-C again ends that at once"
+    eventually(lambda: waits in program.complained())
+    program.signal(signal.SIGINT)
+    assert program.wait(15) == 0
+    assert kit.launcher.marked() == []
+
+
 def test_the_examples_are_right(muster, data):
     done = muster("pipeline", "create", "-f", str(ROOT / "examples" / "hello.yaml"), "-o", "json")
     assert done.returncode == 0, done.stderr

@@ -1,3 +1,4 @@
+import asyncio
 import textwrap
 from datetime import timedelta
 
@@ -18,6 +19,14 @@ while True:
     signal.pause()
 """
 STUBBORN = WAITING.replace("lambda *_: sys.exit(0)", "signal.SIG_IGN")
+PATIENT = """
+import signal, sys, time
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(1) or len(asked) == 2 and sys.exit(0))
+print("ready", flush=True)
+while True:
+    time.sleep(60)
+"""
 FAILING = "import sys; print('no port is free', file=sys.stderr); sys.exit(3)"
 ENDING = "print('ready', flush=True); print('bye')"
 
@@ -28,7 +37,7 @@ def machine(tmp_path, monkeypatch):
     modules = tmp_path / "modules"
     modules.mkdir()
     monkeypatch.setenv("PYTHONPATH", str(modules))
-    for name in ("waiting", "stubborn", "failing", "ending"):
+    for name in ("waiting", "stubborn", "patient", "failing", "ending"):
         (modules / f"{name}_program.py").write_text(textwrap.dedent(globals()[name.upper()]))
     return Machine(tmp_path)
 
@@ -75,3 +84,13 @@ async def test_a_program_that_does_not_stop_is_killed(machine):
     (program,) = machine.programs
     await program.stop(QUICK)
     assert program.process.returncode == -9
+
+
+async def test_a_second_signal_hurries_all_whenever_it_comes(machine):
+    for name in ("first", "second", "third"):
+        await machine.start("patient_program", name=name)
+    interrupt = Interrupt()
+    interrupt.insisted.set()
+    async with asyncio.timeout(20):
+        await machine.stop(interrupt)
+    assert [program.process.returncode for program in machine.programs] == [0, 0, 0]
