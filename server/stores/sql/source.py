@@ -296,7 +296,7 @@ class SqlSource:
 
     def tasks_leased_to(self, agent_key: int) -> list[Task]:
         """See Source."""
-        return self._load(TASK, _tasks_where(tables.tasks.c.lease_agent == agent_key))
+        return self._by_keys(TASK, tables.tasks.c.lease_agent, [agent_key])
 
     def tasks_due(self, now: Moment, limit: int) -> list[Task]:
         """See Source."""
