@@ -30,6 +30,7 @@ from server.engine.explainer import Explainer
 from server.engine.fleet import Fleet
 from server.engine.group_sweep import GroupSweep
 from server.engine.lease_keeper import LeaseKeeper
+from server.engine.log_archiver import LogArchiver
 from server.engine.log_hub import LogHub
 from server.engine.log_intake import JournalIntake, RowIntake
 from server.engine.log_retention import LogLimits, LogRetention
@@ -81,6 +82,7 @@ def policy_of(settings: Settings) -> Policy:
         quarantine_limit=millis(settings.quarantine_max),
         log_settle=millis(settings.log_settle),
         log_incomplete_after=millis(settings.log_incomplete_after),
+        archive_logs=settings.log_archive is not None,
     )
 
 
@@ -153,6 +155,7 @@ class App:
             clock,
             LogLimits(settings.log_retention, settings.log_retention_bytes),
         )
+        self._archiver = self._build_archiver()
         self._timers = Timers(self._writer, self._reader, clock)
         self._groups = GroupSweep(self._writer)
         self._feed = EventFeed(self._reader)
@@ -195,6 +198,12 @@ class App:
         sealer = LogSealer(self._writer, self._reader, self._journal, self._blobs, clock, limit)
         self._writer.listen(sealer.committed)
         return sealer
+
+    def _build_archiver(self) -> LogArchiver | None:
+        folder = self._settings.log_archive
+        if folder is None:
+            return None
+        return LogArchiver(self._writer, self._reader, FolderBlobs(folder))
 
     def _build_grpc(
         self, clock: Clock, policy: Policy, measurements: Measurements
@@ -292,6 +301,8 @@ class App:
                     if self._sealer is not None:
                         self._sealer.add(closed)
                         loops.append(tasks.create_task(self._sealer.run(), name="log sealer"))
+                if self._archiver is not None:
+                    loops.append(tasks.create_task(self._archiver.run(), name="log archiver"))
                 if self._hints.shared:
                     loops.append(tasks.create_task(self._tail.run(), name="event tail"))
                     loops.append(tasks.create_task(self._hints.run(self._heard), name="hints"))

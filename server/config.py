@@ -118,6 +118,8 @@ def _option(name: str, field: FieldInfo) -> click.Option:
 def _metavar(field: FieldInfo) -> str:
     kinds: dict[object, str] = {timedelta: "DURATION", int: "NUMBER", Path: "DIR", str: "TEXT"}
     kinds |= {Path | None: "FILE", dict[str, Level]: "MODULE=LEVEL,…"}
+    if isinstance(field.json_schema_extra, dict):
+        return str(field.json_schema_extra["metavar"])
     if field.annotation in kinds:
         return kinds[field.annotation]
     if choices := getattr(field.annotation, "__args__", None):

@@ -172,6 +172,9 @@ logs_pruned = Counter(
     ["reason"],
     registry=REGISTRY,
 )
+logs_archived = Counter(
+    "muster_logs_archived_total", "Logs of ended tasks that were archived.", registry=REGISTRY
+)
 log_pruned_bytes = Counter(
     "muster_log_pruned_bytes_total",
     "Bytes they had as they were stored, by reason.",

@@ -144,6 +144,11 @@ class Settings(BaseSettings):
     log_limit: Count = 1024 * 1024 * 1024
     """How many bytes of a task's log are kept at most: the beginning and the end of longer ones."""
 
+    log_archive: Annotated[Path | None, BeforeValidator(parse_folder)] = Field(
+        default=None, json_schema_extra={"metavar": "DIR"}
+    )
+    """A folder where closed logs are written as lines of JSON, by day, hour and level."""
+
     log_retention: AnyDuration = timedelta(0)
     """How long logs are kept after their task's end; with 0 as long as the task."""
 

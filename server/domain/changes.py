@@ -1,6 +1,7 @@
 """What a transaction writes, and what the rest of the server must hear of it."""
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import TypeAlias
 
 from server.domain.agent import Agent
@@ -27,6 +28,24 @@ class LogBatch:
     """The blob that has the data, or empty when the row has it."""
     offset: int = 0
     size: int = 0
+
+
+class ChoreKind(IntEnum):
+    """What is to be done with a log once it is closed."""
+
+    ARCHIVE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LogChore:
+    """Something that is to be done with a log."""
+
+    kind: ChoreKind
+    key: LogKey
+    due: Moment
+    """From when on it may be taken."""
+    batch: str | None = None
+    """With which others it was taken and not finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +79,8 @@ class Changes:
     dependencies: list[tuple[int, int]] = field(default_factory=list)
     """Pairs (task, what it waits for)."""
     logs: list[LogBatch] = field(default_factory=list)
+    chores: list[LogChore] = field(default_factory=list)
+    """New ones; one that is known already stays as it is."""
     requests: list[RequestRecord] = field(default_factory=list)
     expired_requests: list[RequestRecord] = field(default_factory=list)
     """Answers that make room for new ones under their ids. Only these go: an answer that another

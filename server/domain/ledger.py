@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from server.domain.agent import Agent, next_agent_due
 from server.domain.attempt import Attempt, log_state, next_log_due
-from server.domain.changes import Changes, Effects, LogBatch, RequestRecord
+from server.domain.changes import Changes, ChoreKind, Effects, LogBatch, LogChore, RequestRecord
 from server.domain.errors import NotFound
 from server.domain.event import Event
 from server.domain.group import GroupId, Newcomer
@@ -112,6 +112,9 @@ class Ledger:
             if state is not attempt.log_state:
                 attempt.log_state = state
                 self.effects.closed_logs.add((attempt.task_key, attempt.number))
+                if self.policy.archive_logs and attempt.log_lines:
+                    key = (attempt.task_key, attempt.number)
+                    self.changes.chores.append(LogChore(ChoreKind.ARCHIVE, key, self.now))
                 self.effects.log_tasks.add(self._tasks[attempt.task_key].public_id)
             attempt.log_due = next_log_due(attempt, self.policy)
             self.effects.hint_due(attempt.log_due)

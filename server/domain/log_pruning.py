@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from server.domain.attempt import LogState
-from server.domain.changes import LogBatch
+from server.domain.changes import ChoreKind, LogBatch
 from server.domain.ledger import Ledger
 from server.domain.log import Encoding, LogKey, forgotten
 
@@ -16,7 +16,8 @@ STEP = 100
 class DropLogs:
     """Let go of what logs hold; answers which of them. Their attempts keep their counts.
 
-    Logs that may still grow stay, and so do those of tasks that have not ended.
+    Logs that may still grow stay, and so do those of tasks that have not ended, and those that are
+    to be archived.
     """
 
     keys: tuple[LogKey, ...]
@@ -32,6 +33,9 @@ class DropLogs:
         ended = [key for key in self.keys if key[0] in tasks and tasks[key[0]].status.ended]
         ledger.prefetch_attempts(ended)
         heads = ledger.source.log_heads(ended)
+        if ledger.policy.archive_logs:
+            for key in ledger.source.with_chore(ChoreKind.ARCHIVE, ended):
+                heads.pop(key, None)
         dropped = []
         for key in ended:
             task, blocks = tasks[key[0]], heads.get(key, [])

@@ -48,6 +48,9 @@ class Policy:
     log_incomplete_after: Millis = 60 * SECOND
     """How long missing lines are awaited after the end."""
 
+    archive_logs: bool = False
+    """Whether logs that are closed are to be archived."""
+
     request_memory: Millis = 24 * 3600 * SECOND
     """How long an answered request id is remembered."""
 

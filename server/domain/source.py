@@ -5,7 +5,7 @@ from typing import Protocol
 
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt
-from server.domain.changes import Changes, RequestRecord
+from server.domain.changes import Changes, ChoreKind, LogChore, RequestRecord
 from server.domain.group import GroupId, Newcomer
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
@@ -76,6 +76,23 @@ class Source(Protocol):
 
     def drop_log(self, key: LogKey, first: int, last: int) -> None:
         """Remove the rows of a log whose first line lies between two, both included."""
+
+    def with_chore(self, kind: ChoreKind, keys: Sequence[LogKey]) -> set[LogKey]:
+        """Return those of some logs that still have a chore."""
+
+    def chores_due(self, kind: ChoreKind, now: Moment, limit: int) -> list[LogChore]:
+        """Return chores whose time has come, earliest first; others skip them meanwhile."""
+
+    def chore_batch(self, name: str) -> list[LogKey]:
+        """Return the logs of a batch that is not done, in order."""
+
+    def claim_chores(
+        self, kind: ChoreKind, keys: Sequence[LogKey], name: str, until: Moment
+    ) -> None:
+        """Put chores into a batch that nobody else looks at until a moment."""
+
+    def end_chores(self, name: str) -> None:
+        """Let go of a batch: it is done."""
 
     def dependents(self, task_keys: Sequence[int]) -> list[tuple[int, int]]:
         """Return (task, task that waits for it) by their keys, the waiting ones ascending."""

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from server.domain.agent import Agent, SessionState
 from server.domain.attempt import Attempt
-from server.domain.changes import Changes, LogBatch, RequestRecord
+from server.domain.changes import Changes, ChoreKind, LogBatch, LogChore, RequestRecord
 from server.domain.errors import StoreUnavailable
 from server.domain.log import Encoding, LogBlock, LogCounts, LogLine, amount, omitted
 from server.domain.pipeline import Pipeline
@@ -291,6 +291,32 @@ async def test_due_rows_come_earliest_first_up_to_the_limit(database):
 
     assert await read(database, keys(9)) == ([2, 3, 1], [2, 3, 1], [2, 3, 1])
     assert await read(database, keys(2)) == ([2, 3], [2, 3], [2, 3])
+
+
+async def test_chores_are_taken_in_batches_that_keep_their_names(database):
+    await save(database, new(tasks=[task(key) for key in (1, 2, 3)]))
+    kind = ChoreKind.ARCHIVE
+    wanted = [LogChore(kind, *rest) for rest in (((1, 1), 30), ((2, 1), 10), ((2, 2), 20))]
+    await save(database, Changes(chores=wanted))
+    await save(database, Changes(chores=[LogChore(kind, (2, 1), 99)]))  # known already
+
+    async def due(now, limit=9):
+        return await read(database, lambda source: source.chores_due(kind, now, limit))
+
+    assert await due(20) == [wanted[1], wanted[2]]
+    assert await due(50, limit=1) == [wanted[1]]
+    await read(database, lambda source: source.claim_chores(kind, [(2, 2), (1, 1)], "b", 40))
+    assert await due(39) == [wanted[1]]
+    assert [entry.batch for entry in await due(40)] == [None, "b", "b"]
+    assert await read(database, lambda source: source.chore_batch("b")) == [(1, 1), (2, 2)]
+    assert await read(database, lambda s: s.with_chore(kind, [(1, 1), (2, 1), (3, 1)])) == {
+        (1, 1),
+        (2, 1),
+    }
+    await read(database, lambda source: source.end_chores("b"))
+    assert await due(99) == [wanted[1]]
+    await save(database, Changes(deleted_tasks=[task(2)]))
+    assert await due(99) == []
 
 
 async def test_leases_are_counted_by_agent(database):

@@ -23,7 +23,20 @@ from tests.fakes.memory_source import MemoryDatabase
 from tests.records import agent
 
 NOW = 1_700_000_000_000
-EARLIER = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011"]
+EARLIER = [
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0012",
+]
 PACKED = "0005"
 """From this schema on a log is kept in blocks; before, it was JSON."""
 OLD_LINES = [

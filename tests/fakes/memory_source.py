@@ -7,6 +7,7 @@ dictionaries; the database takes them over when the work returns, and drops them
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
 
+from server.domain.changes import LogChore
 from server.domain.group import Newcomer
 from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
@@ -27,6 +28,7 @@ class Tables:
     classes: dict = field(default_factory=dict)
     dependencies: set = field(default_factory=set)
     logs: dict = field(default_factory=dict)
+    chores: dict = field(default_factory=dict)
     requests: dict = field(default_factory=dict)
     groups: dict = field(default_factory=dict)
     events: list = field(default_factory=list)
@@ -100,6 +102,9 @@ class MemorySource:
         for batch in changes.logs:
             _must(batch.task_key in tables.tasks, "a log of no task")
             _put(tables.logs, (batch.task_key, batch.attempt, batch.block.first_line), batch)
+        for chore in changes.chores:
+            _must(chore.key[0] in tables.tasks, "a chore of no task")
+            tables.chores.setdefault((chore.kind, chore.key), chore)
         for record in changes.expired_requests:
             key = (record.namespace, record.caller, record.request_id)
             if key in tables.requests and tables.requests[key].expires_at == record.expires_at:
@@ -131,6 +136,7 @@ class MemorySource:
         tables.tasks.pop(key, None)
         tables.attempts = {k: v for k, v in tables.attempts.items() if k[0] != key}
         tables.logs = {k: v for k, v in tables.logs.items() if k[0] != key}
+        tables.chores = {k: v for k, v in tables.chores.items() if v.key[0] != key}
         tables.dependencies = {pair for pair in tables.dependencies if key not in pair}
 
     # ---- reading
@@ -192,6 +198,24 @@ class MemorySource:
         for place in list(self._tables.logs):
             if place[:2] == key and first <= place[2] <= last:
                 del self._tables.logs[place]
+
+    def with_chore(self, kind, keys):
+        return {key for key in keys if (kind, key) in self._tables.chores}
+
+    def chores_due(self, kind, now, limit):
+        due = [c for c in self._tables.chores.values() if c.kind is kind and c.due <= now]
+        return sorted(due, key=lambda chore: (chore.due, chore.key))[:limit]
+
+    def chore_batch(self, name):
+        return sorted(c.key for c in self._tables.chores.values() if c.batch == name)
+
+    def claim_chores(self, kind, keys, name, until):
+        for key in keys:
+            self._tables.chores[kind, key] = LogChore(kind, key, until, name)
+
+    def end_chores(self, name):
+        kept = {place: c for place, c in self._tables.chores.items() if c.batch != name}
+        self._tables.chores = kept
 
     def dependents(self, task_keys):
         pairs = sorted(self._tables.dependencies)

@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt
-from server.domain.changes import Changes, RequestRecord
+from server.domain.changes import Changes, ChoreKind, LogChore, RequestRecord
 from server.domain.event import Event
 from server.domain.group import GroupId, Newcomer
 from server.domain.log import LogBlock, LogKey
@@ -117,6 +117,16 @@ _CLASS = select(tables.task_classes.c.class_key).where(
     tables.task_classes.c.class_key == bindparam("class_key")
 )
 _POSTGRES_NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+
+_ADD_CHORES = text(
+    "INSERT INTO log_chores (kind, task_key, attempt, due, batch)"
+    " VALUES (:kind, :task_key, :attempt, :due, :batch) ON CONFLICT DO NOTHING"
+)
+_CLAIM_CHORES = update(tables.log_chores).where(
+    tables.log_chores.c.kind == bindparam("_kind"),
+    tables.log_chores.c.task_key == bindparam("_key"),
+    tables.log_chores.c.attempt == bindparam("_attempt"),
+)
 
 _UPDATE_AGENT = _update(AGENT)
 _UPDATE_RUN = _update(RUN)
@@ -211,6 +221,8 @@ class SqlSource:
             ],
         )
         self._insert_many(tables.logs, [log_rows.log_row(batch) for batch in changes.logs])
+        if changes.chores:
+            self._connection.execute(_ADD_CHORES, [_chore_row(chore) for chore in changes.chores])
         self._save_requests(changes)
 
     def _save_requests(self, changes: Changes) -> None:
@@ -256,7 +268,7 @@ class SqlSource:
         keys = [task.key for task in tasks]
         for start in range(0, len(keys), CHUNK):
             part = keys[start : start + CHUNK]
-            for child in (tables.logs, tables.attempts, tables.dependencies):
+            for child in (tables.log_chores, tables.logs, tables.attempts, tables.dependencies):
                 self._connection.execute(delete(child).where(child.c.task_key.in_(part)))
             edges = tables.dependencies
             self._connection.execute(delete(edges).where(edges.c.depends_on.in_(part)))
@@ -355,6 +367,42 @@ class SqlSource:
         of_log = (table.c.task_key == key[0]) & (table.c.attempt == key[1])
         query = delete(table).where(of_log, table.c.first_line.between(first, last))
         self._connection.execute(query)
+
+    def with_chore(self, kind: ChoreKind, keys: Sequence[LogKey]) -> set[LogKey]:
+        """See Source."""
+        table = tables.log_chores.c
+        of_tasks = table.task_key.in_([key for key, _ in keys])
+        query = select(table.task_key, table.attempt).where(table.kind == kind, of_tasks)
+        return {(key, number) for key, number in self._connection.execute(query)} & set(keys)
+
+    def chores_due(self, kind: ChoreKind, now: Moment, limit: int) -> list[LogChore]:
+        """See Source."""
+        table = tables.log_chores.c
+        columns = (table.task_key, table.attempt, table.due, table.batch)
+        query = select(*columns).where(table.kind == kind, table.due <= now)
+        query = query.order_by(table.due, table.task_key, table.attempt).limit(limit)
+        rows = self._connection.execute(query.with_for_update(skip_locked=True))
+        return [LogChore(kind, (key, number), due, batch) for key, number, due, batch in rows]
+
+    def chore_batch(self, name: str) -> list[LogKey]:
+        """See Source."""
+        table = tables.log_chores.c
+        query = select(table.task_key, table.attempt).where(table.batch == name)
+        rows = self._connection.execute(query.order_by(table.task_key, table.attempt))
+        return [(key, number) for key, number in rows]
+
+    def claim_chores(
+        self, kind: ChoreKind, keys: Sequence[LogKey], name: str, until: Moment
+    ) -> None:
+        """See Source."""
+        rows = [{"_kind": kind, "_key": key, "_attempt": number} for key, number in keys]
+        if rows:
+            self._connection.execute(_CLAIM_CHORES.values(batch=name, due=until), rows)
+
+    def end_chores(self, name: str) -> None:
+        """See Source."""
+        table = tables.log_chores
+        self._connection.execute(delete(table).where(table.c.batch == name))
 
     def dependents(self, task_keys: Sequence[int]) -> list[tuple[int, int]]:
         """See Source."""
@@ -617,3 +665,9 @@ def _request_is(record: RequestRecord) -> list[ColumnElement[bool]]:
         table.c.caller == record.caller,
         table.c.request_id == record.request_id,
     ]
+
+
+def _chore_row(chore: LogChore) -> dict[str, Any]:
+    key, number = chore.key
+    names = {"kind": int(chore.kind), "task_key": key, "attempt": number}
+    return {**names, "due": chore.due, "batch": chore.batch}

@@ -295,6 +295,19 @@ logs = Table(
 _IN_BLOB = text("blob IS NOT NULL")
 Index("ix_logs_blob", logs.c.blob, sqlite_where=_IN_BLOB, postgresql_where=_IN_BLOB)
 
+log_chores = Table(
+    "log_chores",
+    metadata,
+    Column("kind", SmallInteger, primary_key=True, autoincrement=False),
+    Column("task_key", ForeignKey("tasks.key", ondelete="CASCADE"), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("due", Moment, nullable=False),
+    Column("batch", String(64)),
+    Index("ix_log_chores_due", "kind", "due"),
+    Index("ix_log_chores_batch", "batch"),
+    Index("ix_log_chores_task", "task_key"),
+)
+
 requests = Table(
     "requests",
     metadata,
