@@ -30,7 +30,7 @@ from server.domain.task import Queue
 from server.engine.clock import Clock
 from server.engine.mailbox import Work
 from server.engine.parked import Parked
-from server.engine.roster import AgentClass
+from server.engine.roster import KNOWN_CLASSES, AgentClass
 from server.engine.sessions import Session, Sessions
 from server.engine.surviving import survives
 from server.engine.writer import Committed, Writer
@@ -172,6 +172,8 @@ class Dispatcher:
         return foreseen
 
     def _know(self, class_key: str, canonical: str) -> None:
+        if len(self._selectors) >= KNOWN_CLASSES + len(self._ready):
+            self._selectors = {key: ready.selector for key, ready in self._ready.items()}
         selector = self._selectors[class_key] = Selector.from_canonical(canonical)
         self._sessions.roster.learn(selector)
 

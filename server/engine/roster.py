@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from server.engine.sessions import Session
 
 
+KNOWN_CLASSES = 10_000
+"""Task classes whose needs, or how they fit, are kept in memory beside those with ready tasks."""
+
+
 class AgentClass:
     """Agents that no selector tells apart."""
 
@@ -30,6 +34,8 @@ class AgentClass:
         """Whether these agents satisfy a task class."""
         known = self._fits.get(class_key)
         if known is None:
+            if len(self._fits) >= KNOWN_CLASSES:
+                self._fits.clear()
             known = self._fits[class_key] = selector.matches(self._labels)
         return known
 

@@ -15,6 +15,7 @@ from server.domain.registering import Profile, Register, UpdateLabels
 from server.domain.submitting import NewTask
 from server.domain.submitting_many import CreateTasks
 from server.domain.task import TaskStatus
+from server.engine import dispatcher, roster
 from server.engine.dispatcher import CLASSES_AT_ONCE, FEW_AGENTS
 from server.engine.mailbox import Mailbox, Work
 from tests.fakes.core import NAMESPACE, SPEC, needs
@@ -151,6 +152,25 @@ async def test_a_class_that_another_server_made_ready_is_learnt_and_handed_out()
         class_key = shop.task("t").class_key
         shop.dispatcher.told(event(data={"class": class_key}))
         assert [given.task_id for given in await pushed(session)] == ["t"]
+
+
+@in_virtual_time
+async def test_classes_without_ready_work_are_forgotten_and_learnt_again(monkeypatch):
+    monkeypatch.setattr(dispatcher, "KNOWN_CLASSES", 4)
+    monkeypatch.setattr(roster, "KNOWN_CLASSES", 4)
+    shop = Shop()
+    async with shop.open():
+        labels = {f"key-{number}": "1" for number in range(20)}
+        session = await shop.arrive("a", slots=50, labels=labels)
+        for turn in range(2):
+            for number in range(20):
+                task_id = f"{turn}-{number}"
+                await shop.submit(task_id, selector=needs(**{f"key-{number}": "1"}))
+                assert [given.task_id for given in await pushed(session)] == [task_id]
+        await settle()
+        assert len(shop.dispatcher._selectors) <= 4 + len(shop.dispatcher._ready)
+        (hungry,) = shop.sessions.roster._hungry
+        assert len(hungry._fits) <= 4
 
 
 @in_virtual_time
