@@ -82,6 +82,7 @@ def policy_of(settings: Settings) -> Policy:
         quarantine_limit=millis(settings.quarantine_max),
         log_settle=millis(settings.log_settle),
         log_incomplete_after=millis(settings.log_incomplete_after),
+        log_limit=settings.log_limit,
         archive_logs=settings.log_archive is not None,
     )
 

@@ -160,8 +160,11 @@ class AppendLog:
         blocks = list(fresh_blocks(self.ref.task_id, self.batch, expected, ledger.now))
         verdict = _heard(ledger, self.agent_id, self.ref, writer)
         if attempt.log_state is LogState.OPEN:
+            before = attempt.log_bytes
             for block in blocks:
                 _store(ledger, writer.task, attempt, block)
+            if _outgrows(before, attempt.log_bytes, ledger.policy.log_limit):
+                _cut(ledger, writer.task, attempt.number, ledger.policy.log_limit)
         return LogAnswer(attempt.log_lines, verdict)
 
 
@@ -171,6 +174,26 @@ def _store(ledger: Ledger, task: Task, attempt: Attempt, block: LogBlock) -> Non
     ledger.effects.log_tasks.add(task.public_id)
     ledger.effects.lines += block.lines
     ledger.effects.bytes += block.text_bytes
+
+
+def _outgrows(before: int, after: int, limit: int) -> bool:
+    """Whether a log is to be cut: beyond its limit, and again with each sixteenth of that."""
+    step = max(1, limit // 16)
+    return after > limit and (before <= limit or before // step < after // step)
+
+
+def _cut(ledger: Ledger, task: Task, number: int, limit: int) -> None:
+    """Leave the middle of a log out that has rows for more than `limit` bytes of text."""
+    ledger.flush()
+    key = (task.key, number)
+    blocks = ledger.source.log_heads([key]).get(key, [])
+    if sum(b.text_bytes for b in blocks if b.encoding is not Encoding.OMITTED) <= limit:
+        return
+    begin, end = middle(blocks, limit)
+    gone = blocks[begin:end]
+    if gone:
+        ledger.source.drop_log(key, gone[0].first_line, gone[-1].first_line)
+        ledger.add_log(LogBatch(*key, task.namespace, omitted(gone)))
 
 
 def counts_of(attempt: Attempt) -> LogCounts:
@@ -338,11 +361,5 @@ class SealLogs:
         counts = amount(blocks)
         if attempt is not None and counts.lines > attempt.log_lines:
             _count(ledger, attempt, counts)
-        if sum(b.text_bytes for b in blocks if b.encoding is not Encoding.OMITTED) <= self.limit:
-            return
-        begin, end = middle(blocks, self.limit)
-        gone = blocks[begin:end]
-        if gone:
-            key = (task.key, number)
-            ledger.source.drop_log(key, gone[0].first_line, gone[-1].first_line)
-            ledger.add_log(LogBatch(*key, task.namespace, omitted(gone)))
+        if counts.bytes > self.limit:
+            _cut(ledger, task, number, self.limit)

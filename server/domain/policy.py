@@ -48,6 +48,9 @@ class Policy:
     log_incomplete_after: Millis = 60 * SECOND
     """How long missing lines are awaited after the end."""
 
+    log_limit: int = 1024**3
+    """Bytes of text that are kept of a log: its beginning and its end."""
+
     archive_logs: bool = False
     """Whether logs that are closed are to be archived."""
 

@@ -416,3 +416,28 @@ async def test_any_breaks_and_restarts_leave_neither_holes_nor_repeats(desk):
     await desk.end(lease, *texts)
     assert await desk.state(wanted=LogState.COMPLETE)
     assert await desk.texts() == texts
+
+
+# ---- the limit
+
+
+async def test_a_log_in_rows_keeps_its_beginning_and_its_end(desk):
+    limit = 10_000
+    desk.policy = Policy(log_limit=limit)
+    await desk.restart()
+    desk.intake = RowIntake(desk.writer)
+    lease = await desk.start_task()
+    texts = [f"{n:05} " + "x" * 93 for n in range(1, 501)]  # 100 bytes each with their ends
+    for n in range(0, 500, 4):
+        await desk.append(lease, packed(n + 1, *texts[n : n + 4]))
+    page = await desk.reader.log(NAMESPACE, "t", 0, 1, 1000)
+    head = [line.text for line in page.lines]
+    mark = await desk.reader.log(NAMESPACE, "t", 0, len(head) + 1, 1000)
+    tail = await desk.texts(first=mark.first_line + 1)
+    assert head + tail == texts[: len(head)] + texts[mark.first_line :]
+    assert mark.lines[0].text.startswith(f"[muster: lines {len(head) + 1:,} to {mark.first_line:,}")
+    assert min(len(head), len(tail)) >= 30
+    assert 100 * len(head + tail) <= limit + limit // 16 + 400
+    await desk.end(lease, *texts)
+    assert await desk.state(wanted=LogState.COMPLETE)
+    assert (await desk.page()).total == 500
