@@ -44,7 +44,7 @@ def postgres_url() -> Iterator[str]:
 def _start(programs: Path, folder: Path) -> Program:
     data = folder / "data"
     initdb = [str(programs / "initdb"), "-D", str(data), "-U", "muster", "-A", "trust"]
-    subprocess.run(  # noqa: S603 - PostgreSQL's own
+    subprocess.run(  # noqa: S603 - our own words - PostgreSQL's own
         [*_as_user(), *initdb],
         check=True,
         cwd=folder,
@@ -58,7 +58,7 @@ def _start(programs: Path, folder: Path) -> Program:
     is_ready = [*_as_user(), str(programs / "pg_isready"), "-q", "-h", str(folder), "-U", "muster"]
 
     def ready() -> bool:
-        return subprocess.run(is_ready, check=False, cwd=folder).returncode == 0  # noqa: S603
+        return subprocess.run(is_ready, check=False, cwd=folder).returncode == 0  # noqa: S603 - our own words
 
     try:
         program.wait_for(ready)

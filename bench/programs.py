@@ -72,7 +72,7 @@ class Program:
             self.check()
             if time.monotonic() > deadline:
                 raise ProgramFailedError(f"{self.name} is not ready:\n{self.complaints()}")
-            time.sleep(LOOK_EVERY)
+            time.sleep(LOOK_EVERY)  # a program tells nobody that it is ready
         return answer
 
     def check(self) -> None:

@@ -97,7 +97,7 @@ class PostgresServer:
         """Wait until it answers, and say why when it does not."""
         deadline = time.monotonic() + START_SECONDS
         ready = self._as_user("pg_isready", "-q", "-h", self.folder, "-U", "muster")
-        while subprocess.run(ready, check=False, cwd=self.folder).returncode:  # noqa: S603
+        while subprocess.run(ready, check=False, cwd=self.folder).returncode:  # noqa: S603 - ours
             if self._process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.02)
                 continue
@@ -106,7 +106,7 @@ class PostgresServer:
             raise PostgresNotStartedError(self._log.read_text(errors="replace"))
 
     def _run(self, program, *arguments):
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(  # noqa: S603 - our own words
             self._as_user(program, *arguments),
             check=False,
             capture_output=True,

@@ -57,7 +57,7 @@ class Rival(ABC):
         while self.left():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.left()} tasks have not ended.")
-            time.sleep(LOOK_EVERY)
+            time.sleep(LOOK_EVERY)  # a broker tells nobody that a queue is empty
 
     def start_latencies(self, number: int) -> list[float]:
         """Return milliseconds from before the submission to the worker's start of each task."""

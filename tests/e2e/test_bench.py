@@ -65,7 +65,7 @@ async def test_foreign_tasks_stay_queued_while_others_run(lab):
 def test_a_figure_is_measured_on_real_processes_and_told_as_json():
     names = ["submit_to_end_ms_p50", "submit_to_end_ms_p99"]
     options = ["--scale", "0.001", "--rounds", "1"]
-    bench = subprocess.Popen(  # noqa: S603
+    bench = subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "bench", *options, ",".join(names)],
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -115,7 +115,7 @@ def promtool():
         pytest.skip("promtool is not in .venv/bin and not on PATH; `make promtool` tells why")
 
     def check(*arguments, text=""):
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(  # noqa: S603 - our own tool
             [path, "check", *arguments],
             input=text,
             capture_output=True,

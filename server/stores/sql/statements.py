@@ -37,7 +37,7 @@ def driver_of(connection: Connection) -> sqlite3.Connection | None:
     """Return SQLite's own connection, or None on another database."""
     if connection.dialect.name != "sqlite":
         return None
-    driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+    driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]  # Any
     return driver
 
 
