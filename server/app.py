@@ -37,6 +37,7 @@ from server.engine.log_retention import LogLimits, LogRetention
 from server.engine.log_sealer import LogSealer
 from server.engine.measurements import Measurements
 from server.engine.retention import Limits, Retention
+from server.engine.row_sealer import RowSealer
 from server.engine.sessions import Sessions
 from server.engine.timers import Timers
 from server.engine.write_watch import WriteWatch
@@ -83,6 +84,7 @@ def policy_of(settings: Settings) -> Policy:
         log_settle=millis(settings.log_settle),
         log_incomplete_after=millis(settings.log_incomplete_after),
         log_limit=settings.log_limit,
+        seal_rows=settings.log_blobs is not None,
         archive_logs=settings.log_archive is not None,
     )
 
@@ -94,6 +96,8 @@ def _journal(settings: Settings) -> LogJournal | None:
 
 
 def _blobs(settings: Settings) -> FolderBlobs | None:
+    if settings.log_blobs is not None:
+        return FolderBlobs(settings.log_blobs)
     folder = settings.log_folder
     return FolderBlobs(folder / "blobs") if folder is not None else None
 
@@ -157,6 +161,7 @@ class App:
             LogLimits(settings.log_retention, settings.log_retention_bytes),
         )
         self._archiver = self._build_archiver()
+        self._row_sealer = self._build_row_sealer(clock)
         self._timers = Timers(self._writer, self._reader, clock)
         self._groups = GroupSweep(self._writer)
         self._feed = EventFeed(self._reader)
@@ -199,6 +204,11 @@ class App:
         sealer = LogSealer(self._writer, self._reader, self._journal, self._blobs, clock, limit)
         self._writer.listen(sealer.committed)
         return sealer
+
+    def _build_row_sealer(self, clock: Clock) -> RowSealer | None:
+        if self._journal is not None or self._blobs is None:
+            return None
+        return RowSealer(self._writer, self._reader, self._blobs, clock)
 
     def _build_archiver(self) -> LogArchiver | None:
         folder = self._settings.log_archive
@@ -302,6 +312,8 @@ class App:
                     if self._sealer is not None:
                         self._sealer.add(closed)
                         loops.append(tasks.create_task(self._sealer.run(), name="log sealer"))
+                if self._row_sealer is not None:
+                    loops.append(tasks.create_task(self._row_sealer.run(), name="row sealer"))
                 if self._archiver is not None:
                     loops.append(tasks.create_task(self._archiver.run(), name="log archiver"))
                 if self._hints.shared:

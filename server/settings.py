@@ -144,6 +144,11 @@ class Settings(BaseSettings):
     log_limit: Count = 1024 * 1024 * 1024
     """How many bytes of a task's log are kept at most: the beginning and the end of longer ones."""
 
+    log_blobs: Annotated[Path | None, BeforeValidator(parse_folder)] = Field(
+        default=None, json_schema_extra={"metavar": "DIR"}
+    )
+    """A folder all servers on a PostgreSQL database share: closed logs move there, packed."""
+
     log_archive: Annotated[Path | None, BeforeValidator(parse_folder)] = Field(
         default=None, json_schema_extra={"metavar": "DIR"}
     )
@@ -233,6 +238,13 @@ class Settings(BaseSettings):
         if url.startswith(SQLITE) and url.removeprefix(SQLITE) not in {"", ":memory:"}:
             return url
         raise ValueError(f"should be {SQLITE}FILE or {POSTGRESQL}USER@HOST/DATABASE")
+
+    @field_validator("log_blobs")
+    @classmethod
+    def _is_shared_by_servers(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        if folder is None or not info.data.get("database_url", "").startswith(SQLITE):
+            return folder
+        raise ValueError("is for PostgreSQL; the logs of an SQLite file lie beside it")
 
     @field_validator("lease")
     @classmethod

@@ -34,6 +34,8 @@ class ChoreKind(IntEnum):
     """What is to be done with a log once it is closed."""
 
     ARCHIVE = 1
+    SEAL = 2
+    """Its rows are to be packed into a blob."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from server.domain.changes import Changes, ChoreKind, Effects, LogBatch, LogChor
 from server.domain.errors import NotFound
 from server.domain.event import Event
 from server.domain.group import GroupId, Newcomer
+from server.domain.log import LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.policy import Policy
@@ -112,15 +113,22 @@ class Ledger:
             if state is not attempt.log_state:
                 attempt.log_state = state
                 self.effects.closed_logs.add((attempt.task_key, attempt.number))
-                if self.policy.archive_logs and attempt.log_lines:
-                    key = (attempt.task_key, attempt.number)
-                    self.changes.chores.append(LogChore(ChoreKind.ARCHIVE, key, self.now))
-                self.effects.log_tasks.add(self._tasks[attempt.task_key].public_id)
+                if attempt.log_lines:
+                    self._add_chores((attempt.task_key, attempt.number))
             attempt.log_due = next_log_due(attempt, self.policy)
             self.effects.hint_due(attempt.log_due)
         for agent in (*self.changes.new_agents, *self.changes.agents.values()):
             agent.due_at = next_agent_due(agent)
             self.effects.hint_due(agent.due_at)
+
+    def _add_chores(self, log: LogKey) -> None:
+        """Note what is to be done with a log that was closed."""
+        wanted = {
+            ChoreKind.ARCHIVE: self.policy.archive_logs,
+            ChoreKind.SEAL: self.policy.seal_rows,
+        }
+        kinds = [kind for kind, is_wanted in wanted.items() if is_wanted]
+        self.changes.chores += [LogChore(kind, log, self.now) for kind in kinds]
 
     # ---- tasks
 

@@ -6,17 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from server.domain.attempt import Attempt
 from server.domain.changes import ChoreKind
+from server.domain.chores import take
 from server.domain.ledger import Ledger
-from server.domain.log import LogKey, LogLine
-from server.domain.moment import Millis, Moment
-
-BATCH_LOGS = 200
-BATCH_BYTES = 8 * 1024 * 1024
-"""Text of logs that go together; one that is longer goes alone."""
-
-CLAIM: Millis = 300_000
-"""How long a batch is left to whoever has taken it."""
+from server.domain.log import LogLine
+from server.domain.moment import Moment
+from server.domain.task import Task
 
 LEVELS = frozenset({"debug", "info", "warn", "error"})
 OTHER = "other"
@@ -50,7 +46,7 @@ class ArchiveBatch:
 class ClaimArchive:
     """Take the next logs to be archived; answers them, or None when there are none.
 
-    A batch that somebody took and did not finish comes first, under the name it had.
+    A batch that was not finished comes first, under the name it had.
     """
 
     name: str
@@ -62,48 +58,16 @@ class ClaimArchive:
 
     def decide(self, ledger: Ledger) -> ArchiveBatch | None:
         """See Command."""
-        ledger.flush()
-        source = ledger.source
-        due = source.chores_due(ChoreKind.ARCHIVE, ledger.now, BATCH_LOGS)
-        if not due:
+        taken = take(ledger, ChoreKind.ARCHIVE, self.name)
+        if taken is None:
             return None
-        again = due[0].batch
-        keys = source.chore_batch(again) if again else [e.key for e in due if e.batch is None]
-        tasks = {task.key: task for task in ledger.tasks_by_key(sorted({key for key, _ in keys}))}
-        ledger.prefetch_attempts(keys)
-        taken: list[LogKey] = []
-        logs: list[ArchivedLog] = []
-        size = 0
-        for key in keys:
-            task = tasks[key[0]]
-            attempt = ledger.attempt(task, key[1])
-            if attempt is None:
-                continue
-            size += attempt.log_bytes
-            if taken and size > BATCH_BYTES and not again:
-                break
-            taken.append(key)
-            run, pipeline = task.run_id or "", task.pipeline_id or ""
-            whose = (task.namespace, task.public_id, task.name, run, pipeline, attempt.agent_id)
-            logs.append(ArchivedLog(*whose, attempt.number))
-        name = again or self.name
-        source.claim_chores(ChoreKind.ARCHIVE, taken, name, ledger.now + CLAIM)
-        return ArchiveBatch(name, tuple(logs))
+        return ArchiveBatch(taken.name, tuple(_archived(*each) for each in taken.logs))
 
 
-@dataclass(frozen=True, slots=True)
-class EndArchive:
-    """Note that a batch is archived."""
-
-    name: str
-
-    def task_ids(self) -> Iterable[str]:
-        """See Command."""
-        return ()
-
-    def decide(self, ledger: Ledger) -> None:
-        """See Command."""
-        ledger.source.end_chores(self.name)
+def _archived(task: Task, attempt: Attempt) -> ArchivedLog:
+    run, pipeline = task.run_id or "", task.pipeline_id or ""
+    whose = (task.namespace, task.public_id, task.name, run, pipeline, attempt.agent_id)
+    return ArchivedLog(*whose, attempt.number)
 
 
 def folder_of(line: LogLine) -> str:

@@ -324,6 +324,10 @@ class SealedBlock:
     offset: int
     size: int
 
+    def batch(self, namespace: str) -> LogBatch:
+        """Return it as a row."""
+        return LogBatch(*self.key, namespace, self.block, self.blob, self.offset, self.size)
+
 
 @dataclass(frozen=True, slots=True)
 class SealLogs:
@@ -344,10 +348,7 @@ class SealLogs:
         tasks = {t.key: t for t in ledger.tasks_by_key(sorted({b.key[0] for b in self.blocks}))}
         noted = [sealed for sealed in self.blocks if sealed.key[0] in tasks]
         for sealed in noted:
-            task_key, number = sealed.key
-            place = (sealed.blob, sealed.offset, sealed.size)
-            namespace = tasks[task_key].namespace
-            ledger.add_log(LogBatch(task_key, number, namespace, sealed.block, *place))
+            ledger.add_log(sealed.batch(tasks[sealed.key[0]].namespace))
         ledger.flush()
         keys = sorted({sealed.key for sealed in noted})
         ledger.prefetch_attempts(keys)

@@ -54,6 +54,9 @@ class Policy:
     archive_logs: bool = False
     """Whether logs that are closed are to be archived."""
 
+    seal_rows: bool = False
+    """Whether the rows of logs that are closed are to be packed into blobs."""
+
     request_memory: Millis = 24 * 3600 * SECOND
     """How long an answered request id is remembered."""
 

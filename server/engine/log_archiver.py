@@ -13,13 +13,13 @@ from uuid import uuid4
 import structlog
 
 from server import metrics
+from server.domain.chores import EndChores
 from server.domain.errors import DamagedLog, NotFound
 from server.domain.log import LogLine
 from server.domain.log_archiving import (
     ArchiveBatch,
     ArchivedLog,
     ClaimArchive,
-    EndArchive,
     folder_of,
     record_of,
 )
@@ -64,7 +64,7 @@ class LogArchiver:
         while batch := self._unfinished or await self._writer.submit(ClaimArchive(uuid4().hex)):
             self._unfinished = batch
             await self._write(batch)
-            await self._writer.submit(EndArchive(batch.name))
+            await self._writer.submit(EndChores(batch.name))
             self._unfinished = None
             archived += len(batch.logs)
             metrics.logs_archived.inc(len(batch.logs))

@@ -9,7 +9,7 @@ data, which readers are told is damaged.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -19,6 +19,7 @@ import structlog
 from server.domain.errors import StoreUnavailable
 from server.domain.log import LogBlock, LogKey
 from server.domain.log_keeping import SealedBlock, SealLogs
+from server.domain.moment import Moment
 from server.engine.clock import Clock
 from server.engine.surviving import survives
 from server.engine.writer import Committed, Writer
@@ -183,18 +184,11 @@ class LogSealer:
     async def _write(self, gathered: list[tuple[LogKey, list[LogBlock]]]) -> None:
         if not gathered:
             return
-        day = datetime.fromtimestamp(self._clock.now() / 1000, UTC).date().isoformat()
-        name = f"{PREFIX}{day}/{uuid4().hex}"
+        name = blob_name(self._clock.now())
         rows: list[SealedBlock] = []
         parts: list[bytes] = []
-        offset = 0
         for key, blocks in gathered:
-            for block in await asyncio.to_thread(merged, blocks):
-                rows.append(
-                    SealedBlock(key, replace(block, data=b""), name, offset, len(block.data))
-                )
-                parts.append(block.data)
-                offset += len(block.data)
+            rows += await asyncio.to_thread(packed, name, key, blocks, parts)
         await self._blobs.put(name, b"".join(parts))
         await self._writer.submit(SealLogs(tuple(rows), self._limit))
         for key, blocks in gathered:
@@ -210,11 +204,35 @@ class LogSealer:
 
     async def sweep(self) -> None:
         """Delete blobs that no row speaks of: of deleted tasks, or from before a crash."""
-        names = await self._blobs.names(PREFIX)
-        for start in range(0, len(names), SWEEP_STEP):
-            part = names[start : start + SWEEP_STEP]
-            for name in set(part) - await self._reader.used_blobs(part):
-                await self._blobs.delete(name)
+        await sweep(self._reader, self._blobs, await self._blobs.names(PREFIX))
+
+
+async def sweep(reader: Reader, blobs: BlobStore, names: Sequence[str]) -> None:
+    """Delete those of some blobs that no row speaks of."""
+    for start in range(0, len(names), SWEEP_STEP):
+        part = names[start : start + SWEEP_STEP]
+        for name in set(part) - await reader.used_blobs(part):
+            await blobs.delete(name)
+
+
+def blob_name(now: Moment) -> str:
+    """Return a name for a new blob, which tells when it was made."""
+    day = datetime.fromtimestamp(now / 1000, UTC).date().isoformat()
+    return f"{PREFIX}{day}/{now}-{uuid4().hex}"
+
+
+def packed(
+    name: str, key: LogKey, blocks: Sequence[LogBlock], parts: list[bytes]
+) -> list[SealedBlock]:
+    """Append consecutive blocks of a log, merged, to the parts of a blob; return where they lie."""
+    offset = sum(map(len, parts))
+    found = []
+    for block in merged(blocks):
+        size = len(block.data)
+        found.append(SealedBlock(key, replace(block, data=b""), name, offset, size))
+        parts.append(block.data)
+        offset += size
+    return found
 
 
 def next_wait(wait: float, *, fine: bool) -> float:

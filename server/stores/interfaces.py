@@ -361,6 +361,12 @@ class Reader(Protocol):
     async def stored_log_bytes(self) -> int:
         """Return how many bytes all logs have, as they are stored; not those in the journal."""
 
+    async def blocks_in_rows(self, key: LogKey, first_line: int, size: int) -> list[LogBlock]:
+        """Return a log's next consecutive blocks, from a line on, whose data lies in rows.
+
+        As many as have about so many bytes, one at least; none when there are no more.
+        """
+
     async def used_blobs(self, names: Sequence[str]) -> set[str]:
         """Return those of some blobs that hold parts of logs."""
 

@@ -1,6 +1,7 @@
 """Blocks of logs as rows. A row has the block's data, or says in which blob it lies."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.domain.changes import LogBatch
-from server.domain.log import Encoding, LogBlock
+from server.domain.log import Encoding, LogBlock, LogKey
 from server.domain.moment import Moment
 from server.stores.interfaces import StoredLog
 from server.stores.sql import tables
@@ -126,6 +127,28 @@ async def blocks(
             yield _stored(row)
     finally:
         await rows.close()
+
+
+async def in_rows(
+    connection: AsyncConnection, key: LogKey, first_line: int, size: int
+) -> list[LogBlock]:
+    """See interfaces.Reader."""
+    found: list[LogBlock] = []
+    async with aclosing(blocks(connection, *key, first_line)) as every:
+        async for stored in every:
+            block = stored.block
+            packed = stored.blob is not None or block.encoding is Encoding.OMITTED
+            if packed or block.first_line < first_line:
+                if found:
+                    break
+                continue
+            if found and block.first_line != found[-1].last_line + 1:
+                break
+            found.append(block)
+            size -= len(block.data)
+            if size <= 0:
+                break
+    return found
 
 
 async def block_since(

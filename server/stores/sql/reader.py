@@ -22,6 +22,7 @@ from server.domain.agent import Agent, SessionState
 from server.domain.attempt import Attempt, AttemptStatus, LogState
 from server.domain.errors import NotFound
 from server.domain.event import Event
+from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
@@ -179,6 +180,11 @@ class SqlReader:
         """See Reader."""
         async with self._database.reading() as connection:
             return await log_rows.stored_bytes(connection)
+
+    async def blocks_in_rows(self, key: LogKey, first_line: int, size: int) -> list[LogBlock]:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            return await log_rows.in_rows(connection, key, first_line, size)
 
     async def used_blobs(self, names: Sequence[str]) -> set[str]:
         """See Reader."""

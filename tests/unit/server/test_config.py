@@ -112,6 +112,13 @@ def test_the_database_is_a_file_in_the_data_folder_unless_told_otherwise(tmp_pat
     assert load(["--database-url", "postgresql+asyncpg://u@h/d"]).sqlite_file is None
 
 
+def test_a_folder_for_logs_that_servers_share_is_for_postgresql(capsys):
+    settings = load(["--database-url", "postgresql+asyncpg://u@h/d", "--log-blobs", "/shared"])
+    assert (settings.log_blobs, settings.log_folder) == (Path("/shared"), None)
+    refused = "".join(refusal(capsys, "--log-blobs", "/shared"))
+    assert refused.startswith("--log-blobs: is for PostgreSQL")
+
+
 def test_a_database_url_with_a_password_is_never_shown(capsys):
     refused = "mysql://root:hunter2@host/db"
     assert "hunter2" not in "".join(refusal(capsys, "--database-url", refused))

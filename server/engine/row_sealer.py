@@ -1,0 +1,106 @@
+"""Packs the rows of closed logs into blobs, where several servers share database and blobs.
+
+Whoever takes a batch packs it; one that was not finished is taken again by any server. A blob is
+written first, then its rows take the place of those that had the data, all in one transaction.
+"""
+
+import asyncio
+from dataclasses import replace
+from uuid import uuid4
+
+from server.domain.chores import EndChores
+from server.domain.log import LogBlock, LogKey
+from server.domain.log_sealing import ClaimRows, PackedPiece, ReplaceRows, RowBatch
+from server.domain.moment import Millis, Moment
+from server.engine.clock import Clock
+from server.engine.log_sealer import BLOB_BYTES, PREFIX, SWEEP_EVERY, blob_name, packed, sweep
+from server.engine.surviving import survives
+from server.engine.writer import Writer
+from server.stores.interfaces import BlobStore, Reader
+
+LOOK_EVERY = 10.0
+LONGEST_WAIT = 60.0
+STEP_PAUSE = 0.05
+"""Seconds between two batches: new work comes first."""
+
+YOUNG: Millis = 3_600_000
+"""Age below which a blob that no row speaks of may be one that another server is about to note."""
+
+
+class RowSealer:
+    """See the module."""
+
+    def __init__(self, writer: Writer, reader: Reader, blobs: BlobStore, clock: Clock) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._blobs = blobs
+        self._clock = clock
+        self._unfinished: RowBatch | None = None
+        self._swept_at: float | None = None
+
+    async def run(self) -> None:
+        """Pack until cancelled."""
+        wait = LOOK_EVERY
+        while True:
+            await asyncio.sleep(wait)
+            fine = await survives("row sealer", self.seal)
+            wait = LOOK_EVERY if fine else min(2 * wait, LONGEST_WAIT)
+            await survives("log sweeper", self._sweep_when_due)
+
+    async def seal(self) -> int:
+        """Pack what is due; return how many logs."""
+        logs = 0
+        while batch := self._unfinished or await self._writer.submit(ClaimRows(uuid4().hex)):
+            self._unfinished = batch
+            await self._move(batch)
+            await self._writer.submit(EndChores(batch.name))
+            self._unfinished = None
+            logs += len(batch.keys)
+            await asyncio.sleep(STEP_PAUSE)
+        return logs
+
+    async def _move(self, batch: RowBatch) -> None:
+        gathered: list[tuple[LogKey, list[LogBlock]]] = []
+        size = 0
+        for key in batch.keys:
+            line = 1
+            while blocks := await self._reader.blocks_in_rows(key, line, BLOB_BYTES):
+                gathered.append((key, blocks))
+                size += sum(len(block.data) for block in blocks)
+                line = blocks[-1].last_line + 1
+                if size >= BLOB_BYTES:
+                    await self._write(gathered)
+                    gathered, size = [], 0
+        if gathered:
+            await self._write(gathered)
+
+    async def _write(self, gathered: list[tuple[LogKey, list[LogBlock]]]) -> None:
+        name = blob_name(self._clock.now())
+        parts: list[bytes] = []
+        pieces: list[PackedPiece] = []
+        for key, blocks in gathered:
+            rows = tuple(replace(block, data=b"") for block in blocks)
+            sealed = await asyncio.to_thread(packed, name, key, blocks, parts)
+            pieces.append(PackedPiece(key, rows, tuple(sealed)))
+        await self._blobs.put(name, b"".join(parts))
+        await self._writer.submit(ReplaceRows(tuple(pieces)))
+
+    # ---- blobs that nothing needs
+
+    async def _sweep_when_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._swept_at is None or now - self._swept_at >= SWEEP_EVERY:
+            self._swept_at = now
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """Delete blobs that no row speaks of and that are not new."""
+        before = self._clock.now() - YOUNG
+        names = await self._blobs.names(PREFIX)
+        await sweep(self._reader, self._blobs, [n for n in names if _made_at(n) < before])
+
+
+def _made_at(name: str) -> Moment:
+    """Return when a blob was made; see `blob_name`."""
+    moment = name.rpartition("/")[2].partition("-")[0]
+    return int(moment) if moment.isdecimal() else 0
