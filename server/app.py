@@ -175,7 +175,7 @@ class App:
 
     def _connect_rooms(self) -> None:
         """Let each room hear of what is committed: here, and by others on a shared database."""
-        for room in (self._dispatcher, self._attendance, self._timers, self._logs):
+        for room in (self._dispatcher, self._attendance, self._timers, self._logs, self._groups):
             self._writer.listen(room.committed)
         if not self._hints.shared:
             self._writer.listen(self._feed.committed)

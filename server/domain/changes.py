@@ -7,6 +7,7 @@ from typing import TypeAlias
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt
 from server.domain.event import Event
+from server.domain.group import GroupId
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
@@ -116,6 +117,8 @@ class Effects:
     """Keys of tasks that were deleted."""
     closed_logs: set[LogKey] = field(default_factory=set)
     """Logs that take no more."""
+    unsettled: set[GroupId] = field(default_factory=set)
+    """Concurrency groups in which older members are still to be cancelled."""
     wrote: bool = False
     """Whether there was anything to write."""
     lines: int = 0

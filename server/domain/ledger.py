@@ -72,6 +72,8 @@ class Ledger:
         self._classes: set[str] = set()
         self.unsettled: set[GroupId] = set()
         """Concurrency groups to be looked at before the transaction ends (see `admission`)."""
+        self.cancelled = 0
+        """How many members newcomers have cancelled so far."""
         self._limits: dict[GroupId, int] = {}
 
     def look_at_clock(self) -> None:
@@ -290,9 +292,9 @@ class Ledger:
         """Return the last submitted of those that wait for a place and cancel older members."""
         return self.source.newest_canceller(group)
 
-    def older_members(self, group: GroupId, newcomer: Newcomer) -> list[Task]:
-        """Return the open members that were submitted before one."""
-        return self._remember_tasks(self.source.older_members(group, newcomer))
+    def older_members(self, group: GroupId, newcomer: Newcomer, limit: int) -> list[Task]:
+        """Return open members that were submitted before one; see Source."""
+        return self._remember_tasks(self.source.older_members(group, newcomer, limit))
 
     # ---- attempts
 

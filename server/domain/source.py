@@ -146,9 +146,10 @@ class Source(Protocol):
         Its row is not locked.
         """
 
-    def older_members(self, group: GroupId, newcomer: Newcomer) -> list[Task]:
-        """Return the open tasks submitted before one, in key order.
+    def older_members(self, group: GroupId, newcomer: Newcomer, limit: int) -> list[Task]:
+        """Return the open tasks submitted before one that no agent was asked to end yet.
 
+        Those at agents come first, then in key order.
         Rows that others lock are passed over.
         """
 

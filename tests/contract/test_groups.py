@@ -19,7 +19,7 @@ from server.stores.sql.database import PostgresDatabase
 from server.stores.sql.keys import Keys
 from server.stores.sql.reader import SqlReader
 from server.stores.sql.source import SqlSource
-from tests.records import new, task
+from tests.records import agent, new, task
 
 P, Q, R = TaskStatus.PENDING, TaskStatus.QUEUED, TaskStatus.RUNNING
 GROUP = ("default", "g")
@@ -86,12 +86,31 @@ async def test_older_members_are_the_open_ones_submitted_before(database):
     rows += [member(22, unmet=1, created_at=4), member(23, not_before=1, created_at=5)]
     await save(database, *rows)
 
-    def keys(*newcomer):
+    def keys(*newcomer, limit=9):
         newcomer = Newcomer(*newcomer, "")
-        return lambda source: [t.key for t in source.older_members(GROUP, newcomer)]
+        return lambda source: [t.key for t in source.older_members(GROUP, newcomer, limit)]
 
     assert await database.transact(keys(6, 1)) == [1, 2, 3, 22, 23]
     assert await database.transact(keys(5, 3)) == [1, 2, 22]
+    assert await database.transact(keys(6, 1, limit=2)) == [1, 2]
+
+
+async def test_of_older_members_those_at_agents_come_first_unless_they_were_asked(database):
+    leased = {"lease_agent": 1, "lease_session": "s", "lease_epoch": 1}
+    await database.transact(lambda source: source.save(new(agents=[agent()])))
+    await save(
+        database,
+        member(1, created_at=1),
+        member(2, R, created_at=1, **leased),
+        member(3, R, created_at=1, cancel_requested_at=2, **leased),
+        member(4, created_at=1, cancel_requested_at=2),
+        member(5, R, created_at=1, **leased),
+    )
+
+    def older(source):
+        return [t.key for t in source.older_members(GROUP, Newcomer(9, 9, ""), 9)]
+
+    assert await database.transact(older) == [2, 5, 1, 4]
 
 
 async def test_a_group_is_made_with_its_first_limit_and_keeps_the_last(database):

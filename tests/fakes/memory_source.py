@@ -275,11 +275,15 @@ class MemorySource:
         newest = max(found, key=lambda task: (task.created_at, task.key), default=None)
         return newest and Newcomer(newest.created_at, newest.key, newest.public_id)
 
-    def older_members(self, group, newcomer):
-        limit = (newcomer.created_at, newcomer.key)
-        return self._members(
-            group, lambda task: not task.status.ended and (task.created_at, task.key) < limit
-        )
+    def older_members(self, group, newcomer, limit):
+        place = (newcomer.created_at, newcomer.key)
+
+        def wanted(task):
+            asked = task.leased and task.cancel_requested_at is not None
+            return not (task.status.ended or asked) and (task.created_at, task.key) < place
+
+        found = self._members(group, wanted)
+        return sorted(found, key=lambda task: (not task.leased, task.key))[:limit]
 
     def awaited_groups(self, after, limit):
         waiting = self._where("tasks", lambda task: task.awaits_place)

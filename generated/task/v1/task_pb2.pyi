@@ -32,7 +32,8 @@ class _ConcurrencyPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Con
     """Waits, PENDING, in the order of priority and submission."""
     CONCURRENCY_POLICY_CANCEL_RUNNING: _ConcurrencyPolicy.ValueType  # 2
     """Cancels every task of the group that was submitted before it and has not ended, and takes a
-    place when one is free.
+    place when one is free. Of many the first 200 are cancelled before the answer, those at agents
+    first, the rest in steps right after it; none of them starts meanwhile.
     """
 
 class ConcurrencyPolicy(_ConcurrencyPolicy, metaclass=_ConcurrencyPolicyEnumTypeWrapper):
@@ -44,7 +45,8 @@ CONCURRENCY_POLICY_QUEUE: ConcurrencyPolicy.ValueType  # 1
 """Waits, PENDING, in the order of priority and submission."""
 CONCURRENCY_POLICY_CANCEL_RUNNING: ConcurrencyPolicy.ValueType  # 2
 """Cancels every task of the group that was submitted before it and has not ended, and takes a
-place when one is free.
+place when one is free. Of many the first 200 are cancelled before the answer, those at agents
+first, the rest in steps right after it; none of them starts meanwhile.
 """
 Global___ConcurrencyPolicy: _TypeAlias = ConcurrencyPolicy  # noqa: Y015
 

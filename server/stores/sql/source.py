@@ -524,15 +524,18 @@ class SqlSource:
         row = self._connection.execute(newest).first()
         return None if row is None else Newcomer(*row)
 
-    def older_members(self, group: GroupId, newcomer: Newcomer) -> list[Task]:
+    def older_members(self, group: GroupId, newcomer: Newcomer, limit: int) -> list[Task]:
         """See Source."""
         table = tables.tasks
         older = (table.c.created_at < newcomer.created_at) | (
             (table.c.created_at == newcomer.created_at) & (table.c.key < newcomer.key)
         )
         is_open = table.c.status < int(TaskStatus.SUCCESS)
-        query = select(*TASK.columns).where(*_in_group(group), is_open, older)
-        return self._load(TASK, query.order_by(table.c.key).with_for_update(skip_locked=True))
+        elsewhere = table.c.lease_agent.is_(None)
+        unasked = elsewhere | table.c.cancel_requested_at.is_(None)
+        query = select(*TASK.columns).where(*_in_group(group), is_open, older, unasked)
+        query = query.order_by(elsewhere, table.c.key).limit(limit)
+        return self._load(TASK, query.with_for_update(skip_locked=True))
 
     def awaited_groups(self, after: GroupId, limit: int) -> list[GroupId]:
         """See Source."""

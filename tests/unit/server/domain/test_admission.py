@@ -1,6 +1,7 @@
 import pytest
 
-from server.domain.admission import SettleGroups
+from server.domain import admission
+from server.domain.admission import SettleGroups, SettleSome
 from server.domain.errors import Invalid
 from server.domain.event import EventKind
 from server.domain.group import Membership
@@ -236,6 +237,56 @@ def test_submitted_together_the_last_cancels_the_others(core):
     new = NewTask("x", SPEC, group=NEWEST)
     core.batch(*(CreateTask(NAMESPACE, i, new, "") for i in ids))
     assert statuses(core, *ids) == [CANCELLED, CANCELLED, Q]
+
+
+@pytest.fixture
+def small_steps(monkeypatch):
+    monkeypatch.setattr(admission, "CANCEL_STEP", 3)
+
+
+def worked_off(core):
+    """Do what transactions leave for later; return how many transactions that took."""
+    steps = 0
+    while core.effects.unsettled:
+        core.do(SettleSome(tuple(sorted(core.effects.unsettled))))
+        steps += 1
+    return steps
+
+
+def test_many_older_ones_are_cancelled_in_steps_and_what_runs_first(core, small_steps):
+    waiting = [core.create(group=ONE) for _ in range(8)]
+    lease = started(core, waiting[0])
+    newest = core.create(group=NEWEST)
+    assert statuses(core, *waiting) == [R, CANCELLED, CANCELLED, P, P, P, P, P]
+    assert core.report(lease, R) is VerdictAction.CANCEL
+    core.effects.unsettled.add((NAMESPACE, "deploy"))
+    assert worked_off(core) == 2
+    assert statuses(core, *waiting, newest) == [R, *[CANCELLED] * 7, P]
+    core.report(lease, CANCELLED)
+    assert statuses(core, newest) == [Q]
+
+
+def test_a_place_that_is_free_meanwhile_goes_to_nobody_who_is_to_be_cancelled(core, small_steps):
+    waiting = [core.create(group=ONE) for _ in range(8)]
+    lease = started(core, waiting[0])
+    newest = core.create(group=NEWEST)
+    core.report(lease, CANCELLED)  # frees the place, and takes another step
+    assert statuses(core, *waiting, newest) == [*[CANCELLED] * 6, P, P, P]
+    assert worked_off(core) == 1
+    assert statuses(core, *waiting, newest) == [*[CANCELLED] * 8, Q]
+
+
+def test_the_steps_of_all_groups_in_a_transaction_count_together(core, small_steps):
+    for key in "ab":
+        for _ in range(3):
+            core.create(group=Membership(key))
+    newest = Membership("a", cancels_older=True), Membership("b", cancels_older=True)
+    new = [NewTask("x", SPEC, group=group) for group in newest]
+    core.batch(*(CreateTask(NAMESPACE, f"n{n}", each, "") for n, each in enumerate(new)))
+    ended = [task for task in core.tables.tasks.values() if task.status is CANCELLED]
+    assert len(ended) == 3
+    assert worked_off(core) == 1
+    assert statuses(core, "n0", "n1") == [Q, Q]
 
 
 # ---- left over
