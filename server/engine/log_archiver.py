@@ -23,6 +23,7 @@ from server.domain.log_archiving import (
     folder_of,
     record_of,
 )
+from server.engine.room import SpareRoom
 from server.engine.surviving import survives
 from server.engine.writer import Writer
 from server.stores.interfaces import BlobStore, LogPage, Reader
@@ -48,6 +49,7 @@ class LogArchiver:
         self._writer = writer
         self._reader = reader
         self._blobs = blobs
+        self._room = SpareRoom(blobs, "log_archive")
         self._unfinished: ArchiveBatch | None = None
 
     async def run(self) -> None:
@@ -61,7 +63,10 @@ class LogArchiver:
     async def archive(self) -> int:
         """Archive what is due; return how many logs."""
         archived = 0
-        while batch := self._unfinished or await self._writer.submit(ClaimArchive(uuid4().hex)):
+        while await self._room.is_there():
+            batch = self._unfinished or await self._writer.submit(ClaimArchive(uuid4().hex))
+            if batch is None:
+                break
             self._unfinished = batch
             await self._write(batch)
             await self._writer.submit(EndChores(batch.name))

@@ -21,6 +21,7 @@ from server.domain.log import LogBlock, LogKey
 from server.domain.log_keeping import SealedBlock, SealLogs
 from server.domain.moment import Moment
 from server.engine.clock import Clock
+from server.engine.room import SpareRoom
 from server.engine.surviving import survives
 from server.engine.writer import Committed, Writer
 from server.stores.interfaces import BlobStore, Journal, JournalEntry, Reader
@@ -32,10 +33,6 @@ LONGEST_WAIT = 60.0
 
 READ_AGAIN = 60.0
 """Seconds before another look at a log that could not be read."""
-
-SPARE_BYTES = 64 * 1024 * 1024
-SPARE_SHARE = 20
-"""Room that blobs leave on their disk: so many bytes, or one part in so many of a small disk."""
 
 SEAL_AFTER = 10.0
 """Seconds a closed log waits for others that go into the same blob."""
@@ -76,12 +73,12 @@ class LogSealer:
         self._blobs = blobs
         self._clock = clock
         self._limit = limit
+        self._room = SpareRoom(blobs, "log_sealing")
         self._closed: dict[LogKey, None] = {}
         self._waiting_since: float | None = None
         self._swept_at: float | None = None
         self._left: dict[LogKey, float] = {}
         """Logs that could not be read, and when they are tried again."""
-        self._waits_for_room = False
 
     def committed(self, committed: Committed) -> None:
         """Take in a commit: some logs take no more."""
@@ -106,7 +103,7 @@ class LogSealer:
 
     async def seal(self, *, everything: bool = False) -> None:
         """Move what is due; with `everything` all there is."""
-        if await self._has_room():
+        if await self._room.is_there():
             await self._seal(everything=everything)
         await self._journal.tidy()
 
@@ -120,17 +117,6 @@ class LogSealer:
             except BaseException:
                 self.add(keys)
                 raise
-
-    async def _has_room(self) -> bool:
-        """Return whether blobs leave room for the database; say once that they do not."""
-        room = await self._blobs.room()
-        full = room is not None and room.free < min(SPARE_BYTES, room.total // SPARE_SHARE)
-        if full and not self._waits_for_room:
-            log.error("log_sealing_waits", reason="the disk is full", free=room and room.free)
-        if self._waits_for_room and not full:
-            log.info("log_sealing_goes_on")
-        self._waits_for_room = full
-        return not full
 
     def _long(self) -> list[LogKey]:
         """Return logs that do not wait until they are closed, or did so and could not be read."""

@@ -14,6 +14,7 @@ from server.domain.log_sealing import ClaimRows, PackedPiece, ReplaceRows, RowBa
 from server.domain.moment import Millis, Moment
 from server.engine.clock import Clock
 from server.engine.log_sealer import BLOB_BYTES, PREFIX, SWEEP_EVERY, blob_name, packed, sweep
+from server.engine.room import SpareRoom
 from server.engine.surviving import survives
 from server.engine.writer import Writer
 from server.stores.interfaces import BlobStore, Reader
@@ -35,6 +36,7 @@ class RowSealer:
         self._reader = reader
         self._blobs = blobs
         self._clock = clock
+        self._room = SpareRoom(blobs, "row_sealing")
         self._unfinished: RowBatch | None = None
         self._swept_at: float | None = None
 
@@ -50,7 +52,10 @@ class RowSealer:
     async def seal(self) -> int:
         """Pack what is due; return how many logs."""
         logs = 0
-        while batch := self._unfinished or await self._writer.submit(ClaimRows(uuid4().hex)):
+        while await self._room.is_there():
+            batch = self._unfinished or await self._writer.submit(ClaimRows(uuid4().hex))
+            if batch is None:
+                break
             self._unfinished = batch
             await self._move(batch)
             await self._writer.submit(EndChores(batch.name))

@@ -42,6 +42,9 @@ SPARE_BYTES = 32 * 1024 * 1024
 SPARE_SHARE = 40
 """Room that blocks leave on their disk, for the database: so much, or one part in so many of it."""
 
+PAGE_BYTES = 4096
+"""What a disk that fails in one place loses at least."""
+
 _LOST = frozenset({errno.ENOENT, errno.EIO, errno.ESTALE})
 """Errors of a read that will be the same next time: what was there is gone."""
 
@@ -418,7 +421,7 @@ def scan(folder: Path, *, cut: bool = False) -> Scan:
 
 
 def _scan_file(path: Path, found: Scan, *, last: bool, cut: bool) -> None:
-    data = path.read_bytes()
+    data = _all_of(path)
     number = int(path.stem)
     frames, gaps = _frames(data, number)
     broken = sorted([*gaps, *(place for place, frame in frames if not frame.whole)])
@@ -434,6 +437,28 @@ def _scan_file(path: Path, found: Scan, *, last: bool, cut: bool) -> None:
         log.warning("journal_end_cut", file=path.name, bytes=len(data) - end)
         os.truncate(path, end)
     found.sizes[number] = end
+
+
+def _all_of(path: Path) -> bytes:
+    """Return a file's bytes, with zeros where its disk fails."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        log.error("log_lost", file=path.name, error=str(error))
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        places = range(0, size, PAGE_BYTES)
+        return b"".join(_page_of(file.fileno(), place, size) for place in places)
+
+
+def _page_of(descriptor: int, place: int, end: int) -> bytes:
+    size = min(PAGE_BYTES, end - place)
+    try:
+        return os.pread(descriptor, size, place).ljust(size, b"\0")
+    except OSError:
+        return bytes(size)
 
 
 def _frames(data: bytes, file: int) -> tuple[list[tuple[int, _Frame]], list[int]]:

@@ -18,6 +18,7 @@ from server.engine import log_archiver
 from server.engine.clock import Clock
 from server.engine.log_archiver import LogArchiver
 from server.stores.blobs.folder import FolderBlobs
+from server.stores.interfaces import Room
 from server.stores.sql.reader import SqlReader
 from tests.contract.test_logs import NAMESPACE, Desk
 from tests.fakes.clock import HandClock
@@ -151,6 +152,19 @@ async def test_what_a_full_disk_refused_is_written_again_under_the_same_names(
     assert len(await blobs.names("archive/")) == 3
 
 
+async def test_a_disk_that_is_nearly_full_is_left_alone(desk, archiver, blobs, monkeypatch):
+    await ended(desk, "t", said("one"))
+    free = [4]
+
+    async def room():
+        return Room(free[0], 100)
+
+    monkeypatch.setattr(blobs, "room", room)
+    assert await archiver.archive() == 0
+    free[0] = 5
+    assert await archiver.archive() == 1
+
+
 async def test_a_batch_of_a_killed_server_is_taken_by_another_with_its_name(desk, archiver, blobs):
     await ended(desk, "t", said("one"))
     taken = await desk.writer.submit(ClaimArchive("killed"))
@@ -195,11 +209,11 @@ async def test_a_log_does_not_go_before_it_is_archived(desk, archiver):
     assert await desk.writer.submit(drop) == [(task.key, 1)]
 
 
-async def test_without_the_setting_nothing_is_noted(desk, archiver):
+async def test_without_the_setting_nothing_is_noted(desk, blobs):
     desk.policy = Policy()
     await desk.restart()
     await ended(desk, "t", said("one"))
-    assert await LogArchiver(desk.writer, desk.reader, None).archive() == 0
+    assert await LogArchiver(desk.writer, desk.reader, blobs).archive() == 0
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from server.engine.clock import Clock
 from server.engine.log_intake import RowIntake
 from server.engine.row_sealer import YOUNG, RowSealer
 from server.stores.blobs.folder import FolderBlobs
+from server.stores.interfaces import Room
 from server.stores.sql import tables
 from server.stores.sql.reader import SqlReader
 from tests.contract.test_logs import NAMESPACE, Desk, packed
@@ -124,6 +125,19 @@ async def test_what_a_limit_left_out_stays_left_out(desk, sealer):
     assert await desk.texts() == before
     assert await desk.texts(first=len(before) + 1) == mark
     assert await desk.texts(first=90) == rest
+
+
+async def test_a_disk_that_is_nearly_full_is_left_alone(desk, sealer, monkeypatch):
+    await whole(desk, "one")
+    free = [4]
+
+    async def room():
+        return Room(free[0], 100)
+
+    monkeypatch.setattr(desk.blobs, "room", room)
+    assert await sealer.seal() == 0
+    free[0] = 5
+    assert await sealer.seal() == 1
 
 
 async def test_several_servers_pack_each_log_once(desk):

@@ -1,6 +1,7 @@
 """The journal: what is acknowledged is there, what is torn is cut, what is damaged is told."""
 
 import asyncio
+import errno
 import os
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -258,6 +259,28 @@ async def test_a_torn_head_in_the_last_group_is_a_torn_end_too(tmp_path):
             assert journal.damage == []
             served = await text_of(journal, KEY)
             assert served == ["one", "two", "three"][: 1 + heads.index(head)]
+
+
+async def test_a_disk_that_fails_in_one_place_loses_no_more_than_that(tmp_path, monkeypatch):
+    async with opened(tmp_path) as journal:
+        for number in range(1, 11):
+            await journal.append(KEY, [block(number, f"{number} " + "x" * 3000)])
+    path, real = only_file(tmp_path), os.pread
+
+    def unreadable(_path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def failing(file, size, offset):
+        if offset <= 16_000 < offset + size:
+            unreadable(path)
+        return real(file, size, offset)
+
+    monkeypatch.setattr(type(path), "read_bytes", unreadable)
+    monkeypatch.setattr(os, "pread", failing)
+    async with opened(tmp_path) as journal:
+        assert journal.damage
+        numbers = [entry.block.first_line for entry in journal.entries(KEY)]
+        assert (numbers[:3], numbers[-3:]) == ([1, 2, 3], [8, 9, 10])
 
 
 async def test_a_damaged_head_before_the_last_group_is_reported(tmp_path):
