@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.log_lines import LineCutter, Partial, Run
-from agent.spool import GONE, RECORD, AttemptFolder
+from agent.spool import RECORD, AttemptFolder
 
 _READ_BYTES = 256 * 1024
 
@@ -125,12 +125,8 @@ class LogReader:
         return len(self._buffer) - self._used >= size
 
     def _fill(self, size: int) -> None:
-        try:
-            with self._folder.segment(self._segment).open("rb") as file:
-                file.seek(self._offset)
-                self._buffer, self._used = file.read(max(_READ_BYTES, size)), 0
-        except GONE:
-            self._buffer, self._used = b"", 0
+        wanted = max(_READ_BYTES, size)
+        self._buffer, self._used = self._folder.output(self._segment, self._offset, wanted), 0
 
 
 def summarize(folder: AttemptFolder, place: Place) -> Place:

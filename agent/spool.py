@@ -48,6 +48,9 @@ _TRIAL_BYTES = 64 * 1024
 GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """What reading raises when a task deleted or replaced what is kept about it."""
 
+_NO_FILE = (errno.ELOOP, errno.ESPIPE, errno.ENXIO)
+"""Errors of a link, or a pipe, in a file's place."""
+
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _FIRST_SEGMENT = "out-00000000.seg"
 _SEGMENT_NAME = re.compile(r"out-(\d{8})\.seg")
@@ -72,7 +75,8 @@ class AttemptFolder:
     def read(self, name: str) -> dict[str, Any] | None:
         """Returns the named JSON file with what was added to it, or None when it is no JSON."""
         try:
-            first, *added = (self.path / name).read_bytes().splitlines() or [b""]
+            with os.fdopen(open_plain(f"{self.path}/{name}", os.O_RDONLY), "rb") as file:
+                first, *added = file.read().splitlines() or [b""]
             value = json.loads(first)
         except (*GONE, ValueError):
             return None
@@ -96,9 +100,7 @@ class AttemptFolder:
 
     def add(self, name: str, more: dict[str, Any]) -> None:
         """Adds to the named JSON file, which is there; cheaper than to replace it."""
-        # A task may have put a link or a pipe in its place.
-        kind = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        file = os.open(f"{self.path}/{name}", os.O_WRONLY | os.O_APPEND | kind)
+        file = open_plain(f"{self.path}/{name}", os.O_WRONLY | os.O_APPEND)
         try:
             os.write(file, b"\n" + json.dumps(more).encode())
         finally:
@@ -171,6 +173,18 @@ class AttemptFolder:
         except GONE:
             return []
         return sorted(int(found[1]) for name in names if (found := _SEGMENT_NAME.fullmatch(name)))
+
+    def output(self, segment: int, offset: int, size: int) -> bytes:
+        """Returns so many bytes at a place in the output, or what there is of them."""
+        try:
+            with _opened(self.segment(segment), os.O_RDONLY) as file:
+                return os.pread(file, size, offset)
+        except GONE:
+            return b""
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return b""
+            raise
 
     def unread_bytes(self, segment: int, offset: int) -> int:
         """Returns how many bytes lie at and after a place in the output."""
@@ -246,12 +260,21 @@ def write_pid(lock: int) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path | str) -> Iterator[int]:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _opened(path: Path | str, how: int = os.O_WRONLY | os.O_CREAT) -> Iterator[int]:
+    file = open_plain(path, how)
     try:
         yield file
     finally:
         os.close(file)
+
+
+def open_plain(path: Path | str, how: int) -> int:
+    """Opens a file where a task may have put a link or a pipe; neither leads or waits anywhere.
+
+    Raises:
+        OSError: It cannot be opened, or is none that can be written.
+    """
+    return os.open(path, how | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
 
 
 def _write_all(file: int, data: bytes) -> None:

@@ -11,7 +11,8 @@ from agent.spool import write_pid
 from agent.supervisor.frames import LOCK_NAME
 from agent.supervisor.limits import Limits
 from agent.supervisor.reaper import adopt_orphans
-from agent.supervisor.service import Service, handle_signals
+from agent.supervisor.service import Service, ignore_the_terminal
+from agent.supervisor.spawning import seal_descriptors
 
 _LOCK_PATIENCE = 60.0
 """Seconds to wait for a predecessor that is on its way out."""
@@ -30,11 +31,11 @@ def main() -> int:
         sys.stderr.write("another supervisor holds the data directory\n")
         return 1
     adopt_orphans()
+    ignore_the_terminal()
+    seal_descriptors()
     os.chdir(data_dir)
     limits = Limits(options.spool_bytes, options.spare_disk, options.segment_bytes)
-    service = Service(data_dir, limits)
-    handle_signals(service)
-    service.run()
+    Service(data_dir, limits).run()
     return 0
 
 

@@ -3,8 +3,7 @@
 import contextlib
 import errno
 import os
-import subprocess
-import threading
+import signal
 import time
 from collections.abc import Callable
 
@@ -20,24 +19,31 @@ from agent.spool import (
     may_pass,
 )
 from agent.supervisor import processes
-from agent.supervisor.crew import Crew
 from agent.supervisor.family import Family
 from agent.supervisor.frames import Message
 from agent.supervisor.limits import Limits
+from agent.supervisor.loop import Loop
 from agent.supervisor.masking import Mask
 from agent.supervisor.order import LONGEST_LEASE_GRACE, Order, StartError
 from agent.supervisor.output import OutputWriter, Pump
-from agent.supervisor.processes import Kin
+from agent.supervisor.processes import Ending, Kin
 from agent.supervisor.reaper import Reaper
+from agent.supervisor.spawning import spawn_shell
 
 _PIPE_PATIENCE = 2.0
 """Seconds to wait for the ends of the pipes once every process found is gone."""
+
+_COLLECT_PATIENCE = 60.0
+"""Seconds to wait for an exit code once the process was killed, or given up."""
 
 _FAULTS_OF_THE_TASK = {
     errno.E2BIG: "could not start: the environment (variables and secrets) is too large",
     errno.ENAMETOOLONG: "could not start: the workspace's name is too long",
 }
 """What only the task's own environment or directory can be the cause of."""
+
+_LOOK_AGAIN = 0.1
+"""Seconds between tries to look for processes when that cannot be done."""
 
 _WRITE_AGAIN = 0.5
 """Seconds between tries to write how the task ended, when the disk is full."""
@@ -51,8 +57,8 @@ class Attempt:
         order: Order,
         folder: AttemptFolder,
         limits: Limits,
+        loop: Loop,
         reaper: Reaper,
-        crew: Crew,
         kin: Kin,
         others: Callable[[], set[int]],
         emit: Callable[[Message], None],
@@ -62,17 +68,23 @@ class Attempt:
         self.main_pid: int | None = None
         self.started_at = 0
         self.end: Message | None = None
+        self._loop = loop
         self._reaper = reaper
-        self._crew = crew
         self._limits = limits
         self._family = Family(order.mark, folder.path, kin, others)
         self._emit = emit
-        self._changed = threading.Condition()
         self._exit_code: int | None = None
         self._stop: Message | None = None
         self._stop_by = order.stop_by
+        self._timeout_at = 0.0
+        self._leftover_at = 0.0
+        self._cause, self._message = "exited", ""
+        self._step: Callable[[], None] = lambda: None
+        """What an exit or a word of the session calls for, at this stage."""
+        self._ending = Ending(self._family.find, self._kill_at)
         self._armed = True
         self._writer = OutputWriter(folder, limits, self._output_grew)
+        self._pump: Pump | None = None
 
     def prepare(self) -> None:
         """Makes the folder and says in it whose it is, before anything of it can run.
@@ -98,48 +110,48 @@ class Attempt:
 
     def stop(self, cause: str, grace: float, message: str) -> None:
         """Ends the attempt; a second call can only shorten the grace."""
-        with self._changed:
-            kill_at = time.monotonic() + grace
-            if self._stop is None:
-                self._stop = {"cause": cause, "message": message, "kill_at": kill_at}
-            self._stop["kill_at"] = min(self._stop["kill_at"], kill_at)
-            self._changed.notify_all()
+        kill_at = time.monotonic() + grace
+        if self._stop is None:
+            self._stop = {"cause": cause, "message": message, "kill_at": kill_at}
+        self._stop["kill_at"] = min(self._stop["kill_at"], kill_at)
+        self._step()
 
     def move_stop_by(self, moment: float) -> None:
         """Moves the moment (monotonic) at which the attempt stops by itself."""
-        with self._changed:
-            self._stop_by = moment
-            self._changed.notify_all()
+        self._stop_by = moment
+        self._step()
+
+    def kill_overdue(self, now: float) -> None:
+        """Kills it if its lease has ended long enough ago; another thread may call."""
+        grace = min(self.order.kill_grace, LONGEST_LEASE_GRACE)
+        if self.end is None and self._stop_by is not None and now >= self._stop_by + grace:
+            for process in self._family.find():
+                processes.send(process, signal.SIGKILL)
 
     def arm(self, segment: int, offset: int) -> None:
         """Asks for one word when there is output beyond a place."""
-        with self._changed:
-            beyond = (self._writer.segment, self._writer.offset) > (segment, offset)
-            self._armed = not beyond
+        beyond = (self._writer.segment, self._writer.offset) > (segment, offset)
+        self._armed = not beyond
         if beyond:
             self._emit({"kind": "output", "lease": self.order.lease})
 
-    def run(self) -> None:
-        """Runs the attempt from start to end; takes as long as it does."""
+    def start(self) -> None:
+        """Starts the attempt; the loop sees to the rest of it."""
         try:
-            pump = self._spawn()
+            self._spawn()
         except StartError as error:
             if error.handed_back:
                 self.folder.remove()
             self._finish(error.cause, 0, str(error), error.failure)
             return
-        cause, message = self._watch()
-        self._end_processes(cause)
-        with self._changed:
-            self._changed.wait_for(lambda: self._exit_code is not None, timeout=60)
-            code = self._exit_code if self._exit_code is not None else 128 + 9
-        pump.finish(_PIPE_PATIENCE)
-        self._finish(cause, code, message, "task")
+        self._timeout_at = time.monotonic() + self.order.timeout
+        self._step = self._watch
+        self._watch()
 
-    def _spawn(self) -> Pump:
+    def _spawn(self) -> None:
         try:
             self._take_room()
-            process = self._reaper.spawn(self._popen, self._exited)
+            self._start_process()
         except StartError:
             raise
         except ValueError as error:  # a NUL byte or a name no environment can hold
@@ -149,24 +161,6 @@ class Attempt:
             if error.errno in _FAULTS_OF_THE_TASK:
                 raise StartError(_FAULTS_OF_THE_TASK[error.errno], "task") from error
             raise StartError(f"could not start: {error}", "infrastructure", cause) from error
-        self.main_pid = self._family.main_pid = process.pid
-        self.started_at = time.time_ns() // 1_000_000
-        with contextlib.suppress(OSError):  # a full disk; the mark finds the process without it
-            self.folder.add(TASK, self._process(process.pid))
-        self._emit({"kind": "started", **self.state()})
-        pipes = {1: process.stdout, 2: process.stderr}
-        pump = Pump(
-            {stream: pipe for stream, pipe in pipes.items() if pipe is not None},
-            self._writer,
-            Mask(self.order.secrets.values()),
-        )
-        try:
-            self._crew.do(pump.run)
-        except RuntimeError as error:  # no more threads; what began cannot simply be handed back
-            self.stop("stopped", 0, "")
-            self._end_processes("stopped")
-            raise StartError(f"could not start: {error}", "infrastructure", "stopped") from error
-        return pump
 
     def _take_room(self) -> None:
         """Takes the disk that its end will need, while there is some."""
@@ -174,20 +168,28 @@ class Attempt:
         if not has_room(self.folder.path, self._limits.spare_disk):
             raise OSError(errno.ENOSPC, "too little disk is left")
 
-    def _popen(self) -> "subprocess.Popen[bytes]":
+    def _start_process(self) -> None:
         workspace, temporary = self.folder.workspace, self.folder.path / TEMPORARY
         workspace.mkdir(mode=0o700)
         temporary.mkdir(mode=0o700)
         script = self.folder.path / SCRIPT
         script.write_bytes("".join(f"{command}\n" for command in self.order.commands).encode())
-        return subprocess.Popen(  # noqa: S603 - to run what users send is what this is for
-            ["/bin/sh", "-e", str(script)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=self.order.start_directory(workspace),
-            env=self.order.environment(dict(os.environ), workspace, temporary),
-            start_new_session=True,
+        process = spawn_shell(
+            str(script),
+            self.order.start_directory(workspace),
+            self.order.environment(os.environ, workspace, temporary),
+        )
+        self.main_pid = self._family.main_pid = process.pid
+        self.started_at = time.time_ns() // 1_000_000
+        self._reaper.watch(process.pid, self._exited)
+        with contextlib.suppress(OSError):  # a full disk; the mark finds the process without it
+            self.folder.add(TASK, self._process(process.pid))
+        self._emit({"kind": "started", **self.state()})
+        self._pump = Pump(
+            self._loop,
+            {1: process.stdout, 2: process.stderr},
+            self._writer,
+            Mask(self.order.secrets.values()),
         )
 
     def _process(self, pid: int) -> Message:
@@ -200,44 +202,73 @@ class Attempt:
         }
 
     def _exited(self, code: int) -> None:
-        with self._changed:
-            self._exit_code = code
-            self._changed.notify_all()
+        self._exit_code = code
+        self._loop.soon(lambda: self._step())  # whatever it is by then
 
     def _output_grew(self) -> None:
-        with self._changed:
-            armed, self._armed = self._armed, False
+        armed, self._armed = self._armed, False
         if armed:
             self._emit({"kind": "output", "lease": self.order.lease})
 
-    def _watch(self) -> tuple[str, str]:
-        """Waits for the first thing that ends the attempt and returns its cause and message."""
-        timeout_at = time.monotonic() + self.order.timeout
-        with self._changed:
-            while True:
-                now = time.monotonic()
-                if self._exit_code is not None:
-                    return "exited", ""
-                if self._stop is not None:
-                    return self._stop["cause"], self._stop["message"]
-                if now >= timeout_at:
-                    self._stop = {"kill_at": now + self.order.kill_grace}
-                    return "timeout", f"ran longer than {self.order.timeout:g} s"
-                if self._stop_by is not None and now >= self._stop_by:
-                    grace = min(self.order.kill_grace, LONGEST_LEASE_GRACE)
-                    self._stop = {"kill_at": now + grace}
-                    return "lease_ended", "stopped before its lease ended"
-                wake_at = min(timeout_at, self._stop_by or timeout_at)
-                self._changed.wait(wake_at - now)
+    def _watch(self) -> None:
+        """Begins the end at the first thing that calls for it; else waits on."""
+        now = time.monotonic()
+        if self._exit_code is not None:
+            self._begin_end("exited", "")
+        elif self._stop is not None:
+            self._begin_end(self._stop["cause"], self._stop["message"])
+        elif now >= self._timeout_at:
+            self._stop = {"kill_at": now + self.order.kill_grace}
+            self._begin_end("timeout", f"ran longer than {self.order.timeout:g} s")
+        elif self._stop_by is not None and now >= self._stop_by:
+            grace = min(self.order.kill_grace, LONGEST_LEASE_GRACE)
+            self._stop = {"kill_at": now + grace}
+            self._begin_end("lease_ended", "stopped before its lease ended")
+        else:
+            wake_at = min(self._timeout_at, self._stop_by or self._timeout_at)
+            self._loop.at(self, wake_at, self._watch)
 
-    def _end_processes(self, cause: str) -> None:
-        leftover_at = time.monotonic() + self.order.kill_grace
+    def _kill_at(self) -> float:
+        return float(self._stop["kill_at"]) if self._stop is not None else self._leftover_at
 
-        def kill_at() -> float:
-            return float(self._stop["kill_at"]) if self._stop is not None else leftover_at
+    def _begin_end(self, cause: str, message: str) -> None:
+        self._cause, self._message = cause, message
+        self._leftover_at = time.monotonic() + self.order.kill_grace
+        self._step = lambda: None  # a grace that was shortened is seen at the next look
+        self._end_processes()
 
-        if not processes.end_all(self._family.find, kill_at):
-            self._emit({"kind": "unkillable", "lease": self.order.lease, "cause": cause})
+    def _end_processes(self) -> None:
+        self._reaper.collect()
+        try:
+            pause = self._ending.step()
+        except OSError:  # no descriptor is left to look with
+            pause = _LOOK_AGAIN
+        if pause is not None:
+            self._loop.at(self, time.monotonic() + pause, self._end_processes)
+            return
+        if self._ending.given_up:
+            self._emit({"kind": "unkillable", "lease": self.order.lease, "cause": self._cause})
+        self._step = self._drain
+        self._loop.at(self, time.monotonic() + _COLLECT_PATIENCE, self._give_up_collecting)
+        self._drain()
+
+    def _give_up_collecting(self) -> None:
+        if self._exit_code is None:
+            self._exit_code = 128 + 9
+        self._drain()
+
+    def _drain(self) -> None:
+        """Takes what the pipes still hold, once the exit code is known."""
+        self._reaper.collect()
+        if self._exit_code is None or self._pump is None:
+            return
+        self._step = lambda: None
+        self._loop.forget(self)
+        self._pump.finish(_PIPE_PATIENCE, self._drained)
+
+    def _drained(self) -> None:
+        code = self._exit_code if self._exit_code is not None else 128 + 9
+        self._finish(self._cause, code, self._message, "task")
 
     def _finish(self, cause: str, code: int, message: str, failure: str) -> None:
         end = {
@@ -249,13 +280,17 @@ class Attempt:
             "started_at": self.started_at,
             "dropped": self._writer.dropped,
         }
-        while self.folder.exists:
+        self._write_end(end)
+
+    def _write_end(self, end: Message) -> None:
+        if self.folder.exists:
             try:
                 self.folder.write(EXIT, end)
-                break
             except OSError as error:
-                if not may_pass(error):  # the task did something to its folder
-                    break
-                time.sleep(_WRITE_AGAIN)  # a disk tells nobody that it has room
+                if may_pass(error):  # a disk tells nobody that it has room
+                    again_at = time.monotonic() + _WRITE_AGAIN
+                    self._loop.at(self, again_at, lambda: self._write_end(end))
+                    return
+                # Else the task did something to its folder.
         self.end = end
         self._emit({"kind": "ended", **self.state()})

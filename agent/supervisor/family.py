@@ -28,8 +28,11 @@ class Family:
         An orphan that hides its origin (new session, empty environment, another directory) counts
         as this attempt's when no other attempt runs.
         """
-        living = self._kin.living()
         others = self._others()
+        children = processes.children()
+        if children is not None and children <= others:  # who lost its parent is our child by now
+            return set()
+        living = self._kin.living()
         found: set[Process] = set()
         for child in [p for p in living.values() if p.parent == os.getpid()]:
             if child.pid in others:

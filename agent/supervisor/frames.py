@@ -2,7 +2,7 @@
 
 import json
 import os
-import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def encode(message: Message) -> bytes:
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 
-def length_of(head: bytes) -> int:
+def length_of(head: bytes | bytearray) -> int:
     """Returns the length that a message's head announces.
 
     Raises:
@@ -41,7 +41,7 @@ def length_of(head: bytes) -> int:
     return length
 
 
-def decode(body: bytes) -> Message:
+def decode(body: bytes | bytearray) -> Message:
     """Returns the message in a frame's body.
 
     Raises:
@@ -56,21 +56,30 @@ def decode(body: bytes) -> Message:
     return message
 
 
-def receive(connection: socket.socket) -> Message | None:
-    """Returns the next message of a blocking socket, or None at its end."""
-    head = _exactly(connection, LENGTH_BYTES)
-    body = None if head is None else _exactly(connection, length_of(head))
-    return None if body is None else decode(body)
+class Splitter:
+    """Cuts what arrives on a socket into messages, wherever reads cut it."""
 
+    def __init__(self) -> None:
+        self._rest = bytearray()
 
-def _exactly(connection: socket.socket, size: int) -> bytes | None:
-    parts = bytearray()
-    while len(parts) < size:
-        part = connection.recv(min(size - len(parts), 1 << 20))
-        if not part:
-            return None
-        parts += part
-    return bytes(parts)
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Yields the messages that are whole now.
+
+        Raises:
+            FrameError: The other side sent what is no message.
+        """
+        self._rest += data
+        begin = 0
+        try:
+            while len(self._rest) >= begin + LENGTH_BYTES:
+                body = begin + LENGTH_BYTES
+                end = body + length_of(self._rest[begin:body])
+                if len(self._rest) < end:
+                    break
+                begin = end
+                yield decode(self._rest[body:end])
+        finally:
+            del self._rest[:begin]
 
 
 class ShortPath:

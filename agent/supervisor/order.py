@@ -1,5 +1,6 @@
 """What the session asks the supervisor to run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,7 +86,7 @@ class Order:
         return directory
 
     def environment(
-        self, agents: dict[str, str], workspace: Path, temporary: Path
+        self, agents: Mapping[str, str], workspace: Path, temporary: Path
     ) -> dict[str, str]:
         """Returns the environment of its script: a clean one, then the task's own."""
         return {

@@ -1,14 +1,23 @@
 """Moves what a task prints from its pipes into its spool folder."""
 
 import os
-import selectors
-import threading
 import time
-from collections.abc import Callable
-from typing import IO
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from agent.spool import POSITION, RECORD, SEGMENT_BYTES, AttemptFolder, has_room, is_full, may_pass
+from agent.spool import (
+    POSITION,
+    RECORD,
+    SEGMENT_BYTES,
+    AttemptFolder,
+    has_room,
+    is_full,
+    may_pass,
+    open_plain,
+)
 from agent.supervisor.limits import Limits
+from agent.supervisor.loop import Loop
 from agent.supervisor.masking import Mask
 
 _READ_BYTES = 64 * 1024
@@ -37,18 +46,32 @@ class OutputWriter:
         self.offset = 0
         self.dropped = False
         self._file: int | None = None
+        self._unwritten: deque[bytes] = deque()
         self._last_words = False
 
     def take_last_words(self) -> None:
         """Stops minding the bounds: the task has ended, and what its pipes hold is all there is."""
         self._last_words = True
 
+    @property
+    def waits(self) -> bool:
+        """Whether a record is not written yet, for want of room."""
+        return bool(self._unwritten)
+
     def append(self, stream: int, data: bytes) -> None:
-        """Writes one record; returns when it is whole in the file, or dropped."""
-        record = RECORD.pack(time.time_ns() // 1_000_000, stream, len(data)) + data
-        while not self.dropped and not self._written(record):
-            time.sleep(_LOOK_AGAIN)  # a disk tells nobody that it has room; the pipe waits with us
-        self._grew()
+        """Takes one record, which is whole in the file afterwards, or dropped, or waits."""
+        head = RECORD.pack(time.time_ns() // 1_000_000, stream, len(data))
+        self._unwritten.append(head + data)
+        self.write()
+
+    def write(self) -> None:
+        """Writes what waits, as far as there is room."""
+        while self._unwritten and not self.dropped and self._written(self._unwritten[0]):
+            self._unwritten.popleft()
+            self._grew()
+        if self.dropped and self._unwritten:
+            self._unwritten.clear()
+            self._grew()
 
     def close(self) -> None:
         """Closes the segment that is open."""
@@ -104,7 +127,7 @@ class OutputWriter:
         try:
             if self.segment == 0:  # with this the session can give segments back on a full disk
                 self._folder.reserve(POSITION)
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = open_plain(path, os.O_WRONLY | os.O_CREAT)
         except OSError as error:
             if not may_pass(error):
                 raise
@@ -127,65 +150,117 @@ class Pump:
 
     def __init__(
         self,
-        pipes: dict[int, IO[bytes]],
+        loop: Loop,
+        pipes: Mapping[int, int],
         writer: OutputWriter,
         mask: Mask,
     ) -> None:
-        self._pipes = pipes
+        self._loop = loop
+        self._pipes = dict(pipes)
+        """Those that have not ended: descriptors that do not block, by stream."""
         self._writer = writer
         self._mask = mask
-        self._closing = threading.Event()
-        self._ended = threading.Event()
+        self._ended: Callable[[], None] | None = None
+        self._paused = False
+        self._takes_rest = False
+        self._last_reads = _READS_AT_THE_END
+        self._listen()
 
-    def finish(self, patience: float) -> None:
-        """Waits for the pipes' ends; after `patience` seconds takes only what is in them.
+    def finish(self, patience: float, ended: Callable[[], None]) -> None:
+        """Calls `ended` at the pipes' ends; after `patience` seconds takes only what is in them.
 
         A process that cannot be found may hold a pipe open for ever, and must not hang the end.
         """
+        self._ended = ended
         self._writer.take_last_words()
-        if not self._ended.wait(patience):
-            self._closing.set()
-            self._ended.wait()
+        self._loop.at(self, time.monotonic() + patience, self._take_rest)
+        if self._paused:
+            self._go_on()
+        self._drain()  # mostly the ends are there already
+        self._last_reads = _READS_AT_THE_END
+        self._look()
 
-    def run(self) -> None:
-        """Pumps, until the pipes' ends."""
+    def _listen(self) -> None:
+        for stream, pipe in self._pipes.items():
+            self._loop.watch(pipe, partial(self._ready, stream))
+
+    def _ready(self, stream: int) -> None:
+        self._read(stream)
+        self._look()
+
+    def _take_rest(self) -> None:
+        self._takes_rest = True
+        self._drain()
+        if not self._writer.waits:
+            for stream in list(self._pipes):
+                self._shut(stream)
+        self._look()
+
+    def _drain(self) -> None:
+        while self._last_reads and not self._writer.waits and self._read_all():
+            self._last_reads -= 1
+
+    def _read_all(self) -> bool:
+        """Reads each pipe once and tells whether there was something."""
+        found = [self._read(stream) for stream in list(self._pipes)]
+        return any(found)
+
+    def _read(self, stream: int) -> bool:
+        """Reads a pipe once and tells whether there was something."""
         try:
-            self._pump()
-        finally:
-            self._ended.set()
-
-    def _pump(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            for stream, pipe in self._pipes.items():
-                os.set_blocking(pipe.fileno(), False)
-                selector.register(pipe, selectors.EVENT_READ, stream)
-            last_reads = _READS_AT_THE_END
-            while selector.get_map() and last_reads:
-                closing = self._closing.is_set()
-                ready = selector.select(0.0 if closing else 0.5)
-                if closing:
-                    last_reads = last_reads - 1 if ready else 0
-                for key, _ in ready:
-                    self._move(selector, key)
-        for stream in self._pipes:
-            self._spool(stream, self._mask.rest(stream))
-        self._writer.close()
-        for pipe in self._pipes.values():
-            pipe.close()
-
-    def _move(self, selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
-        try:
-            data = os.read(key.fd, _READ_BYTES)
+            data = os.read(self._pipes[stream], _READ_BYTES)
         except BlockingIOError:
-            return
+            return False
         if data:
-            self._spool(key.data, self._mask.feed(key.data, data))
+            self._spool(stream, self._mask.feed(stream, data))
         else:
-            selector.unregister(key.fileobj)
+            self._shut(stream)
+        return bool(data)
+
+    def _shut(self, stream: int) -> None:
+        pipe = self._pipes.pop(stream)
+        self._loop.unwatch(pipe)
+        os.close(pipe)
+        self._spool(stream, self._mask.rest(stream))
 
     def _spool(self, stream: int, data: bytes) -> None:
         if data:
             self._writer.append(stream, data)
+
+    def _look(self) -> None:
+        """Reads no more while something waits for room; tells of the end when it has come."""
+        if self._writer.waits:
+            if not self._paused:
+                self._pause()
+        elif not self._pipes and self._ended is not None:
+            ended, self._ended = self._ended, None
+            self._loop.forget(self)
+            self._writer.close()
+            ended()
+
+    def _pause(self) -> None:
+        self._paused = True
+        for pipe in self._pipes.values():
+            self._loop.unwatch(pipe)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        # A disk tells nobody that it has room.
+        self._loop.at(self._writer, time.monotonic() + _LOOK_AGAIN, self._go_on)
+
+    def _go_on(self) -> None:
+        """Writes what waits, and reads on if that worked."""
+        self._writer.write()
+        if self._writer.waits:
+            self._look_later()
+            return
+        self._loop.forget(self._writer)
+        self._paused = False
+        self._listen()
+        if self._takes_rest:
+            self._take_rest()
+        else:
+            self._look()
 
 
 def _size(folder: AttemptFolder, segment: int) -> int:

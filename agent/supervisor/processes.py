@@ -16,8 +16,13 @@ _UNKILLABLE_AFTER = 30.0
 """Seconds of SIGKILL after which a process is given up: it hangs inside the kernel."""
 
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
+"""Seconds between looks at what is being ended."""
+
 _STAT_BYTES = 4096
 """More than /proc tells of a process in one line."""
+
+_CHILDREN_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,24 @@ class Kin:
         return living
 
 
+def children() -> set[int] | None:
+    """Returns the pids of this process's children, or None when the kernel does not tell.
+
+    Whoever calls is the one that collects children: then none is missing.
+    """
+    try:
+        file = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        parts = []
+        while part := os.read(file, _CHILDREN_BYTES):
+            parts.append(part)
+    finally:
+        os.close(file)
+    return set(map(int, b"".join(parts).split()))
+
+
 def _entries() -> list[tuple[int, int]]:
     """Returns pid and inode of every folder of a process in /proc."""
     with os.scandir("/proc") as entries:
@@ -153,29 +176,47 @@ def send(process: Process, number: signal.Signals) -> None:
             os.close(descriptor)
 
 
-def end_all(find: Callable[[], set[Process]], kill_at: Callable[[], float]) -> bool:
+class Ending:
     """Ends whatever `find` finds: SIGTERM once each, SIGKILL from the moment `kill_at` names.
 
     Looks again until nothing is left, because processes may fork while they are being ended.
 
-    Returns:
-        Whether nothing is left.
+    Attributes:
+        given_up: Whether something is left that SIGKILL does not end.
     """
-    asked: set[Process] = set()
-    pause = 0.005
-    while living := find():
-        now = time.monotonic()
-        if now > kill_at() + _UNKILLABLE_AFTER:
-            return False
+
+    def __init__(self, find: Callable[[], set[Process]], kill_at: Callable[[], float]) -> None:
+        self.given_up = False
+        self._find = find
+        self._kill_at = kill_at
+        self._asked: set[Process] = set()
+        self._pause = _FIRST_PAUSE
+
+    def step(self) -> float | None:
+        """Signals what is left and returns seconds until the next look, or None at the end."""
+        living = self._find()
+        if not living:
+            return None
+        now, kill_at = time.monotonic(), self._kill_at()
+        if now > kill_at + _UNKILLABLE_AFTER:
+            self.given_up = True
+            return None
         # Parents first: a shell whose child ends before it may stop for that, and never comes to
         # its own trap.
         for process in sorted(living, key=lambda each: (each.start, each.pid)):
-            if now >= kill_at():
+            if now >= kill_at:
                 send(process, signal.SIGKILL)
-            elif process not in asked:
-                asked.add(process)
+            elif process not in self._asked:
+                self._asked.add(process)
                 send(process, signal.SIGTERM)
                 send(process, signal.SIGCONT)  # a stopped process hears SIGTERM only then
-        time.sleep(pause)  # processes that are not our children tell nobody of their end
-        pause = min(pause * 1.5, 0.1)
-    return True
+        # Processes that are not our children tell nobody of their end.
+        pause, self._pause = self._pause, min(self._pause * 1.5, _LONGEST_PAUSE)
+        return pause
+
+
+def end_all(find: Callable[[], set[Process]], kill_at: Callable[[], float]) -> None:
+    """Ends whatever `find` finds, as far as it can be ended; see Ending."""
+    ending = Ending(find, kill_at)
+    while (pause := ending.step()) is not None:
+        time.sleep(pause)

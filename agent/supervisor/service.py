@@ -1,10 +1,8 @@
 """Serves the session over the socket: one connection at a time, orders in, events out."""
 
 import contextlib
-import queue
 import signal
 import socket
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -14,16 +12,22 @@ from pathlib import Path
 from agent.spool import NO_ROOM, AttemptFolder, Spool, is_full
 from agent.supervisor import frames
 from agent.supervisor.attempt import Attempt
+from agent.supervisor.conversation import Conversation
 from agent.supervisor.crew import Crew
 from agent.supervisor.frames import Message
 from agent.supervisor.limits import Limits
+from agent.supervisor.loop import Loop
 from agent.supervisor.order import Order
 from agent.supervisor.processes import Kin
 from agent.supervisor.reaper import Reaper
 from agent.supervisor.recovery import recover
+from agent.supervisor.watchdog import Watchdog
 
 _IDLE_SECONDS = 30.0
 """Without a session and without tasks for so long, the supervisor ends."""
+
+_LOOK_EVERY = 0.25
+"""Seconds between looks whether it is still needed."""
 
 _ORDER_FIELDS = {field.name for field in fields(Order)}
 
@@ -35,15 +39,18 @@ class Service:
         self._data_dir = data_dir
         self._limits = limits
         self._spool = Spool(data_dir)
+        self._loop = Loop()
         self._reaper = Reaper()
         self._crew = Crew()
         self._kin = Kin()
-        self._lock = threading.Lock()
         self._attempts: dict[str, Attempt] = {}
         self._past: dict[str, Message] = {}
-        self._outbox: queue.SimpleQueue[Message | None] | None = None
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._session: Conversation | None = None
+        self._listens = False
+        """Whether the session was welcomed: it hears of what changes after that."""
         self._ending = False
-        self._spawned = 0
+        self._idle_since = 0.0
         self._handlers: dict[str, Callable[[Message], None]] = {
             "start": self._start,
             "stop": self._stop,
@@ -55,56 +62,72 @@ class Service:
 
     def run(self) -> None:
         """Cleans up after a predecessor, then serves until it is not needed any more."""
+        self._loop.on_signal(signal.SIGTERM, self._stop_all)
         self._spool.create()
         self._past = recover(self._spool)
-        self._reaper.start()
-        with frames.ShortPath(self._data_dir) as path, socket.socket(socket.AF_UNIX) as listener:
+        self._loop.on_signal(signal.SIGCHLD, self._reaper.collect)
+        with frames.ShortPath(self._data_dir) as path, self._listener:
             Path(path).unlink(missing_ok=True)
-            listener.bind(path)
-            listener.listen(4)
-            listener.settimeout(0.25)
-            self._accept(listener)
+            self._listener.bind(path)
+            self._listener.listen(4)
+            self._listener.setblocking(False)
+            self._wait_for_session()
+            Watchdog(self._loop, lambda: list(self._attempts.values())).start()
+            self._loop.run()
             Path(path).unlink(missing_ok=True)
 
-    def stop_all(self, *_: object) -> None:
+    def _stop_all(self) -> None:
         """Stops every attempt with its grace, then ends; the host is going down."""
         self._ending = True
         for attempt in list(self._attempts.values()):
             attempt.stop("stopped", attempt.order.kill_grace, "the agent was stopped")
 
-    def _accept(self, listener: socket.socket) -> None:
-        idle_since = time.monotonic()
-        while True:
-            if self._running():
-                idle_since = time.monotonic()
-            elif self._ending or time.monotonic() - idle_since > _IDLE_SECONDS:
-                return
-            try:
-                connection, _ = listener.accept()
-            except TimeoutError:
-                continue
-            # The next session waits until all that the last one said has been done.
-            with connection:
-                self._serve(connection)
-            idle_since = time.monotonic()
+    def _wait_for_session(self) -> None:
+        self._idle_since = time.monotonic()
+        self._listen()
+        self._look_whether_needed()
 
-    def _serve(self, connection: socket.socket) -> None:
-        connection.settimeout(None)
+    def _listen(self) -> None:
+        self._loop.watch(self._listener.fileno(), self._accept)
+
+    def _look_whether_needed(self) -> None:
+        now = time.monotonic()
+        if self._running():
+            self._idle_since = now
+        elif self._ending or now - self._idle_since > _IDLE_SECONDS:
+            self._loop.end()
+        self._loop.at(self, now + _LOOK_EVERY, self._look_whether_needed)
+
+    def _accept(self) -> None:
+        # The next session waits until all that this one says has been done.
+        self._loop.unwatch(self._listener.fileno())
         try:
-            hello = frames.receive(connection)
-            if hello is None or hello.get("protocol") != frames.PROTOCOL:
-                connection.sendall(frames.encode({"kind": "refused", "protocol": frames.PROTOCOL}))
-                return
-            self._ending = False
-            outbox = self._welcome()
-            writer = threading.Thread(target=_write, args=(connection, outbox), daemon=True)
-            writer.start()
-            while (message := frames.receive(connection)) is not None:
-                self._obey(message)
-        except (OSError, frames.FrameError):
-            pass  # the session died in the middle of a word; the next one starts afresh
-        finally:
-            self._hang_up()
+            connection, _ = self._listener.accept()
+        except OSError:  # it went away again, or no descriptor is left
+            self._loop.at(self._listener, time.monotonic() + _LOOK_EVERY, self._listen)
+            return
+        self._loop.forget(self)
+        self._session = Conversation(self._loop, connection, self._greet, self._hung_up)
+
+    def _greet(self, hello: Message) -> None:
+        session = self._session
+        if session is None:
+            return
+        if hello.get("protocol") != frames.PROTOCOL:
+            session.say({"kind": "refused", "protocol": frames.PROTOCOL})
+            session.hang_up()
+            return
+        self._ending = False
+        states = [attempt.state() for attempt in self._attempts.values()]
+        states += self._past.values()
+        session.say({"kind": "welcome", "protocol": frames.PROTOCOL, "attempts": states})
+        session.heard = self._obey
+        self._listens = True
+
+    def _hung_up(self) -> None:
+        self._session = None
+        self._listens = False
+        self._wait_for_session()
 
     def _obey(self, message: Message) -> None:
         """Carries out one order; one that cannot be carried out must not end the tasks."""
@@ -114,25 +137,9 @@ class Service:
             with contextlib.suppress(OSError):  # the log may lie on a full disk
                 traceback.print_exc()
 
-    def _welcome(self) -> "queue.SimpleQueue[Message | None]":
-        outbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        with self._lock:
-            states = [attempt.state() for attempt in self._attempts.values()]
-            states += self._past.values()
-            outbox.put({"kind": "welcome", "protocol": frames.PROTOCOL, "attempts": states})
-            self._outbox = outbox
-        return outbox
-
-    def _hang_up(self) -> None:
-        with self._lock:
-            outbox, self._outbox = self._outbox, None
-        if outbox is not None:
-            outbox.put(None)
-
     def _emit(self, event: Message) -> None:
-        with self._lock:
-            if self._outbox is not None:
-                self._outbox.put(event)
+        if self._session is not None and self._listens:
+            self._session.say(event)
 
     def _running(self) -> set[int]:
         attempts = list(self._attempts.values())
@@ -148,7 +155,7 @@ class Service:
             return self._running() - {attempt.main_pid or 0}
 
         attempt = Attempt(
-            order, folder, self._limits, self._reaper, self._crew, self._kin, others, self._emit
+            order, folder, self._limits, self._loop, self._reaper, self._kin, others, self._emit
         )
         try:
             try:
@@ -156,14 +163,13 @@ class Service:
             except FileNotFoundError:  # other hands have deleted the spool
                 self._spool.create()
                 attempt.prepare()
-            self._attempts[order.lease] = attempt
-            self._crew.do(attempt.run)
-        except (OSError, RuntimeError) as error:  # RuntimeError: no more threads
+        except OSError as error:
             attempt.end = _not_started(error)
-            self._attempts.pop(order.lease, None)
             self._past[order.lease] = attempt.state()
-            folder.remove()
             self._emit({"kind": "ended", **attempt.state()})
+            return
+        self._attempts[order.lease] = attempt
+        attempt.start()
 
     def _stop(self, message: Message) -> None:
         if attempt := self._attempts.get(message["lease"]):
@@ -183,9 +189,8 @@ class Service:
         attempt = self._attempts.get(lease)
         if attempt is not None and attempt.end is None:
             return
-        with self._lock:
-            self._attempts.pop(lease, None)
-            self._past.pop(lease, None)
+        self._attempts.pop(lease, None)
+        self._past.pop(lease, None)
         folder = self._spool.folder(lease)
         if not folder.remove_plain() and folder.exists:
             trash = AttemptFolder(folder.path.with_name(f".trash-{folder.path.name}"))
@@ -207,16 +212,7 @@ def _not_started(error: Exception) -> Message:
     }
 
 
-def _write(connection: socket.socket, outbox: "queue.SimpleQueue[Message | None]") -> None:
-    while (message := outbox.get()) is not None:
-        try:
-            connection.sendall(frames.encode(message))
-        except OSError:
-            return  # the reading side sees the same end
-
-
-def handle_signals(service: Service) -> None:
-    """Lets SIGTERM stop everything; other ends of the session's terminal do not matter."""
-    signal.signal(signal.SIGTERM, service.stop_all)
+def ignore_the_terminal() -> None:
+    """Lets ends of the session's terminal not matter."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -41,6 +41,17 @@ async def test_a_task_that_puts_a_folder_in_a_files_place_ends(plane, start_agen
     await until(lambda: not agent.spooled())
 
 
+@pytest.mark.parametrize("name", ["exit.json", "exit.json.tmp", "out-00000000.seg"])
+async def test_a_task_that_puts_a_pipe_in_a_files_place_holds_up_nobody(plane, start_agent, name):
+    agent = start_agent()
+    lease = plane.assign(f'{FOLDER}; rm -f "$d/{name}"; mkfifo "$d/{name}"; echo made')
+    await until(lambda: lease.end, seconds=10)
+    assert lease.end.status == task_pb2.TASK_STATUS_SUCCESS
+    following = plane.assign("echo following")
+    await until(lambda: following.whole)
+    await until(lambda: not agent.spooled())
+
+
 async def test_a_task_that_deletes_its_output_has_no_whole_log(plane, start_agent):
     start_agent()
     lease = plane.assign("echo first", f'{FOLDER}; sleep 0.2; rm "$d"/out-*', "echo second")
