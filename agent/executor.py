@@ -11,7 +11,7 @@ from agent.log_shipper import LogShipper
 from agent.no_log import NoLog
 from agent.outcome import describe
 from agent.rpc import is_transient, status_code
-from agent.spool import AttemptFolder, Spool
+from agent.spool import END_ACKNOWLEDGED, AttemptFolder, Spool
 from agent.supervisor.frames import Message
 from agent.supervisor.order import LONGEST_LEASE_GRACE
 from generated.agent.v1 import agent_pb2
@@ -21,8 +21,6 @@ from generated.task.v1 import task_pb2
 _DEFAULT_TIMEOUT = 3600.0
 _CLOCK_MARGIN = 5.0
 """Seconds before a lease's end: the server notes renewals 3 s late, and 2 s to be safe."""
-
-_END_ACKNOWLEDGED = "end-acknowledged.json"
 
 
 class Phase(Enum):
@@ -181,7 +179,7 @@ class TaskRun:
 
     def _end_acknowledged(self) -> bool:
         """Tells whether an earlier session was told that the server has the end."""
-        return self.spooled and self.folder.read(_END_ACKNOWLEDGED) is not None
+        return self.spooled and self.folder.read(END_ACKNOWLEDGED) is not None
 
     def supersede(self) -> None:
         """Notes that the lease is not current: nothing is reported any more."""
@@ -209,7 +207,7 @@ class TaskRun:
             self.reports.remove(report)
             if self.phase is Phase.ENDED and not self.reports and not self.log.done:
                 with contextlib.suppress(OSError):  # then the next session reports it once more
-                    self.folder.write(_END_ACKNOWLEDGED, {"status": ack.status})
+                    self.folder.write(END_ACKNOWLEDGED, {"status": ack.status})
         return None
 
     def resend(self) -> None:

@@ -53,6 +53,15 @@ _NO_FILE = (errno.ELOOP, errno.ESPIPE, errno.ENXIO)
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _FIRST_SEGMENT = "out-00000000.seg"
+_END = b"\0"
+"""Ends what is said in a file that is longer; no JSON text has it."""
+
+END_ACKNOWLEDGED = "end-acknowledged.json"
+"""Says to the next session that the server has the end, while it does not have all of the log."""
+
+OUTPUT = frozenset((_FIRST_SEGMENT, POSITION, f"{POSITION}.tmp", END_ACKNOWLEDGED))
+"""Files that are there only when a task has printed something, but not much."""
+
 _SEGMENT_NAME = re.compile(r"out-(\d{8})\.seg")
 
 
@@ -76,7 +85,7 @@ class AttemptFolder:
         """Returns the named JSON file with what was added to it, or None when it is no JSON."""
         try:
             with os.fdopen(open_plain(f"{self.path}/{name}", os.O_RDONLY), "rb") as file:
-                first, *added = file.read().splitlines() or [b""]
+                first, *added = file.read().partition(_END)[0].splitlines() or [b""]
             value = json.loads(first)
         except (*GONE, ValueError):
             return None
@@ -90,13 +99,27 @@ class AttemptFolder:
     def write(self, name: str, value: dict[str, Any]) -> None:
         """Replaces the named JSON file in one step, so that a reader never sees half of it."""
         data = json.dumps(value).encode()
-        path, temporary = f"{self.path}/{name}", self._temporary(name)
-        # Not truncated first: what `reserve` took must not be given away.
-        with _opened(temporary) as file:
+        # Not truncated: what `reserve` took must not be given away.
+        with _opened(self._temporary(name)) as file:
+            _write_all(file, data)
+            if os.fstat(file).st_size > len(data):
+                _write_all(file, _END, len(data))
+        self.put(name)
+
+    def put(self, name: str) -> None:
+        """Puts what was written, or reserved, in the named file's place."""
+        os.replace(self._temporary(name), f"{self.path}/{name}")  # noqa: PTH105 - as strings: fast
+
+    def take_away(self, name: str) -> None:
+        """Lets the named file be what its next `write` needs."""
+        os.replace(f"{self.path}/{name}", self._temporary(name))  # noqa: PTH105 - as strings: fast
+
+    def overwrite(self, name: str, data: bytes) -> None:
+        """Writes a file anew, where nobody reads it yet."""
+        with _opened(f"{self.path}/{name}") as file:
             _write_all(file, data)
             if os.fstat(file).st_size > len(data):
                 os.ftruncate(file, len(data))
-        os.replace(temporary, path)  # noqa: PTH105 - as strings: this is done three times a task
 
     def add(self, name: str, more: dict[str, Any]) -> None:
         """Adds to the named JSON file, which is there; cheaper than to replace it."""
@@ -118,6 +141,15 @@ class AttemptFolder:
 
     def _temporary(self, name: str) -> str:
         return f"{self.path}/{name}.tmp"
+
+    def remove_output(self) -> bool:
+        """Deletes what a task printed and tells whether that worked."""
+        try:
+            for entry in [entry for entry in os.scandir(self.path) if entry.name in OUTPUT]:
+                os.unlink(entry)  # noqa: PTH108 - it is no Path
+        except OSError:
+            return False
+        return True
 
     def remove_plain(self) -> bool:
         """Deletes the folder if nothing is in it but what a task without any file leaves.
@@ -277,10 +309,10 @@ def open_plain(path: Path | str, how: int) -> int:
     return os.open(path, how | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
 
 
-def _write_all(file: int, data: bytes) -> None:
+def _write_all(file: int, data: bytes, offset: int = 0) -> None:
     written = 0
     while written < len(data):
-        written += os.pwrite(file, data[written:], written)
+        written += os.pwrite(file, data[written:], offset + written)
 
 
 def folder_name(lease_id: str) -> str:

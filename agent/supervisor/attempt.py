@@ -20,6 +20,7 @@ from agent.spool import (
 )
 from agent.supervisor import processes
 from agent.supervisor.family import Family
+from agent.supervisor.folders import Folders
 from agent.supervisor.frames import Message
 from agent.supervisor.limits import Limits
 from agent.supervisor.loop import Loop
@@ -56,6 +57,7 @@ class Attempt:
         self,
         order: Order,
         folder: AttemptFolder,
+        folders: Folders,
         limits: Limits,
         loop: Loop,
         reaper: Reaper,
@@ -68,6 +70,7 @@ class Attempt:
         self.main_pid: int | None = None
         self.started_at = 0
         self.end: Message | None = None
+        self._folders = folders
         self._loop = loop
         self._reaper = reaper
         self._limits = limits
@@ -87,17 +90,12 @@ class Attempt:
         self._pump: Pump | None = None
 
     def prepare(self) -> None:
-        """Makes the folder and says in it whose it is, before anything of it can run.
+        """Lets the folder appear, which says whose it is, before anything of it can run.
 
         Raises:
             OSError: It cannot be made; nothing of it is left.
         """
-        try:
-            self.folder.path.mkdir(mode=0o700)
-            self.folder.write(TASK, self.order.identity())
-        except OSError:
-            self.folder.remove()
-            raise
+        self._folders.begin(self.folder, self.order.identity(), self.order.script)
 
     def state(self) -> Message:
         """Returns where the attempt stands, as the session is told."""
@@ -141,7 +139,7 @@ class Attempt:
             self._spawn()
         except StartError as error:
             if error.handed_back:
-                self.folder.remove()
+                self._folders.drop(self.folder)
             self._finish(error.cause, 0, str(error), error.failure)
             return
         self._timeout_at = time.monotonic() + self.order.timeout
@@ -150,7 +148,8 @@ class Attempt:
 
     def _spawn(self) -> None:
         try:
-            self._take_room()
+            if not has_room(self.folder.path, self._limits.spare_disk):
+                raise OSError(errno.ENOSPC, "too little disk is left")
             self._start_process()
         except StartError:
             raise
@@ -162,20 +161,10 @@ class Attempt:
                 raise StartError(_FAULTS_OF_THE_TASK[error.errno], "task") from error
             raise StartError(f"could not start: {error}", "infrastructure", cause) from error
 
-    def _take_room(self) -> None:
-        """Takes the disk that its end will need, while there is some."""
-        self.folder.reserve(EXIT)
-        if not has_room(self.folder.path, self._limits.spare_disk):
-            raise OSError(errno.ENOSPC, "too little disk is left")
-
     def _start_process(self) -> None:
         workspace, temporary = self.folder.workspace, self.folder.path / TEMPORARY
-        workspace.mkdir(mode=0o700)
-        temporary.mkdir(mode=0o700)
-        script = self.folder.path / SCRIPT
-        script.write_bytes("".join(f"{command}\n" for command in self.order.commands).encode())
         process = spawn_shell(
-            str(script),
+            str(self.folder.path / SCRIPT),
             self.order.start_directory(workspace),
             self.order.environment(os.environ, workspace, temporary),
         )

@@ -57,6 +57,11 @@ class Order:
         """What its processes carry in their environment."""
         return f"{self.task}/{self.attempt}"
 
+    @property
+    def script(self) -> bytes:
+        """What its shell runs."""
+        return "".join(f"{command}\n" for command in self.commands).encode(errors="replace")
+
     def identity(self) -> Message:
         """Returns what the spool keeps about it: nothing that may be secret."""
         return {

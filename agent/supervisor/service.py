@@ -14,6 +14,7 @@ from agent.supervisor import frames
 from agent.supervisor.attempt import Attempt
 from agent.supervisor.conversation import Conversation
 from agent.supervisor.crew import Crew
+from agent.supervisor.folders import Folders
 from agent.supervisor.frames import Message
 from agent.supervisor.limits import Limits
 from agent.supervisor.loop import Loop
@@ -39,6 +40,7 @@ class Service:
         self._data_dir = data_dir
         self._limits = limits
         self._spool = Spool(data_dir)
+        self._folders = Folders(self._spool, data_dir / "spare")
         self._loop = Loop()
         self._reaper = Reaper()
         self._crew = Crew()
@@ -65,6 +67,7 @@ class Service:
         self._loop.on_signal(signal.SIGTERM, self._stop_all)
         self._spool.create()
         self._past = recover(self._spool)
+        self._folders.clear()
         self._loop.on_signal(signal.SIGCHLD, self._reaper.collect)
         with frames.ShortPath(self._data_dir) as path, self._listener:
             Path(path).unlink(missing_ok=True)
@@ -75,6 +78,7 @@ class Service:
             Watchdog(self._loop, lambda: list(self._attempts.values())).start()
             self._loop.run()
             Path(path).unlink(missing_ok=True)
+        self._folders.clear()
 
     def _stop_all(self) -> None:
         """Stops every attempt with its grace, then ends; the host is going down."""
@@ -155,14 +159,18 @@ class Service:
             return self._running() - {attempt.main_pid or 0}
 
         attempt = Attempt(
-            order, folder, self._limits, self._loop, self._reaper, self._kin, others, self._emit
+            order,
+            folder,
+            self._folders,
+            self._limits,
+            self._loop,
+            self._reaper,
+            self._kin,
+            others,
+            self._emit,
         )
         try:
-            try:
-                attempt.prepare()
-            except FileNotFoundError:  # other hands have deleted the spool
-                self._spool.create()
-                attempt.prepare()
+            attempt.prepare()
         except OSError as error:
             attempt.end = _not_started(error)
             self._past[order.lease] = attempt.state()
@@ -192,7 +200,7 @@ class Service:
         self._attempts.pop(lease, None)
         self._past.pop(lease, None)
         folder = self._spool.folder(lease)
-        if not folder.remove_plain() and folder.exists:
+        if not self._folders.end(folder) and folder.exists:
             trash = AttemptFolder(folder.path.with_name(f".trash-{folder.path.name}"))
             folder.path.rename(trash.path)
             self._crew.do(trash.remove)
