@@ -199,7 +199,10 @@ class Board:
             if run is None:
                 run = TaskRun(Identity.of_state(state), self._spool, None)
                 self._holdings.add(run)
+            if not run.ending:  # whether it has printed is not certain any more
+                run.printed()
             self._take_state(run, state)
+            self._arm_soon(run)
         for run in list(self._holdings.ordered.values()):
             if run.identity.lease not in known and not run.ending:
                 self._order(run)
@@ -211,6 +214,7 @@ class Board:
         if run is None:
             return
         if event["kind"] == "output":
+            run.printed()
             self._outbox.mark(run)
             self._arm_soon(run)
         elif event["kind"] in ("started", "ended"):
@@ -229,7 +233,6 @@ class Board:
             self._room.prove()
             run.started(state["started_at"])
             self._outbox.mark(run)
-            self._arm_soon(run)
         if run.stop_message is not None:
             self._tell(run.stop_message)
 
@@ -250,6 +253,12 @@ class Board:
         if run.ending:
             return
         run.ending = True
+        if end.get("silent"):
+            run.end_log(silent=True)
+            self._ended(run, end)
+            self._start_waiting()
+            return
+        run.printed()
         run.shipper.end()
         place = run.shipper.reader.place
         folder = run.folder

@@ -78,7 +78,8 @@ class TaskRun:
         self._task = task
         self._running_reported = False
         self.arrived = time.monotonic()
-        self._no_log: NoLog | None = None
+        # One that was ordered here tells of its first output; of an older one nothing is certain.
+        self._no_log: NoLog | None = NoLog(done=False) if task is not None else None
 
     @cached_property
     def folder(self) -> AttemptFolder:
@@ -95,11 +96,17 @@ class TaskRun:
         """What there is to say of its log."""
         return self._no_log or self.shipper
 
-    def end_log(self) -> None:
-        """Notes that no line follows those read so far."""
-        if "shipper" not in self.__dict__ and not self.spooled:
+    def printed(self) -> None:
+        """Notes that there may be output."""
+        self._no_log = None
+        self.shipper.superseded = self.superseded
+
+    def end_log(self, *, silent: bool = False) -> None:
+        """Notes that no line follows those read so far, and whether there was none at all."""
+        if silent or not self.spooled:
             self._no_log = NoLog()
             return
+        self.printed()
         self.shipper.end()
         self.shipper.total = self.shipper.reader.place
 
@@ -175,11 +182,13 @@ class TaskRun:
             update = describe(end)
             if not end.get("dropped"):  # without a summary the log does not claim to be whole
                 update.log.CopyFrom(self.log.summary())
+            # With the start in it, the end says all that a start would that has not left yet.
+            self.reports = [report for report in self.reports if report.sent]
             self._report(update)
 
     def _end_acknowledged(self) -> bool:
         """Tells whether an earlier session was told that the server has the end."""
-        return self.spooled and self.folder.read(END_ACKNOWLEDGED) is not None
+        return self._task is None and self.folder.read(END_ACKNOWLEDGED) is not None
 
     def supersede(self) -> None:
         """Notes that the lease is not current: nothing is reported any more."""

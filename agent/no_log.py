@@ -1,14 +1,16 @@
-"""The log of an attempt that had no process: nothing to send, nothing to wait for."""
+"""The log of an attempt that has printed nothing: nothing to send."""
 
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 
 
 class NoLog:
-    """Answers like a LogShipper that is done; see there."""
+    """Answers like a LogShipper of no lines; see there."""
 
-    done = True
     superseded = False
+
+    def __init__(self, *, done: bool = True) -> None:
+        self.done = done
 
     def summary(self) -> agent_pb2.LogSummary:
         """Returns what the whole log amounts to: nothing."""

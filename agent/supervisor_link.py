@@ -17,6 +17,8 @@ from agent.supervisor.frames import Message
 _START_SECONDS = 60.0
 """How long a new supervisor may take to clean up after its predecessor."""
 
+_READ_BYTES = 256 * 1024
+
 _log = structlog.get_logger("agent.supervisor_link")
 
 
@@ -40,11 +42,18 @@ class SupervisorLink:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._unsent: list[bytes] = []
 
     def tell(self, message: Message) -> None:
-        """Sends an order; without a supervisor it is settled at the next connection."""
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(frames.encode(message))
+        """Sends an order; without a supervisor it is settled at the next connection.
+
+        All that is told until the loop waits goes in one piece.
+        """
+        if self._writer is None:
+            return
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._unsent.append(frames.encode(message))
 
     async def run(self) -> None:
         """Keeps the connection, until cancelled."""
@@ -53,8 +62,7 @@ class SupervisorLink:
             while True:
                 try:
                     await self._connect()
-                    backoff.reset()
-                    await self._listen()
+                    await self._listen(backoff.reset)
                 except (OSError, SupervisorError, frames.FrameError) as error:
                     _log.error("no supervisor", error=str(error))
                 self._close()
@@ -73,7 +81,8 @@ class SupervisorLink:
                 raise SupervisorError("the supervisor does not answer")
             await asyncio.sleep(0.02)
         self.tell({"kind": "hello", "protocol": frames.PROTOCOL})
-        welcome = await self._receive()
+
+    def _welcomed(self, welcome: Message) -> None:
         if welcome["kind"] != "welcome":
             raise SupervisorError(f"the running supervisor speaks protocol {welcome['protocol']}")
         self.found(welcome["attempts"])
@@ -87,20 +96,29 @@ class SupervisorLink:
                 return False
         return True
 
-    async def _listen(self) -> None:
-        while True:
-            self.says(await self._receive())
-
-    async def _receive(self) -> Message:
+    async def _listen(self, connected: Callable[[], None]) -> None:
+        """Hears what comes, the welcome first, until the end."""
         if self._reader is None:
             raise SupervisorError("not connected")
-        try:
-            head = await self._reader.readexactly(frames.LENGTH_BYTES)
-            return frames.decode(await self._reader.readexactly(frames.length_of(head)))
-        except asyncio.IncompleteReadError as error:
-            raise SupervisorError("the supervisor closed the connection") from error
+        splitter = frames.Splitter()
+        welcomed = False
+        while data := await self._reader.read(_READ_BYTES):
+            for message in splitter.feed(data):
+                if welcomed:
+                    self.says(message)
+                else:
+                    self._welcomed(message)
+                    welcomed = True
+                    connected()
+        raise SupervisorError("the supervisor closed the connection")
+
+    def _send(self) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(b"".join(self._unsent))
+        self._unsent.clear()
 
     def _close(self) -> None:
+        self._send()
         if self._writer is not None:
             self._writer.close()
         self._reader = self._writer = None

@@ -106,6 +106,17 @@ class Attempt:
             "end": self.end,
         }
 
+    def _tell(self, kind: str) -> None:
+        self._emit(
+            {
+                "kind": kind,
+                "lease": self.order.lease,
+                "started_at": self.started_at,
+                "running": self.main_pid is not None,
+                "end": self.end,
+            }
+        )
+
     def stop(self, cause: str, grace: float, message: str) -> None:
         """Ends the attempt; a second call can only shorten the grace."""
         kill_at = time.monotonic() + grace
@@ -173,7 +184,7 @@ class Attempt:
         self._reaper.watch(process.pid, self._exited)
         with contextlib.suppress(OSError):  # a full disk; the mark finds the process without it
             self.folder.add(TASK, self._process(process.pid))
-        self._emit({"kind": "started", **self.state()})
+        self._tell("started")
         self._pump = Pump(
             self._loop,
             {1: process.stdout, 2: process.stderr},
@@ -268,6 +279,7 @@ class Attempt:
             "ended_at": time.time_ns() // 1_000_000,
             "started_at": self.started_at,
             "dropped": self._writer.dropped,
+            "silent": self._writer.silent,
         }
         self._write_end(end)
 
@@ -282,4 +294,4 @@ class Attempt:
                     return
                 # Else the task did something to its folder.
         self.end = end
-        self._emit({"kind": "ended", **self.state()})
+        self._tell("ended")

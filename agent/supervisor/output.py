@@ -54,6 +54,11 @@ class OutputWriter:
         self._last_words = True
 
     @property
+    def silent(self) -> bool:
+        """Whether there was no output so far."""
+        return not (self.segment or self.offset or self.dropped or self._unwritten)
+
+    @property
     def waits(self) -> bool:
         """Whether a record is not written yet, for want of room."""
         return bool(self._unwritten)
