@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from agent.spool import (
     EXIT,
@@ -13,6 +14,7 @@ from agent.spool import (
     SCRIPT,
     TASK,
     TEMPORARY,
+    WORKSPACE,
     AttemptFolder,
     has_room,
     is_full,
@@ -74,7 +76,7 @@ class Attempt:
         self._loop = loop
         self._reaper = reaper
         self._limits = limits
-        self._family = Family(order.mark, folder.path, kin, others)
+        self._family = Family(order.mark, folder, kin, others)
         self._emit = emit
         self._exit_code: int | None = None
         self._stop: Message | None = None
@@ -159,7 +161,7 @@ class Attempt:
 
     def _spawn(self) -> None:
         try:
-            if not has_room(self.folder.path, self._limits.spare_disk):
+            if not has_room(self.folder.where, self._limits.spare_disk):
                 raise OSError(errno.ENOSPC, "too little disk is left")
             self._start_process()
         except StartError:
@@ -173,11 +175,12 @@ class Attempt:
             raise StartError(f"could not start: {error}", "infrastructure", cause) from error
 
     def _start_process(self) -> None:
-        workspace, temporary = self.folder.workspace, self.folder.path / TEMPORARY
+        where, order = self.folder.where, self.order
+        workspace = f"{where}/{WORKSPACE}"
         process = spawn_shell(
-            str(self.folder.path / SCRIPT),
-            self.order.start_directory(workspace),
-            self.order.environment(os.environ, workspace, temporary),
+            f"{where}/{SCRIPT}",
+            order.start_directory(Path(workspace)) if order.directory else workspace,
+            order.environment(os.environ, workspace, f"{where}/{TEMPORARY}"),
         )
         self.main_pid = self._family.main_pid = process.pid
         self.started_at = time.time_ns() // 1_000_000
@@ -259,7 +262,8 @@ class Attempt:
 
     def _drain(self) -> None:
         """Takes what the pipes still hold, once the exit code is known."""
-        self._reaper.collect()
+        if self._exit_code is None:
+            self._reaper.collect()
         if self._exit_code is None or self._pump is None:
             return
         self._step = lambda: None

@@ -7,7 +7,8 @@ from agent.supervisor import frames
 from agent.supervisor.frames import Message
 from agent.supervisor.loop import Loop
 
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 16 * 1024
+"""Some dozens of orders: pipes and ends do not wait until hundreds of tasks are started."""
 
 
 class Conversation:

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
+from agent.spool import AttemptFolder
 from agent.supervisor import processes
 from agent.supervisor.processes import Kin, Process
 
@@ -15,7 +15,9 @@ class Family:
         main_pid: The first of them, once it was started.
     """
 
-    def __init__(self, mark: str, folder: Path, kin: Kin, others: Callable[[], set[int]]) -> None:
+    def __init__(
+        self, mark: str, folder: AttemptFolder, kin: Kin, others: Callable[[], set[int]]
+    ) -> None:
         self.main_pid: int | None = None
         self._mark = mark
         self._folder = folder
@@ -48,5 +50,5 @@ class Family:
         return (
             self.main_pid in (process.session, process.group)
             or process.bears(self._mark)
-            or process.works_in(self._folder)
+            or process.works_in(self._folder.path)
         )

@@ -44,7 +44,7 @@ class Folders:
         self._shelf = shelf
         self._numbers = itertools.count()
         self._spares: deque[_Made] = deque()
-        self._used: dict[Path, tuple[_Made, bool]] = {}
+        self._used: dict[str, tuple[_Made, bool]] = {}
         """How each attempt's folder was made, and whether that was long before its use."""
 
     def clear(self) -> None:
@@ -76,7 +76,7 @@ class Folders:
         Returns:
             Whether it is gone; else what is left of it needs `AttemptFolder.remove`.
         """
-        made, settled = self._used.pop(folder.path, (None, False))
+        made, settled = self._used.pop(folder.where, (None, False))
         try:
             if made is not None and _is_as_made(folder, made, settled):
                 return self._keep(folder, made)
@@ -86,7 +86,7 @@ class Folders:
 
     def drop(self, folder: AttemptFolder) -> None:
         """Deletes the folder of an attempt that did not start."""
-        self._used.pop(folder.path, None)
+        self._used.pop(folder.where, None)
         folder.remove()
 
     def _make(self) -> _Made:
@@ -111,11 +111,11 @@ class Folders:
             made.folder.take_away(EXIT)
             made.folder.overwrite(SCRIPT, script)
             made.folder.overwrite(TASK, json.dumps(identity).encode())
-            made.folder.path.rename(folder.path)
+            made.folder.move(folder)
         except OSError:
             made.folder.remove()
             raise
-        self._used[folder.path] = (made, time.monotonic() - made.at > _TICK)
+        self._used[folder.where] = (made, time.monotonic() - made.at > _TICK)
 
     def _keep(self, folder: AttemptFolder, made: _Made) -> bool:
         """Takes a folder for another attempt.
@@ -125,7 +125,7 @@ class Folders:
         """
         if len(self._spares) >= _MOST_SPARES:
             return folder.remove_plain()
-        folder.path.rename(made.folder.path)  # from here on it is nobody's
+        folder.move(made.folder)  # from here on it is nobody's
         if made.folder.remove_output():
             self._spares.append(made)
         else:
@@ -148,7 +148,7 @@ def _is_as_made(folder: AttemptFolder, made: _Made, settled: bool) -> bool:
 
 
 def _look(folder: AttemptFolder) -> Look:
-    with os.scandir(folder.path) as entries:
+    with os.scandir(folder.where) as entries:
         found = {
             entry.name: entry.stat(follow_symlinks=False)
             for entry in entries
@@ -160,7 +160,7 @@ def _look(folder: AttemptFolder) -> Look:
             look[name] = (*look[name], found[name].st_ctime_ns)
     if EXIT in found:  # it must find room also when the disk has become full
         look[EXIT] = (*look[EXIT], found[EXIT].st_size, found[EXIT].st_blocks)
-    status = folder.path.lstat()
+    status = os.lstat(folder.where)
     return {**look, ".": _identity(status)}
 
 

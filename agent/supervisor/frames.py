@@ -18,6 +18,8 @@ LONGEST = 64 * 1024 * 1024
 
 Message = dict[str, Any]
 
+_to_text = json.JSONEncoder(separators=(",", ":")).encode
+
 
 class FrameError(Exception):
     """The other side sent what is no message."""
@@ -25,7 +27,7 @@ class FrameError(Exception):
 
 def encode(message: Message) -> bytes:
     """Returns a message as it goes over the socket."""
-    body = json.dumps(message, separators=(",", ":")).encode()
+    body = _to_text(message).encode()
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 
@@ -48,7 +50,7 @@ def decode(body: bytes | bytearray) -> Message:
         FrameError: The body is no JSON object.
     """
     try:
-        message = json.loads(body)
+        message = json.loads(body.decode())
     except ValueError as error:
         raise FrameError(str(error)) from error
     if not isinstance(message, dict):

@@ -91,14 +91,14 @@ class Order:
         return directory
 
     def environment(
-        self, agents: Mapping[str, str], workspace: Path, temporary: Path
+        self, agents: Mapping[str, str], workspace: str, temporary: str
     ) -> dict[str, str]:
         """Returns the environment of its script: a clean one, then the task's own."""
         return {
             "PATH": agents.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
             "LANG": agents.get("LANG", "C.UTF-8"),
-            "HOME": str(workspace),
-            "TMPDIR": str(temporary),
+            "HOME": workspace,
+            "TMPDIR": temporary,
             **self.env,
             **self.secrets,
             "MUSTER_TASK_ID": self.task,

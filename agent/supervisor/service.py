@@ -199,10 +199,10 @@ class Service:
             return
         self._attempts.pop(lease, None)
         self._past.pop(lease, None)
-        folder = self._spool.folder(lease)
+        folder = attempt.folder if attempt is not None else self._spool.folder(lease)
         if not self._folders.end(folder) and folder.exists:
             trash = AttemptFolder(folder.path.with_name(f".trash-{folder.path.name}"))
-            folder.path.rename(trash.path)
+            folder.move(trash)
             self._crew.do(trash.remove)
 
     def _shutdown(self, _: Message) -> None:
