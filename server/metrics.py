@@ -181,6 +181,9 @@ log_pruned_bytes = Counter(
     ["reason"],
     registry=REGISTRY,
 )
+for _reason in ("age", "size"):  # 0 from the start, so that a rate sees the first
+    logs_pruned.labels(_reason)
+    log_pruned_bytes.labels(_reason)
 
 
 def text() -> bytes:

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from generated.task.v1 import task_pb2
 from tests.e2e.api import Api, soon
-from tests.e2e.processes import BIN
+from tests.e2e.processes import BIN, eventually
 
 OTHER = "other"
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -26,8 +26,10 @@ LABELS = {
     "status": "[A-Z]+",
     "state": "idle|online|busy|closed|lost",
     "resource": "cpu|memory|disk",
-    "stat": "mean|max",
+    "stat": "mean|max|sum",
+    "measurement": ".{1,256}",
     "class": ".{1,80}",
+    "reason": "age|size",
 }
 """Every label there is, and how its values look."""
 
@@ -94,12 +96,16 @@ async def test_what_waits_and_how_it_was_handed_out_is_told(kit, server, figures
 @pytest.fixture(scope="module")
 def text(shared):
     """What a server tells that has had something to do."""
-    server = shared.start_server()
+    server = shared.start_server("--heartbeat-interval", "1")
     shared.start_agent(server)
     assert shared.cli("exec", "--", "echo hello", server=server).returncode == 0
-    status, text = shared.get(server, "/metrics")
-    assert status == 200
-    return text
+
+    def measured():
+        status, text = shared.get(server, "/metrics")
+        assert status == 200
+        return text if "muster_agents_custom{" in text else ""
+
+    return eventually(measured)
 
 
 @pytest.fixture(scope="module")
