@@ -7,14 +7,14 @@ the disk was full, is written again under the same names, by whichever server ta
 import asyncio
 import gzip
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import uuid4
 
 import structlog
 
 from server import metrics
 from server.domain.chores import EndChores
-from server.domain.errors import DamagedLog, NotFound
+from server.domain.errors import DamagedLog, MusterError, NotFound
 from server.domain.log import LogLine
 from server.domain.log_archiving import (
     ArchiveBatch,
@@ -34,6 +34,9 @@ STEP_PAUSE = 0.05
 """Seconds between two batches: new work comes first."""
 
 PAGE = 10_000
+AHEAD = 4
+"""Logs whose first pages are read at a time: most logs have no other."""
+
 PART_BYTES = 8 * 1024 * 1024
 """Text after which the files of a batch are written and others are begun."""
 
@@ -78,29 +81,49 @@ class LogArchiver:
 
     async def _write(self, batch: ArchiveBatch) -> None:
         parts = _Parts(self._blobs, batch.name)
-        for each in batch.logs:
+        for start in range(0, len(batch.logs), AHEAD):
+            await self._write_some(batch.logs[start : start + AHEAD], parts)
+        await parts.end()
+
+    async def _write_some(self, logs: Sequence[ArchivedLog], parts: "_Parts") -> None:
+        """Write logs one after the other; their first pages are read together."""
+        async with asyncio.TaskGroup() as tasks:
+            firsts = [tasks.create_task(self._first_page(each)) for each in logs]
+        for each, first in zip(logs, firsts, strict=True):
             try:
-                await self._write_log(each, parts)
+                await self._write_log(each, first.result(), parts)
             except NotFound:
                 continue  # it was deleted
             except DamagedLog as error:
                 log.warning("log_not_archived", task=each.task_id, reason=str(error))
-        await parts.end()
 
-    async def _write_log(self, each: ArchivedLog, parts: "_Parts") -> None:
-        """Write a log.
+    async def _first_page(self, each: ArchivedLog) -> LogPage | MusterError:
+        """Return a log's first lines, or why they cannot be read."""
+        try:
+            return await self._page(each, 1)
+        except (NotFound, DamagedLog) as error:
+            return error
+
+    async def _page(self, each: ArchivedLog, line: int) -> LogPage:
+        return await self._reader.log(each.namespace, each.task_id, each.attempt, line, PAGE)
+
+    async def _write_log(
+        self, each: ArchivedLog, page: LogPage | MusterError, parts: "_Parts"
+    ) -> None:
+        """Write a log, whose first page was read.
 
         Raises:
             NotFound: it is gone.
             DamagedLog: it is damaged; what lies before is written.
         """
-        line = 1
-        while True:
-            page = await self._reader.log(each.namespace, each.task_id, each.attempt, line, PAGE)
-            if not page.lines:
-                return
+        if isinstance(page, MusterError):
+            raise page
+        while page.lines:
             await parts.add(each, page)
             line = page.first_line + len(page.lines)
+            if line > page.total:
+                return
+            page = await self._page(each, line)
 
 
 class _Parts:

@@ -5,6 +5,7 @@ written first, then its rows take the place of those that had the data, all in o
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ from server.engine.log_sealer import BLOB_BYTES, PREFIX, SWEEP_EVERY, blob_name,
 from server.engine.room import SpareRoom
 from server.engine.surviving import survives
 from server.engine.writer import Writer
-from server.stores.interfaces import BlobStore, Reader
+from server.stores.interfaces import BlobStore, Reader, RowPlace
 
 LOOK_EVERY = 10.0
 LONGEST_WAIT = 60.0
@@ -65,21 +66,13 @@ class RowSealer:
         return logs
 
     async def _move(self, batch: RowBatch) -> None:
-        gathered: list[tuple[LogKey, list[LogBlock]]] = []
-        size = 0
-        for key in batch.keys:
-            line = 1
-            while blocks := await self._reader.blocks_in_rows(key, line, BLOB_BYTES):
-                gathered.append((key, blocks))
-                size += sum(len(block.data) for block in blocks)
-                line = blocks[-1].last_line + 1
-                if size >= BLOB_BYTES:
-                    await self._write(gathered)
-                    gathered, size = [], 0
-        if gathered:
-            await self._write(gathered)
+        after: RowPlace = (0, 0, 0)
+        while pieces := await self._reader.blocks_in_rows(batch.keys, after, BLOB_BYTES):
+            await self._write(pieces)
+            key, blocks = pieces[-1]
+            after = (*key, blocks[-1].first_line)
 
-    async def _write(self, gathered: list[tuple[LogKey, list[LogBlock]]]) -> None:
+    async def _write(self, gathered: Sequence[tuple[LogKey, Sequence[LogBlock]]]) -> None:
         name = blob_name(self._clock.now())
         parts: list[bytes] = []
         pieces: list[PackedPiece] = []

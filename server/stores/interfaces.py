@@ -8,7 +8,7 @@ never locking, each seeing one consistent state that may be a moment old.
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt, LogState
@@ -175,6 +175,10 @@ class LogPage:
     """The first of the lines that are not kept, where `lines` is the one that stands for them."""
     key: LogKey | None = None
     """What `more_of_log` finds it by; None when only `log` does."""
+
+
+RowPlace: TypeAlias = tuple[int, int, int]
+"""A row of a log: its task's key, the attempt and the first line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,10 +365,12 @@ class Reader(Protocol):
     async def stored_log_bytes(self) -> int:
         """Return how many bytes all logs have, as they are stored; not those in the journal."""
 
-    async def blocks_in_rows(self, key: LogKey, first_line: int, size: int) -> list[LogBlock]:
-        """Return a log's next consecutive blocks, from a line on, whose data lies in rows.
+    async def blocks_in_rows(
+        self, keys: Sequence[LogKey], after: RowPlace, size: int
+    ) -> list[tuple[LogKey, list[LogBlock]]]:
+        """Return consecutive blocks of logs whose data lies in rows, from behind a place on.
 
-        As many as have about so many bytes, one at least; none when there are no more.
+        In order, as many as have about so many bytes, one at least; none when there are no more.
         """
 
     async def used_blobs(self, names: Sequence[str]) -> set[str]:

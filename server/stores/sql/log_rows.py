@@ -1,17 +1,16 @@
 """Blocks of logs as rows. A row has the block's data, or says in which blob it lies."""
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.domain.changes import LogBatch
 from server.domain.log import Encoding, LogBlock, LogKey
 from server.domain.moment import Moment
-from server.stores.interfaces import StoredLog
+from server.stores.interfaces import RowPlace, StoredLog
 from server.stores.sql import tables
 
 HEAD = [name for name in LogBlock.__slots__ if name != "data"]
@@ -130,25 +129,39 @@ async def blocks(
 
 
 async def in_rows(
-    connection: AsyncConnection, key: LogKey, first_line: int, size: int
-) -> list[LogBlock]:
+    connection: AsyncConnection, keys: Sequence[LogKey], after: RowPlace, size: int
+) -> list[tuple[LogKey, list[LogBlock]]]:
     """See interfaces.Reader."""
-    found: list[LogBlock] = []
-    async with aclosing(blocks(connection, *key, first_line)) as every:
-        async for stored in every:
-            block = stored.block
-            packed = stored.blob is not None or block.encoding is Encoding.OMITTED
-            if packed or block.first_line < first_line:
-                if found:
-                    break
+    table = tables.logs.c
+    place = (table.task_key, table.attempt, table.first_line)
+    query = (
+        select(table.task_key, table.attempt, *_COLUMNS)
+        .where(table.task_key.in_({key for key, _ in keys}), _KEPT, table.blob.is_(None))
+        .where(tuple_(*place) > tuple_(*map(literal, after)))
+        .order_by(*place)
+    )
+    wanted = set(keys)
+    found: list[tuple[LogKey, list[LogBlock]]] = []
+    rows = await connection.stream(query)
+    try:
+        async for task_key, attempt, *row in rows:
+            key, block = (task_key, attempt), _stored(row).block
+            if key not in wanted:
                 continue
-            if found and block.first_line != found[-1].last_line + 1:
-                break
-            found.append(block)
+            if found and found[-1][0] == key and _follows(found[-1][1][-1], block):
+                found[-1][1].append(block)
+            else:
+                found.append((key, [block]))
             size -= len(block.data)
             if size <= 0:
                 break
+    finally:
+        await rows.close()
     return found
+
+
+def _follows(one: LogBlock, other: LogBlock) -> bool:
+    return other.first_line == one.last_line + 1
 
 
 async def block_since(

@@ -38,6 +38,7 @@ from server.stores.interfaces import (
     LogPlace,
     Page,
     PageSpec,
+    RowPlace,
     RunFilter,
     StoredLog,
     TaskFilter,
@@ -181,10 +182,12 @@ class SqlReader:
         async with self._database.reading() as connection:
             return await log_rows.stored_bytes(connection)
 
-    async def blocks_in_rows(self, key: LogKey, first_line: int, size: int) -> list[LogBlock]:
+    async def blocks_in_rows(
+        self, keys: Sequence[LogKey], after: RowPlace, size: int
+    ) -> list[tuple[LogKey, list[LogBlock]]]:
         """See Reader."""
         async with self._database.reading() as connection:
-            return await log_rows.in_rows(connection, key, first_line, size)
+            return await log_rows.in_rows(connection, keys, after, size)
 
     async def used_blobs(self, names: Sequence[str]) -> set[str]:
         """See Reader."""
