@@ -13,6 +13,7 @@
     ├── DamagedLog         stored lines are not what was stored
     ├── Overloaded         the queue is full
     ├── StoreUnavailable   the database does not answer
+    │   └── BlockUnreadable   a block of a log cannot be read, and may never be
     ├── Draining           the server is shutting down
     ├── NotAvailable       not part of this release
     └── SecretsRefused     secrets cannot be kept yet
@@ -147,6 +148,10 @@ class StoreUnavailable(MusterError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The database does not answer ({reason}); nothing was changed.")
+
+
+class BlockUnreadable(StoreUnavailable):
+    """A block of a log cannot be read: its disk fails or is away, for now or for good."""
 
 
 class Draining(MusterError):

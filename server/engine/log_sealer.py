@@ -4,19 +4,19 @@ A log goes once it takes no more; one that grows without end goes piece by piece
 stays small, and what the server keeps in memory about it.
 
 What cannot be moved stays where it is: a log that cannot be read waits alone, and when the disk is
-nearly full all wait, so that the database has room. A block that is lost moves as a row without
-data, which readers are told is damaged.
+nearly full all wait, so that the database has room. A block whose disk has failed for an hour is
+lost: it moves as a row without data, which readers are told is damaged.
 """
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import structlog
 
-from server.domain.errors import StoreUnavailable
+from server.domain.errors import BlockUnreadable, StoreUnavailable
 from server.domain.log import LogBlock, LogKey
 from server.domain.log_keeping import SealedBlock, SealLogs
 from server.domain.moment import Moment
@@ -33,6 +33,9 @@ LONGEST_WAIT = 60.0
 
 READ_AGAIN = 60.0
 """Seconds before another look at a log that could not be read."""
+
+LOST_AFTER = 3600.0
+"""Seconds for which a block is tried again: a disk that was away for less has lost nothing."""
 
 SEAL_AFTER = 10.0
 """Seconds a closed log waits for others that go into the same blob."""
@@ -53,6 +56,15 @@ SWEEP_STEP = 100
 PREFIX = "logs/"
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Left:
+    """A log that could not be read."""
+
+    since: float
+    again: float
+    """When it is tried again."""
 
 
 class LogSealer:
@@ -77,8 +89,7 @@ class LogSealer:
         self._closed: dict[LogKey, None] = {}
         self._waiting_since: float | None = None
         self._swept_at: float | None = None
-        self._left: dict[LogKey, float] = {}
-        """Logs that could not be read, and when they are tried again."""
+        self._left: dict[LogKey, _Left] = {}
 
     def committed(self, committed: Committed) -> None:
         """Take in a commit: some logs take no more."""
@@ -122,7 +133,7 @@ class LogSealer:
         """Return logs that do not wait until they are closed, or did so and could not be read."""
         now = asyncio.get_running_loop().time()
         journal = self._journal
-        again = [key for key, moment in self._left.items() if moment <= now]
+        again = [key for key, left in self._left.items() if left.again <= now]
         found = [key for key in journal.logs() if journal.bytes_of(key) >= LONG_BYTES]
         if journal.size > JOURNAL_BYTES:
             found += journal.oldest()
@@ -159,13 +170,25 @@ class LogSealer:
             data = await self._journal.load(entry)
         except FileNotFoundError:
             return None  # its task was deleted
+        except BlockUnreadable as error:
+            if self._leave(entry.key, error) < LOST_AFTER:
+                return None
+            self._journal.give_up(entry)
+            return b""
         except StoreUnavailable as error:
-            if entry.key not in self._left:
-                log.warning("log_not_sealed", log=entry.key, reason=str(error))
-            self._left[entry.key] = asyncio.get_running_loop().time() + READ_AGAIN
+            self._leave(entry.key, error)
             return None
         self._left.pop(entry.key, None)
         return data
+
+    def _leave(self, key: LogKey, error: StoreUnavailable) -> float:
+        """Try a log that could not be read again later; return for how long it has been so."""
+        now = asyncio.get_running_loop().time()
+        left = self._left.setdefault(key, _Left(now, now))
+        if left.since == now:
+            log.warning("log_not_sealed", log=key, reason=str(error))
+        left.again = now + READ_AGAIN
+        return now - left.since
 
     async def _write(self, gathered: list[tuple[LogKey, list[LogBlock]]]) -> None:
         if not gathered:

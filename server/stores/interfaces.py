@@ -257,12 +257,16 @@ class Journal(Protocol):
         """Return the logs that keep the oldest file from being deleted."""
 
     async def load(self, entry: JournalEntry) -> bytes:
-        """Return the data of an entry's block; less, or nothing, where that is lost.
+        """Return the data of an entry's block; less where its file ends before.
 
         Raises:
             FileNotFoundError: the block is kept elsewhere by now, or deleted.
+            BlockUnreadable: it cannot be read now, and perhaps never will be.
             StoreUnavailable: it cannot be read now.
         """
+
+    def give_up(self, entry: JournalEntry) -> None:
+        """Count a block as lost; its file is kept for people, whatever else becomes of it."""
 
     async def tidy(self) -> None:
         """Delete files that nothing needs."""

@@ -8,7 +8,8 @@ A frame is a magic word, a head with its CRC-32, and the block's data, whose CRC
 A head names its group by the place where that begins. The last group of a server that was killed
 may be torn: it is cut off where it is not whole, for nobody was told that it was durable. A server
 that stops in order writes a last frame without a block, so its last group is known to be whole.
-Anything else that is not what was written is damage: it is reported, and never served.
+Anything else that is not what was written is damage: it is reported, and never served. A file that
+could not be read is neither cut nor deleted: when nothing needs it any more it gets another name.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import structlog
 
-from server.domain.errors import Draining, StoreUnavailable
+from server.domain.errors import BlockUnreadable, Draining, StoreUnavailable
 from server.domain.log import Encoding, LogBlock, LogKey
 from server.stores.interfaces import JournalEntry
 
@@ -46,7 +47,10 @@ PAGE_BYTES = 4096
 """What a disk that fails in one place loses at least."""
 
 _LOST = frozenset({errno.ENOENT, errno.EIO, errno.ESTALE})
-"""Errors of a read that will be the same next time: what was there is gone."""
+"""Errors of a read that may be the same for ever: what was there is gone, or away."""
+
+DAMAGED = ".damaged"
+"""Ending of a file that could not be read, once nothing needs it: it is for people."""
 
 _MAGIC = b"\xf1\x0cMB"
 _HEAD = struct.Struct(">4sIqiqiiIqqBiII")
@@ -76,6 +80,8 @@ class _File:
     size: int = 0
     needed: int = 0
     """Blocks in it that are not kept elsewhere."""
+    damaged: bool = False
+    """Whether some of it could not be read."""
 
 
 @dataclass(slots=True)
@@ -85,6 +91,8 @@ class Scan:
     entries: list[JournalEntry] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
     sizes: dict[int, int] = field(default_factory=dict)
+    unreadable: set[int] = field(default_factory=set)
+    """Files of which not all could be read."""
 
 
 class LogJournal:
@@ -123,11 +131,13 @@ class LogJournal:
         for text in found.damage:
             log.error("log_damaged", place=text)
         self._files = {
-            number: _File(_path(self._folder, number), size) for number, size in found.sizes.items()
+            number: _File(_path(self._folder, number), size, damaged=number in found.unreadable)
+            for number, size in found.sizes.items()
         }
         for entry in found.entries:
             self._index(entry)
-        self._current = max(self._files, default=0)
+        aside = (int(path.name.partition(".")[0]) for path in self._folder.glob(f"*{DAMAGED}"))
+        self._current = max([*self._files, *aside], default=0)
         self._begin_file()
 
     async def run(self) -> None:
@@ -352,14 +362,7 @@ class LogJournal:
     # ---- reading
 
     async def load(self, entry: JournalEntry) -> bytes:
-        """Return the data of an entry's block.
-
-        Less, or nothing, where that is lost.
-
-        Raises:
-            FileNotFoundError: the block is kept elsewhere by now, or deleted.
-            StoreUnavailable: it cannot be read now.
-        """
+        """See interfaces.Journal."""
         if entry.fresh:
             return entry.fresh
         path = _path(self._folder, entry.file)
@@ -368,10 +371,16 @@ class LogJournal:
         except OSError as error:
             if entry not in self.entries(entry.key, entry.block.first_line)[:1]:
                 raise FileNotFoundError(entry.file) from None
-            if error.errno not in _LOST:
-                raise StoreUnavailable(f"journal: {error.strerror or error}") from error
-            log.error("log_lost", file=path.name, byte=entry.offset, error=str(error))
-            return b""
+            there = await asyncio.to_thread(os.access, self._folder, os.R_OK)
+            lost = error.errno in _LOST and there
+            kind = BlockUnreadable if lost else StoreUnavailable
+            raise kind(f"journal: {error.strerror or error}") from error
+
+    def give_up(self, entry: JournalEntry) -> None:
+        """See interfaces.Journal."""
+        file = self._files[entry.file]
+        file.damaged = True
+        log.error("log_lost", file=file.path.name, byte=entry.offset)
 
     # ---- room
 
@@ -388,14 +397,16 @@ class LogJournal:
         return [key for key, entries in self._logs.items() if entries[0].file == full[0]]
 
     async def tidy(self) -> None:
-        """Delete files that nothing needs, and begin a new one when the current one is full."""
+        """Delete files that nothing needs, and begin a new one when the current one is full.
+
+        A file that could not be read is put aside instead.
+        """
         if self._files[self._current].size >= FILE_BYTES:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._thread, self._begin_file)
         current, files = self._current, list(self._files.items())
         for number in [n for n, file in files if n < current and not file.needed]:
-            path = self._files.pop(number).path
-            await asyncio.to_thread(path.unlink, missing_ok=True)
+            await asyncio.to_thread(_remove, self._files.pop(number))
 
 
 @dataclass(slots=True)
@@ -421,12 +432,14 @@ def scan(folder: Path, *, cut: bool = False) -> Scan:
 
 
 def _scan_file(path: Path, found: Scan, *, last: bool, cut: bool) -> None:
-    data = _all_of(path)
+    data, readable = _all_of(path)
     number = int(path.stem)
+    if not readable:
+        found.unreadable.add(number)
     frames, gaps = _frames(data, number)
     broken = sorted([*gaps, *(place for place, frame in frames if not frame.whole)])
     end = len(data)
-    if last:
+    if last and readable:
         group = frames[-1][1].group if frames else 0
         end = min((place for place in broken if place >= group), default=end)
     for place, frame in frames:
@@ -439,10 +452,10 @@ def _scan_file(path: Path, found: Scan, *, last: bool, cut: bool) -> None:
     found.sizes[number] = end
 
 
-def _all_of(path: Path) -> bytes:
-    """Return a file's bytes, with zeros where its disk fails."""
+def _all_of(path: Path) -> tuple[bytes, bool]:
+    """Return a file's bytes, with zeros where its disk fails, and whether it does nowhere."""
     try:
-        return path.read_bytes()
+        return path.read_bytes(), True
     except OSError as error:
         if error.errno != errno.EIO:
             raise
@@ -450,7 +463,7 @@ def _all_of(path: Path) -> bytes:
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         places = range(0, size, PAGE_BYTES)
-        return b"".join(_page_of(file.fileno(), place, size) for place in places)
+        return b"".join(_page_of(file.fileno(), place, size) for place in places), False
 
 
 def _page_of(descriptor: int, place: int, end: int) -> bytes:
@@ -528,6 +541,15 @@ def _head(key: LogKey, block: LogBlock, group: int) -> bytes:
         len(block.data),
     )
     return head + _CRC.pack(zlib.crc32(head))
+
+
+def _remove(file: _File) -> None:
+    if not file.damaged:
+        file.path.unlink(missing_ok=True)
+    elif file.path.exists():
+        aside = file.path.with_name(file.path.name + DAMAGED)
+        file.path.replace(aside)
+        log.error("journal_file_put_aside", file=aside.name)
 
 
 def _path(folder: Path, number: int) -> Path:

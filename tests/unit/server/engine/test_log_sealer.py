@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from server.domain.attempt import LogState, LogSummary
-from server.domain.errors import DamagedLog, StoreUnavailable
+from server.domain.errors import BlockUnreadable, DamagedLog, StoreUnavailable
 from server.domain.submitting import DeleteTask
 from server.engine import log_sealer
 from server.engine.log_sealer import LogSealer
@@ -203,7 +203,10 @@ def unreadable(monkeypatch):
     return words
 
 
-async def test_a_block_that_is_lost_stops_neither_its_log_nor_the_others(desk, unreadable):
+async def test_a_block_that_is_lost_stops_neither_its_log_nor_the_others(
+    desk, unreadable, monkeypatch
+):
+    monkeypatch.setattr(log_sealer, "LOST_AFTER", 0)
     lease = await desk.start_task()
     for number, text in enumerate(("one", "two", "three"), 1):
         await desk.append(lease, loose(number, text))
@@ -219,6 +222,24 @@ async def test_a_block_that_is_lost_stops_neither_its_log_nor_the_others(desk, u
         await desk.texts(first=2)
     assert await desk.texts(first=3) == ["three"]
     assert (await desk.page()).total == 3
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOENT])
+async def test_a_disk_that_was_away_for_a_while_has_lost_nothing(
+    desk, unreadable, monkeypatch, number
+):
+    monkeypatch.setattr(log_sealer, "READ_AGAIN", 0)
+    await whole(desk, ["one"])
+    unreadable[packed(1, "one").data] = number
+    for _ in range(3):
+        await desk.sealer.seal(everything=True)
+        with pytest.raises(StoreUnavailable):
+            await desk.texts()
+    unreadable.clear()
+    assert await desk.texts() == ["one"]
+    await desk.sealer.seal(everything=True)
+    assert desk.journal.logs() == []
+    assert await desk.texts() == ["one"]
 
 
 async def test_a_block_that_cannot_be_read_now_waits_and_the_other_logs_do_not(
@@ -248,9 +269,9 @@ async def test_a_reader_of_a_file_that_has_gone_is_told(desk, unreadable, tmp_pa
     for path in (tmp_path / "journal").glob("*.log"):
         path.unlink()
     async with asyncio.timeout(10):
-        with pytest.raises(DamagedLog):
+        with pytest.raises(BlockUnreadable):
             await desk.texts()
-        with pytest.raises(DamagedLog):
+        with pytest.raises(BlockUnreadable):
             await desk.reader.log_place(NAMESPACE, "t", 0, 0, 1)
 
 

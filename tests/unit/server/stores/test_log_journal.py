@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from server.domain.errors import DamagedLog, StoreUnavailable
+from server.domain.errors import BlockUnreadable, DamagedLog, StoreUnavailable
 from server.domain.log import LogLine, pack
 from server.stores import log_journal
 from server.stores.log_blocks import lines_of
@@ -203,7 +203,7 @@ async def test_only_the_newest_blocks_stay_in_memory(tmp_path, monkeypatch):
         assert await text_of(journal, KEY) == ["x" * 30] * 19
 
 
-async def test_a_block_whose_file_has_gone_has_no_data_and_one_kept_elsewhere_is_not_here(
+async def test_a_block_whose_file_has_gone_cannot_be_read_and_one_kept_elsewhere_is_not_here(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(log_journal, "FRESH_BYTES", 0)
@@ -211,15 +211,30 @@ async def test_a_block_whose_file_has_gone_has_no_data_and_one_kept_elsewhere_is
         await journal.append(KEY, [block(1, "one"), block(2, "two")])
         one, two = journal.entries(KEY)
         only_file(tmp_path).unlink()
-        assert await journal.load(one) == b""
+        with pytest.raises(BlockUnreadable):
+            await journal.load(one)
         journal.forget(KEY, through=1)
         with pytest.raises(FileNotFoundError):
             await journal.load(one)
-        assert await journal.load(two) == b""
+        with pytest.raises(BlockUnreadable):
+            await journal.load(two)
+
+
+async def test_while_the_whole_folder_is_away_nothing_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_journal, "FRESH_BYTES", 0)
+    async with opened(tmp_path / "journal") as journal:
+        await journal.append(KEY, [block(1, "one")])
+        (entry,) = journal.entries(KEY)
+        (tmp_path / "journal").rename(tmp_path / "away")
+        with pytest.raises(StoreUnavailable) as refused:
+            await journal.load(entry)
+        assert not isinstance(refused.value, BlockUnreadable)
+        (tmp_path / "away").rename(tmp_path / "journal")
+        assert await text_of(journal, KEY) == ["one"]
 
 
 @pytest.mark.parametrize(("number", "lost"), [(5, True), (13, False), (24, False)])
-async def test_a_disk_that_fails_loses_a_block_and_a_lack_of_files_does_not(
+async def test_a_disk_that_fails_may_have_lost_a_block_and_a_lack_of_files_has_not(
     tmp_path, monkeypatch, number, lost
 ):
     monkeypatch.setattr(log_journal, "FRESH_BYTES", 0)
@@ -231,11 +246,9 @@ async def test_a_disk_that_fails_loses_a_block_and_a_lack_of_files_does_not(
         await journal.append(KEY, [block(1, "one")])
         (entry,) = journal.entries(KEY)
         monkeypatch.setattr(log_journal, "_read", fail)
-        if lost:
-            assert await journal.load(entry) == b""
-            return
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreUnavailable) as refused:
             await journal.load(entry)
+        assert isinstance(refused.value, BlockUnreadable) is lost
         monkeypatch.undo()
         assert await text_of(journal, KEY) == ["one"]
 
@@ -281,6 +294,44 @@ async def test_a_disk_that_fails_in_one_place_loses_no_more_than_that(tmp_path, 
         assert journal.damage
         numbers = [entry.block.first_line for entry in journal.entries(KEY)]
         assert (numbers[:3], numbers[-3:]) == ([1, 2, 3], [8, 9, 10])
+
+
+async def test_a_file_that_a_start_cannot_read_is_neither_cut_nor_deleted(tmp_path, monkeypatch):
+    async with opened(tmp_path, end=False) as journal:
+        await journal.append(KEY, [block(1, "one"), block(2, "two")])
+    path = only_file(tmp_path)
+    written = path.read_bytes()
+
+    def fail(*_place):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(path), "read_bytes", fail)
+        broken.setattr(os, "pread", fail)
+        async with opened(tmp_path) as journal:
+            assert journal.logs() == []
+            await journal.tidy()
+    aside = path.with_name(f"{path.name}.damaged")
+    assert aside.read_bytes() == written
+    for left in tmp_path.glob("*.log"):
+        left.unlink()
+    async with opened(tmp_path) as journal:
+        await journal.append(KEY, [block(1, "one")])
+        assert only_file(tmp_path) > path, "its number is not used again"
+        await journal.tidy()
+    assert aside.read_bytes() == written
+
+
+async def test_the_file_of_a_block_that_was_given_up_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_journal, "FILE_BYTES", 1)
+    async with opened(tmp_path) as journal:
+        await journal.append(KEY, [block(1, "one")])
+        path = only_file(tmp_path)
+        written = path.read_bytes()
+        journal.give_up(journal.entries(KEY)[0])
+        journal.forget(KEY)
+        await journal.tidy()
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == written
 
 
 async def test_a_damaged_head_before_the_last_group_is_reported(tmp_path):
