@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 import time
 from pathlib import Path
 
@@ -47,19 +48,36 @@ class Measuring:
         if self._metrics_dir is None:
             return {}
         if self._reading is None:
-            read = asyncio.to_thread(own_metrics.read, self._metrics_dir)
-            self._reading = asyncio.ensure_future(read)
-        with contextlib.suppress(TimeoutError):
+            self._reading = _reading(self._metrics_dir)
+        try:
             async with asyncio.timeout(_READ_SECONDS):
                 found, complaints = await asyncio.shield(self._reading)
+        except TimeoutError:
+            found, complaints = {}, [f"{self._metrics_dir}: takes too long to read"]
+        if self._reading.done():
             self._reading = None
-            self._complain(complaints)
-            return found
-        self._complain([f"{self._metrics_dir}: takes too long to read"])
-        return {}
+        self._complain(complaints)
+        return found
 
     def _complain(self, complaints: list[str]) -> None:
         """Tells what was left out, once for as long as it stays the same."""
         if complaints and complaints != self._told:
             _log.warning("measurements left out", reasons=complaints[:10])
         self._told = complaints
+
+
+def _reading(folder: Path) -> asyncio.Future[tuple[dict[str, str], list[str]]]:
+    """Reads the owner's files in a thread that the agent's end does not wait for."""
+    loop = asyncio.get_running_loop()
+    read: asyncio.Future[tuple[dict[str, str], list[str]]] = loop.create_future()
+
+    def work() -> None:
+        try:
+            found = own_metrics.read(folder)
+        except Exception as error:
+            found = {}, [f"{folder}: {error}"]
+        with contextlib.suppress(RuntimeError):  # the agent has ended meanwhile
+            loop.call_soon_threadsafe(read.set_result, found)
+
+    threading.Thread(target=work, name="own metrics", daemon=True).start()
+    return read

@@ -200,7 +200,12 @@ class Dispatcher:
 
     def _classes_for(self, agent_class: AgentClass) -> list[str]:
         """Return the ready classes that these agents fit, at most a claim's worth."""
-        fitting = (k for k, ready in self._ready.items() if agent_class.fits(k, ready.selector))
+        asked = len(self._ready)
+        fitting = (
+            key
+            for key, ready in self._ready.items()
+            if agent_class.fits(key, ready.selector, asked=asked)
+        )
         return list(islice(fitting, CLASSES_AT_ONCE))
 
     def _offer_of(self, session: Session, class_keys: frozenset[str]) -> Offer:

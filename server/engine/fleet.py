@@ -13,7 +13,11 @@ STATES = ("idle", "online", "busy", "closed", "lost")
 """As `agent.v1.AgentStatus`; `closed` is paused or drained, `lost` not heard any more."""
 RESOURCES = {"cpu": "cpu_usage", "memory": "memory_usage", "disk": "disk_usage"}
 
-STATS: dict[str, Callable[[Sequence[float]], float]] = {"mean": fmean, "max": max, "sum": sum}
+STATS: dict[str, Callable[[Sequence[float]], float]] = {
+    "mean": lambda values: sum(values) / len(values),  # fmean raises where the sum is too large
+    "max": max,
+    "sum": sum,
+}
 CUSTOM_SHOWN = 64
 """Names of agents' own measurements that are shown."""
 

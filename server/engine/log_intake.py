@@ -9,9 +9,10 @@ nothing.
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import structlog
@@ -35,8 +36,6 @@ from server.domain.log_keeping import (
 from server.engine.clock import Clock
 from server.engine.writer import Committed, Writer
 from server.stores.interfaces import Journal
-
-Whose: TypeAlias = tuple[str, str]
 
 LOOKED_UP = 200
 """Logs looked up in one transaction at the start."""
@@ -110,8 +109,8 @@ class JournalIntake:
         """By lease."""
         self._of_task: defaultdict[int, set[str]] = defaultdict(set)
         """Leases in `_writing`."""
-        self._turns: WeakValueDictionary[Whose, asyncio.Lock] = WeakValueDictionary()
-        """By task and lease, for batches that came while another's right was asked for."""
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By lease, for batches that come while another's right is asked for."""
         self._committed = Effects()
         """What the last transaction did."""
         self._untold: dict[LogKey, _Log] = {}
@@ -123,8 +122,7 @@ class JournalIntake:
         """See LogIntake."""
         # One that must ask the database for its right is not overtaken by those behind it: they
         # would find a gap where it belongs.
-        turn = self._turns.setdefault((ref.task_id, ref.lease_id), asyncio.Lock())
-        async with turn:
+        async with self._turn(ref):
             writing = self._writing.get(ref.lease_id)
             if writing is None or writing.agent_id != agent_id:
                 found = await self._find(agent_id, ref)
@@ -145,10 +143,16 @@ class JournalIntake:
             raise gap
         return LogAnswer(its.durable.lines, verdict)
 
+    def _turn(self, ref: LeaseRef) -> AbstractAsyncContextManager[object]:
+        if not ref.lease_id:
+            return nullcontext()  # each of them asks, and is answered in order
+        return self._turns.setdefault(ref.lease_id, asyncio.Lock())
+
     def _take(self, its: _Log, task_id: str, batch: Batch) -> LogGap | None:
         """Send what is new in a batch to the disk; return why nothing of it can be taken."""
         if its.last is not None and _failed(its.last):
             its.accepted = its.durable  # `_sent` will say so, but only after us
+            its.last = None  # who adds nothing has nothing to wait for
         expected = its.accepted.lines + 1
         try:
             blocks = list(fresh_blocks(task_id, batch, expected, self._clock.now()))

@@ -30,11 +30,11 @@ class AgentClass:
         self._labels = labels
         self._fits: dict[str, bool] = {}
 
-    def fits(self, class_key: str, selector: Selector) -> bool:
-        """Whether these agents satisfy a task class."""
+    def fits(self, class_key: str, selector: Selector, *, asked: int = 0) -> bool:
+        """Whether these agents satisfy a task class, one of about so many that are asked for."""
         known = self._fits.get(class_key)
         if known is None:
-            if len(self._fits) >= KNOWN_CLASSES:
+            if len(self._fits) >= KNOWN_CLASSES + asked:
                 self._fits.clear()
             known = self._fits[class_key] = selector.matches(self._labels)
         return known

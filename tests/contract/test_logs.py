@@ -272,6 +272,28 @@ async def test_what_comes_after_a_failed_write_is_not_written_over(desk, monkeyp
     assert await desk.texts() == ["1", "2", "3", "4"]
 
 
+async def test_after_a_failed_write_an_agent_that_begins_anew_is_told_where_to_go_on(
+    desk, monkeypatch
+):
+    """It has restarted, and sends first what is durable already."""
+    if desk.journal is None:
+        pytest.skip("rows are written by the database")
+    lease = await desk.start_task()
+    await desk.append(lease, packed(1, "1"))
+    append = desk.journal.append
+
+    def refused(key, blocks):
+        sent = append(key, blocks)
+        sent.set_exception(StoreUnavailable("full"))
+        return sent
+
+    with monkeypatch.context() as full:
+        full.setattr(desk.journal, "append", refused)
+        with pytest.raises(StoreUnavailable):
+            await desk.append(lease, packed(2, "2"))
+    assert await desk.append(lease, packed(1, "1")) == (1, CONTINUE)
+
+
 async def test_a_log_is_complete_when_the_end_agrees(desk):
     lease = await desk.start_task()
     await desk.append(lease, packed(1, "one"))

@@ -47,6 +47,9 @@ from server.stores.sql.statements import rows_of
 # SQLite before 3.32 knew 999 parameters a statement; long lists go in pieces below that.
 CHUNK = 500
 
+KNOWN_CLASSES = 10_000
+"""Task classes that are remembered as stored, at most."""
+
 R = TypeVar("R")
 
 
@@ -556,6 +559,8 @@ class SqlSource:
             return True
         found = bool(rows_of(self._connection, _CLASS, {"class_key": class_key}))
         if found:
+            if len(known) >= KNOWN_CLASSES:
+                known.clear()
             known.add(class_key)
         return found
 

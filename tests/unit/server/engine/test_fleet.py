@@ -70,6 +70,14 @@ def test_of_what_agents_measure_themselves_the_commonest_numbers_are_shown():
     assert "muster_agents_custom{" not in metrics.text().decode()
 
 
+def test_numbers_too_large_to_add_up_are_shown_as_infinite():
+    fleet = Fleet(
+        [session(name, measured={**measured(0.0), "custom": {"huge": "1e308"}}) for name in "ab"]
+    )
+    fleet.look()
+    assert 'muster_agents_custom{measurement="huge",stat="mean"} +Inf' in metrics.text().decode()
+
+
 def test_without_agents_everything_is_zero():
     fleet = Fleet([])
     assert (fleet.mean("cpu"), fleet.highest("cpu"), fleet.running()) == (0, 0, 0)
