@@ -133,15 +133,15 @@ class Board:
 
     def acknowledge(self, acks: stream_pb2.Acks) -> None:
         """Takes the answers to a frame of reports."""
+        for log in acks.logs:  # first: an end whose log is whole leaves nothing to note
+            if run := self._holdings.get(log.lease_id):
+                self.judge([log.verdict])
+                self._retry_later(run, run.log.acknowledge(log), run.log.resume)
+                self._settle(run)
         for status in acks.statuses:
             if run := self._holdings.get(status.lease_id):
                 self._retry_later(run, run.acknowledge(status), run.resend)
                 self.judge([status.verdict])
-                self._settle(run)
-        for log in acks.logs:
-            if run := self._holdings.get(log.lease_id):
-                self.judge([log.verdict])
-                self._retry_later(run, run.log.acknowledge(log), run.log.resume)
                 self._settle(run)
         self._start_waiting()
 

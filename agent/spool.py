@@ -53,15 +53,12 @@ _NO_FILE = (errno.ELOOP, errno.ESPIPE, errno.ENXIO)
 """Errors of a link, or a pipe, in a file's place."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
-_FIRST_SEGMENT = "out-00000000.seg"
+FIRST_SEGMENT = "out-00000000.seg"
 _END = b"\0"
 """Ends what is said in a file that is longer; no JSON text has it."""
 
 END_ACKNOWLEDGED = "end-acknowledged.json"
 """Says to the next session that the server has the end, while it does not have all of the log."""
-
-OUTPUT = frozenset((_FIRST_SEGMENT, POSITION, f"{POSITION}.tmp", END_ACKNOWLEDGED))
-"""Files that are there only when a task has printed something, but not much."""
 
 _SEGMENT_NAME = re.compile(r"out-(\d{8})\.seg")
 
@@ -152,14 +149,10 @@ class AttemptFolder:
         """Puts all of it in another one's place, which is free, in one step."""
         os.rename(self.where, to.where)  # noqa: PTH104 - as strings: fast
 
-    def remove_output(self) -> bool:
-        """Deletes what a task printed and tells whether that worked."""
-        try:
-            for entry in [entry for entry in os.scandir(self.where) if entry.name in OUTPUT]:
-                os.unlink(entry)  # noqa: PTH108 - it is no Path
-        except OSError:
-            return False
-        return True
+    def unlink(self, name: str) -> None:
+        """Deletes the named file, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.where}/{name}")  # noqa: PTH108 - as a string: fast
 
     def remove_plain(self) -> bool:
         """Deletes the folder if nothing is in it but what a task without any file leaves.
@@ -174,7 +167,7 @@ class AttemptFolder:
             return False
         try:
             # First of all task.json: without it the rest is nobody's.
-            for name in (TASK, EXIT, SCRIPT, f"{POSITION}.tmp", _FIRST_SEGMENT):
+            for name in (TASK, EXIT, SCRIPT, f"{POSITION}.tmp", FIRST_SEGMENT):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=folder)
             for name in (WORKSPACE, TEMPORARY):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from agent.spool import EXIT, POSITION, SCRIPT, TASK, TEMPORARY, Spool
+from agent.spool import END_ACKNOWLEDGED, EXIT, POSITION, SCRIPT, TASK, TEMPORARY, Spool
 from agent.supervisor.folders import Folders
 
 
@@ -59,13 +59,13 @@ def test_a_folder_that_was_left_as_it_was_serves_again(folders, begin):
 def test_what_the_last_task_printed_is_not_there_any_more(folders, begin):
     first, workspace = begin("first")
     first.segment(0).write_bytes(b"output")
-    first.reserve(POSITION)
+    first.write(END_ACKNOWLEDGED, {})
     finish(first)
     assert folders.end(first)
     second, again = begin("second")
     assert again == workspace
-    names = {TASK, SCRIPT, f"{EXIT}.tmp", "workspace", TEMPORARY}
-    assert {path.name for path in second.path.iterdir()} == names
+    assert second.unread_bytes(0, 0) == 0
+    assert second.read(END_ACKNOWLEDGED) is None
 
 
 TOUCHES = {
@@ -85,6 +85,7 @@ TOUCHES = {
         shutil.copy(folder.path / EXIT, folder.path / "end")
         and (folder.path / "end").replace(folder.path / EXIT)
     ),
+    "a place saved": lambda folder: folder.write(POSITION, {}),
     "no room for an end": lambda folder: os.truncate(folder.path / EXIT, 10),
 }
 
