@@ -34,6 +34,12 @@ def data_dir(tmp_path):
 
 
 @pytest.fixture
+def gate(tmp_path):
+    """A file that scripts wait for."""
+    return tmp_path / "gate"
+
+
+@pytest.fixture
 def start_agent(plane, data_dir, tmp_path):
     """Starts agents; ends whatever they and their supervisors leave."""
     started = []

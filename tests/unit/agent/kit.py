@@ -41,6 +41,11 @@ class AgentProcess:
         return [entry.name for entry in spool.iterdir() if not entry.name.startswith(".")]
 
 
+def waits(gate):
+    """Returns the command that waits for a file."""
+    return f"until [ -e {gate} ]; do sleep 0.02; done"
+
+
 async def until(condition, seconds=20.0):
     """Waits until a condition holds and returns what it gave."""
     deadline = time.monotonic() + seconds

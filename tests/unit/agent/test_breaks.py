@@ -8,7 +8,7 @@ import pytest
 
 from generated.agent.v1 import agent_pb2
 from generated.task.v1 import task_pb2
-from tests.unit.agent.kit import alive, marked_processes, until
+from tests.unit.agent.kit import alive, marked_processes, until, waits
 
 COUNT = "for i in $(seq 1 200); do echo line $i; sleep 0.01; done"
 
@@ -146,11 +146,13 @@ async def test_a_status_that_was_refused_for_now_is_sent_again(plane, start_agen
     await until(lambda: lease.whole)
 
 
-async def test_a_status_that_is_refused_for_good_is_dropped(plane, start_agent):
+async def test_a_status_that_is_refused_for_good_is_dropped(plane, start_agent, gate):
     agent = start_agent()
     plane.status_errors = [grpc.StatusCode.NOT_FOUND.value[0]] * 2
     plane.log_errors = [grpc.StatusCode.NOT_FOUND.value[0]]
-    lease = plane.assign("echo gone")
+    lease = plane.assign("echo gone", waits(gate))
+    await until(lambda: len(plane.status_errors) == 1)
+    gate.touch()
     await until(lambda: not plane.status_errors and not plane.log_errors)
     await until(lambda: agent.spooled() == [])
     assert lease.statuses == []

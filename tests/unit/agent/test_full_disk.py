@@ -10,7 +10,7 @@ from agent.spool import EXIT, POSITION, AttemptFolder, Spool, has_room
 from generated.agent.v1 import agent_pb2
 from generated.task.v1 import task_pb2
 from tests.unit.agent import disks
-from tests.unit.agent.kit import alive, until
+from tests.unit.agent.kit import alive, until, waits
 
 MUCH = [f"line {i} {'x' * 100}" for i in range(1, 60_001)]
 """Half as much again as a small disk holds."""
@@ -35,16 +35,6 @@ def data_dir(disk):
     path = disk.path / "agent"
     path.mkdir()
     return path
-
-
-@pytest.fixture
-def gate(tmp_path):
-    """A file that scripts wait for, on another disk."""
-    return tmp_path / "gate"
-
-
-def waits(gate):
-    return f"until [ -e {gate} ]; do sleep 0.02; done"
 
 
 async def beats_on(plane):

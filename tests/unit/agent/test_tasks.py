@@ -5,7 +5,7 @@ import signal
 
 from generated.agent.v1 import agent_pb2
 from generated.task.v1 import task_pb2
-from tests.unit.agent.kit import alive, marked_processes, until
+from tests.unit.agent.kit import alive, marked_processes, until, waits
 
 IGNORE_TERM = "trap '' TERM; echo pid $$; while :; do sleep 0.1; done"
 
@@ -16,10 +16,12 @@ async def pids_of(lease, count=1):
     return [int(line.split()[-1]) for line in lease.text[:count]]
 
 
-async def test_a_task_runs_and_its_log_arrives_in_order(plane, start_agent):
+async def test_a_task_runs_and_its_log_arrives_in_order(plane, start_agent, gate):
     agent = start_agent("--namespace", "team-a")
     assert (await agent.ready()).startswith(b"ready agent=")
-    lease = plane.assign("for i in $(seq 1 3000); do echo line $i; done")
+    lease = plane.assign("for i in $(seq 1 3000); do echo line $i; done", waits(gate))
+    await until(lambda: lease.statuses)
+    gate.touch()
     await until(lambda: lease.whole)
     assert lease.text == [f"line {i}" for i in range(1, 3001)]
     assert [chunk.line_number for chunk in lease.lines] == list(range(1, 3001))
@@ -169,7 +171,7 @@ async def test_a_repeated_assignment_runs_once(plane, start_agent):
     last = plane.assign("true")
     await until(lambda: last.whole)
     assert lease.text == ["once"]
-    assert len(lease.statuses) == 2
+    assert len(lease.ends) == 1
 
 
 async def test_no_more_tasks_run_than_there_are_slots(plane, start_agent):

@@ -7,7 +7,7 @@ import pytest
 
 from generated.agent.v1 import agent_pb2
 from generated.task.v1 import task_pb2
-from tests.unit.agent.kit import alive, until
+from tests.unit.agent.kit import alive, until, waits
 
 LINES = [f"line {i}" for i in range(1, 3001)]
 PRINT = "for i in $(seq 1 3000); do echo line $i; done"
@@ -27,11 +27,13 @@ async def unary_plane(plane):
 
 
 @pytest.mark.parametrize("code", ["UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "UNKNOWN"])
-async def test_a_refused_stream_is_done_without(plane, start_agent, code):
+async def test_a_refused_stream_is_done_without(plane, start_agent, gate, code):
     plane.no_streams = grpc.StatusCode[code]
     agent = start_agent()
     assert (await agent.ready()).startswith(b"ready agent=")
-    lease = await plane.offer(PRINT, "printf '\\377' >&2")
+    lease = await plane.offer(PRINT, "printf '\\377' >&2", waits(gate))
+    await until(lambda: lease.statuses)
+    gate.touch()
     await until(lambda: lease.whole)
     assert [chunk.content for chunk in lease.lines if chunk.stream == "stdout"] == LINES
     assert [chunk.raw for chunk in lease.lines if chunk.stream == "stderr"] == [b"\xff"]
