@@ -2,6 +2,7 @@
 
 import time
 
+import psutil
 import pytest
 
 from generated.task.v1 import task_pb2
@@ -35,8 +36,14 @@ def _has_agent(agent):
 
 
 async def three_shells(mark):
+    def is_shell(process):
+        try:
+            return process.name() != "sleep"
+        except psutil.NoSuchProcess:  # a sleep that was over
+            return False
+
     async def shells():
-        return len([each for each in mark.living() if each.name() != "sleep"]) == 3
+        return len(list(filter(is_shell, mark.living()))) == 3
 
     await soon(shells)
 
