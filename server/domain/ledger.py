@@ -216,7 +216,8 @@ class Ledger:
     def prunable_tasks(self, before: Moment, limit: int) -> list[Task]:
         """Return ended tasks that nothing needs any more, oldest first."""
         self.flush()
-        return self._remember_tasks(self.source.prunable_tasks(before, limit))
+        kept = ChoreKind.ARCHIVE if self.policy.archive_logs else None
+        return self._remember_tasks(self.source.prunable_tasks(before, limit, without=kept))
 
     def delete_tasks(self, tasks: Sequence[Task]) -> None:
         """Remove tasks with their attempts, logs and dependencies."""

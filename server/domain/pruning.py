@@ -16,7 +16,8 @@ EVENT_STEP = 5000
 class PruneTasks:
     """Remove the oldest tasks that ended before a moment; answers how many.
 
-    Tasks of active runs, and those an open task depends on, stay.
+    Tasks of active runs stay, and those that an open task depends on, and those with a log that is
+    to be archived.
     """
 
     before: Moment

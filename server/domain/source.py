@@ -159,10 +159,13 @@ class Source(Protocol):
     def class_known(self, class_key: str) -> bool:
         """Whether the task class is stored."""
 
-    def prunable_tasks(self, before: Moment, limit: int) -> list[Task]:
+    def prunable_tasks(
+        self, before: Moment, limit: int, *, without: ChoreKind | None = None
+    ) -> list[Task]:
         """Return tasks that ended before a moment, oldest first.
 
-        Left out are those of active runs and those an open task depends on.
+        Left out are those of active runs, those an open task depends on, and those with a log that
+        has a chore of the kind `without`.
         """
 
     def prune_events(self, before: Moment, through: int, limit: int) -> int:

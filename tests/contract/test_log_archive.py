@@ -13,6 +13,7 @@ from server.domain.log_archiving import ClaimArchive, folder_of
 from server.domain.log_keeping import LooseLines
 from server.domain.log_pruning import DropLogs
 from server.domain.policy import Policy
+from server.domain.pruning import PruneTasks
 from server.domain.submitting import DeleteTask
 from server.engine import log_archiver
 from server.engine.clock import Clock
@@ -207,6 +208,15 @@ async def test_a_log_does_not_go_before_it_is_archived(desk, archiver):
     assert await desk.writer.submit(drop) == []
     await archiver.archive()
     assert await desk.writer.submit(drop) == [(task.key, 1)]
+
+
+async def test_a_task_does_not_go_before_its_log_is_archived(desk, archiver, blobs):
+    await ended(desk, "t", said("one"))
+    later = desk.clock.now() + 24 * 60 * MINUTE
+    assert await desk.writer.submit(PruneTasks(later)) == 0
+    await archiver.archive()
+    assert await desk.writer.submit(PruneTasks(later)) == 1
+    assert await files(blobs)
 
 
 async def test_without_the_setting_nothing_is_noted(desk, blobs):

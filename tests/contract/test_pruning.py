@@ -1,6 +1,6 @@
 """What is over goes, oldest first; what is still needed stays. Over every Database."""
 
-from server.domain.changes import Changes, RequestRecord
+from server.domain.changes import Changes, ChoreKind, LogChore, RequestRecord
 from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
 from tests.records import agent, attempt, event, new, pipeline, run, task
@@ -41,6 +41,18 @@ async def test_a_task_that_an_open_one_depends_on_stays(database):
     others = [task(3, status=TaskStatus.PENDING), task(4, finished_at=99, **OVER)]
     await save(database, new(tasks=[*over, *others], dependencies=[(3, 1), (4, 2)]))
     assert await prunable(database, 50) == [2]
+
+
+async def test_a_task_stays_whose_log_has_a_chore_that_is_not_to_be_lost(database):
+    tasks = [task(key, finished_at=4 + key, **OVER) for key in (1, 2, 3)]
+    chores = [LogChore(ChoreKind.ARCHIVE, (1, 1), 5), LogChore(ChoreKind.SEAL, (2, 1), 5)]
+    await save(database, new(tasks=tasks))
+    await save(database, Changes(chores=chores))
+    assert await prunable(database, 50) == [1, 2, 3]
+    left = await ask(
+        database, lambda source: source.prunable_tasks(50, 10, without=ChoreKind.ARCHIVE)
+    )
+    assert [task.key for task in left] == [2, 3]
 
 
 async def test_a_task_goes_with_its_attempts_and_dependencies_on_either_side(database):

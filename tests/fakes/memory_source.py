@@ -297,8 +297,9 @@ class MemorySource:
 
     # ---- pruning
 
-    def prunable_tasks(self, before, limit):
+    def prunable_tasks(self, before, limit, *, without=None):
         tables = self._tables
+        busy = {chore.key[0] for chore in tables.chores.values() if chore.kind is without}
         open_tasks = {key for key, task in tables.tasks.items() if task.finished_at is None}
         awaited = {other for task, other in tables.dependencies if task in open_tasks}
         active = {key for key, run in tables.runs.items() if run.finished_at is None}
@@ -309,6 +310,7 @@ class MemorySource:
                 and task.finished_at < before
                 and task.run_key not in active
                 and task.key not in awaited
+                and task.key not in busy
             ),
         )
         return sorted(old, key=lambda task: task.finished_at)[:limit]

@@ -564,7 +564,9 @@ class SqlSource:
             known.add(class_key)
         return found
 
-    def prunable_tasks(self, before: Moment, limit: int) -> list[Task]:
+    def prunable_tasks(
+        self, before: Moment, limit: int, *, without: ChoreKind | None = None
+    ) -> list[Task]:
         """See Source."""
         table, edges, others = tables.tasks, tables.dependencies, tables.tasks.alias()
         active_run = select(tables.runs.c.key).where(
@@ -581,6 +583,10 @@ class SqlSource:
             .order_by(table.c.finished_at)
             .limit(limit)
         )
+        if without is not None:
+            chores = tables.log_chores.c
+            of_task = (chores.task_key == table.c.key) & (chores.kind == without)
+            query = query.where(~select(chores.task_key).where(of_task).exists())
         return self._load(TASK, query.with_for_update(of=table, skip_locked=True))
 
     def prune_events(self, before: Moment, through: int, limit: int) -> int:
