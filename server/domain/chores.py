@@ -49,6 +49,8 @@ def take(ledger: Ledger, kind: ChoreKind, name: str) -> Taken | None:
         if taken.logs and size > BATCH_BYTES and not again:
             break
         taken.logs.append((tasks[task_key], attempt))
+    # As they come when the batch is taken again: what is written anew is then the same.
+    taken.logs.sort(key=lambda each: (each[1].task_key, each[1].number))
     ours = [(attempt.task_key, attempt.number) for _, attempt in taken.logs]
     source.claim_chores(kind, ours, taken.name, ledger.now + CLAIM)
     return taken

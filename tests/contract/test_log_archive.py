@@ -179,6 +179,24 @@ async def test_a_batch_of_a_killed_server_is_taken_by_another_with_its_name(desk
     assert sum("/killed-0001" in name for name in await blobs.names("archive/")) == 1
 
 
+async def test_a_batch_that_is_taken_again_has_its_logs_in_the_same_order(desk):
+    for due, task_id in ((2, "t"), (1, "u")):
+        await ended(desk, task_id, said("one"))
+        key = ((await desk.reader.task(NAMESPACE, task_id)).task.key, 1)
+        await set_due(desk, key, due)
+    taken = await desk.writer.submit(ClaimArchive("killed"))
+    assert [log.task_id for log in taken.logs] == ["t", "u"]
+    await expire(desk)
+    assert await desk.writer.submit(ClaimArchive("other")) == taken
+
+
+async def set_due(desk, key, due):
+    """Let a log be due since a moment."""
+    await desk.database.transact(
+        lambda source: source.claim_chores(ChoreKind.ARCHIVE, [key], None, due)
+    )
+
+
 async def expire(desk):
     """Let every claim end; PostgreSQL goes by a clock of its own."""
     await desk.database.transact(
