@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from server.domain.attempt import Attempt
 from server.domain.changes import ChoreKind
-from server.domain.chores import take
+from server.domain.chores import Claim, take
 from server.domain.ledger import Ledger
 from server.domain.log import LogLine
 from server.domain.moment import Moment
@@ -38,7 +38,7 @@ class ArchivedLog:
 class ArchiveBatch:
     """Logs that go together. Taken again, a batch has the same name and the same logs."""
 
-    name: str
+    claim: Claim
     logs: tuple[ArchivedLog, ...]
 
 
@@ -61,7 +61,7 @@ class ClaimArchive:
         taken = take(ledger, ChoreKind.ARCHIVE, self.name)
         if taken is None:
             return None
-        return ArchiveBatch(taken.name, tuple(_archived(*each) for each in taken.logs))
+        return ArchiveBatch(taken.claim, tuple(_archived(*each) for each in taken.logs))
 
 
 def _archived(task: Task, attempt: Attempt) -> ArchivedLog:

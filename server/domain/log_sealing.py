@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from server.domain.changes import ChoreKind
-from server.domain.chores import take
+from server.domain.chores import Claim, take
 from server.domain.ledger import Ledger
 from server.domain.log import LogBlock, LogKey
 from server.domain.log_keeping import SealedBlock
@@ -14,7 +14,7 @@ from server.domain.log_keeping import SealedBlock
 class RowBatch:
     """Logs whose rows are to be packed."""
 
-    name: str
+    claim: Claim
     keys: tuple[LogKey, ...]
 
 
@@ -34,7 +34,7 @@ class ClaimRows:
         if taken is None:
             return None
         keys = [(attempt.task_key, attempt.number) for _, attempt in taken.logs]
-        return RowBatch(taken.name, tuple(keys))
+        return RowBatch(taken.claim, tuple(keys))
 
 
 @dataclass(frozen=True, slots=True)

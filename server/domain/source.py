@@ -91,6 +91,9 @@ class Source(Protocol):
     ) -> None:
         """Put chores into a batch that nobody else looks at until a moment."""
 
+    def renew_chores(self, name: str, due: Moment, until: Moment) -> bool:
+        """Leave a batch alone until a later moment; return whether it was there, due at `due`."""
+
     def end_chores(self, name: str) -> None:
         """Let go of a batch: it is done."""
 

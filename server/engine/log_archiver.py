@@ -1,19 +1,18 @@
 """Writes closed logs as compressed lines of JSON by day, hour and level, for whoever collects them.
 
 Every log is written at least once. A batch that was not finished, because the server was killed or
-the disk was full, is written again under the same names, by whichever server takes it.
+the disk was full, is written again under the same names, by whichever server takes it. One that is
+done is not written again, for by then its logs may be gone: before each file the claim is renewed.
 """
 
 import asyncio
 import gzip
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from uuid import uuid4
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import structlog
 
 from server import metrics
-from server.domain.chores import EndChores
 from server.domain.errors import DamagedLog, MusterError, NotFound
 from server.domain.log import LogLine
 from server.domain.log_archiving import (
@@ -23,15 +22,10 @@ from server.domain.log_archiving import (
     folder_of,
     record_of,
 )
+from server.engine.chore_loop import ChoreLoop
 from server.engine.room import SpareRoom
-from server.engine.surviving import survives
 from server.engine.writer import Writer
 from server.stores.interfaces import BlobStore, LogPage, Reader
-
-LOOK_EVERY = 10.0
-LONGEST_WAIT = 60.0
-STEP_PAUSE = 0.05
-"""Seconds between two batches: new work comes first."""
 
 PAGE = 10_000
 AHEAD = 4
@@ -49,41 +43,29 @@ class LogArchiver:
     """See the module."""
 
     def __init__(self, writer: Writer, reader: Reader, blobs: BlobStore) -> None:
-        self._writer = writer
         self._reader = reader
         self._blobs = blobs
-        self._room = SpareRoom(blobs, "log_archive")
-        self._unfinished: ArchiveBatch | None = None
+        room = SpareRoom(blobs, "log_archive")
+        self._chores: ChoreLoop[ArchiveBatch] = ChoreLoop(
+            "log archiver", writer, room, ClaimArchive
+        )
 
     async def run(self) -> None:
         """Archive until cancelled."""
-        wait = LOOK_EVERY
         while True:
-            await asyncio.sleep(wait)
-            fine = await survives("log archiver", self.archive)
-            wait = LOOK_EVERY if fine else min(2 * wait, LONGEST_WAIT)
+            await self._chores.round(self._write)
 
     async def archive(self) -> int:
         """Archive what is due; return how many logs."""
-        archived = 0
-        while await self._room.is_there():
-            batch = self._unfinished or await self._writer.submit(ClaimArchive(uuid4().hex))
-            if batch is None:
-                break
-            self._unfinished = batch
-            await self._write(batch)
-            await self._writer.submit(EndChores(batch.name))
-            self._unfinished = None
-            archived += len(batch.logs)
-            metrics.logs_archived.inc(len(batch.logs))
-            await asyncio.sleep(STEP_PAUSE)
-        return archived
+        return await self._chores.do(self._write)
 
-    async def _write(self, batch: ArchiveBatch) -> None:
-        parts = _Parts(self._blobs, batch.name)
+    async def _write(self, batch: ArchiveBatch) -> int:
+        parts = _Parts(self._blobs, batch.claim.name, self._chores.renew)
         for start in range(0, len(batch.logs), AHEAD):
             await self._write_some(batch.logs[start : start + AHEAD], parts)
         await parts.end()
+        metrics.logs_archived.inc(len(batch.logs))
+        return len(batch.logs)
 
     async def _write_some(self, logs: Sequence[ArchivedLog], parts: "_Parts") -> None:
         """Write logs one after the other; their first pages are read together."""
@@ -129,9 +111,10 @@ class LogArchiver:
 class _Parts:
     """The files of a batch while they are made: where one ends depends on its lines only."""
 
-    def __init__(self, blobs: BlobStore, name: str) -> None:
+    def __init__(self, blobs: BlobStore, name: str, renew: Callable[[], Awaitable[None]]) -> None:
         self._blobs = blobs
         self._name = name
+        self._renew = renew
         self._number = 1
         self._size = 0
         self._records: defaultdict[str, list[bytes]] = defaultdict(list)
@@ -153,10 +136,16 @@ class _Parts:
         return False
 
     async def end(self) -> None:
-        """Write what was taken, a file for each hour and level."""
+        """Write what was taken, a file for each hour and level.
+
+        Raises:
+            ClaimLost: the batch is not ours any more.
+        """
         for folder, records in sorted(self._records.items()):
             name = f"{PREFIX}{folder}/{self._name}-{self._number:04}.jsonl.gz"
-            await self._blobs.put(name, await asyncio.to_thread(_packed, records))
+            data = await asyncio.to_thread(_packed, records)
+            await self._renew()
+            await self._blobs.put(name, data)
         self._records.clear()
         self._number += 1
         self._size = 0

@@ -7,23 +7,17 @@ written first, then its rows take the place of those that had the data, all in o
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from uuid import uuid4
 
-from server.domain.chores import EndChores
 from server.domain.log import LogBlock, LogKey
 from server.domain.log_sealing import ClaimRows, PackedPiece, ReplaceRows, RowBatch
 from server.domain.moment import Millis, Moment
+from server.engine.chore_loop import ChoreLoop
 from server.engine.clock import Clock
 from server.engine.log_sealer import BLOB_BYTES, PREFIX, SWEEP_EVERY, blob_name, packed, sweep
 from server.engine.room import SpareRoom
 from server.engine.surviving import survives
 from server.engine.writer import Writer
 from server.stores.interfaces import BlobStore, Reader, RowPlace
-
-LOOK_EVERY = 10.0
-LONGEST_WAIT = 60.0
-STEP_PAUSE = 0.05
-"""Seconds between two batches: new work comes first."""
 
 YOUNG: Millis = 3_600_000
 """Age below which a blob that no row speaks of may be one that another server is about to note."""
@@ -37,40 +31,27 @@ class RowSealer:
         self._reader = reader
         self._blobs = blobs
         self._clock = clock
-        self._room = SpareRoom(blobs, "row_sealing")
-        self._unfinished: RowBatch | None = None
+        room = SpareRoom(blobs, "row_sealing")
+        self._chores: ChoreLoop[RowBatch] = ChoreLoop("row sealer", writer, room, ClaimRows)
         self._swept_at: float | None = None
 
     async def run(self) -> None:
         """Pack until cancelled."""
-        wait = LOOK_EVERY
         while True:
-            await asyncio.sleep(wait)
-            fine = await survives("row sealer", self.seal)
-            wait = LOOK_EVERY if fine else min(2 * wait, LONGEST_WAIT)
+            await self._chores.round(self._move)
             await survives("log sweeper", self._sweep_when_due)
 
     async def seal(self) -> int:
         """Pack what is due; return how many logs."""
-        logs = 0
-        while await self._room.is_there():
-            batch = self._unfinished or await self._writer.submit(ClaimRows(uuid4().hex))
-            if batch is None:
-                break
-            self._unfinished = batch
-            await self._move(batch)
-            await self._writer.submit(EndChores(batch.name))
-            self._unfinished = None
-            logs += len(batch.keys)
-            await asyncio.sleep(STEP_PAUSE)
-        return logs
+        return await self._chores.do(self._move)
 
-    async def _move(self, batch: RowBatch) -> None:
+    async def _move(self, batch: RowBatch) -> int:
         after: RowPlace = (0, 0, 0)
         while pieces := await self._reader.blocks_in_rows(batch.keys, after, BLOB_BYTES):
             await self._write(pieces)
             key, blocks = pieces[-1]
             after = (*key, blocks[-1].first_line)
+        return len(batch.keys)
 
     async def _write(self, gathered: Sequence[tuple[LogKey, Sequence[LogBlock]]]) -> None:
         name = blob_name(self._clock.now())
@@ -80,6 +61,7 @@ class RowSealer:
             rows = tuple(replace(block, data=b"") for block in blocks)
             sealed = await asyncio.to_thread(packed, name, key, blocks, parts)
             pieces.append(PackedPiece(key, rows, tuple(sealed)))
+        await self._chores.renew()
         await self._blobs.put(name, b"".join(parts))
         await self._writer.submit(ReplaceRows(tuple(pieces)))
 

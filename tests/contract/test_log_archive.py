@@ -15,7 +15,7 @@ from server.domain.log_pruning import DropLogs
 from server.domain.policy import Policy
 from server.domain.pruning import PruneTasks
 from server.domain.submitting import DeleteTask
-from server.engine import log_archiver
+from server.engine import chore_loop, log_archiver
 from server.engine.clock import Clock
 from server.engine.log_archiver import LogArchiver
 from server.stores.blobs.folder import FolderBlobs
@@ -31,7 +31,7 @@ MINUTE = 60_000
 
 @pytest.fixture
 async def desk(sql_database, tmp_path, monkeypatch):
-    monkeypatch.setattr(log_archiver, "STEP_PAUSE", 0)
+    monkeypatch.setattr(chore_loop, "STEP_PAUSE", 0)
     desk = Desk(sql_database, tmp_path / "journal")
     desk.clock = HandClock(Clock().now())
     desk.policy = Policy(archive_logs=True)
@@ -169,11 +169,12 @@ async def test_a_disk_that_is_nearly_full_is_left_alone(desk, archiver, blobs, m
 async def test_a_batch_of_a_killed_server_is_taken_by_another_with_its_name(desk, archiver, blobs):
     await ended(desk, "t", said("one"))
     taken = await desk.writer.submit(ClaimArchive("killed"))
-    assert (taken.name, [log.task_id for log in taken.logs]) == ("killed", ["t"])
+    assert (taken.claim.name, [log.task_id for log in taken.logs]) == ("killed", ["t"])
     await ended(desk, "u", said("two"))
     assert await archiver.archive() == 1
     await expire(desk)
-    assert await desk.writer.submit(ClaimArchive("other")) == taken
+    again = await desk.writer.submit(ClaimArchive("other"))
+    assert (again.claim.name, again.logs) == ("killed", taken.logs)
     await expire(desk)
     assert await archiver.archive() == 1
     assert sum("/killed-0001" in name for name in await blobs.names("archive/")) == 1
@@ -187,7 +188,7 @@ async def test_a_batch_that_is_taken_again_has_its_logs_in_the_same_order(desk):
     taken = await desk.writer.submit(ClaimArchive("killed"))
     assert [log.task_id for log in taken.logs] == ["t", "u"]
     await expire(desk)
-    assert await desk.writer.submit(ClaimArchive("other")) == taken
+    assert (await desk.writer.submit(ClaimArchive("other"))).logs == taken.logs
 
 
 async def set_due(desk, key, due):
@@ -197,13 +198,70 @@ async def set_due(desk, key, due):
     )
 
 
-async def expire(desk):
-    """Let every claim end; PostgreSQL goes by a clock of its own."""
+async def expire(desk, name="killed"):
+    """Let a claim end; PostgreSQL goes by a clock of its own."""
     await desk.database.transact(
-        lambda source: source.claim_chores(
-            ChoreKind.ARCHIVE, source.chore_batch("killed"), "killed", 0
-        )
+        lambda source: source.claim_chores(ChoreKind.ARCHIVE, source.chore_batch(name), name, 0)
     )
+
+
+def batch_of(name):
+    """Return the batch that a file belongs to."""
+    return name.rpartition("/")[2].partition("-")[0]
+
+
+async def test_what_another_server_has_finished_is_not_written_over(
+    desk, archiver, blobs, monkeypatch
+):
+    await ended(desk, "t", said("one"))
+    await ended(desk, "u", said("two"))
+    refused = []
+
+    async def full(name, _data):
+        refused.append(name)
+        raise StoreUnavailable("No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(blobs, "put", full)
+        with pytest.raises(StoreUnavailable):
+            await archiver.archive()
+    await expire(desk, batch_of(refused[0]))
+    assert await LogArchiver(desk.writer, desk.reader, blobs).archive() == 2
+    written = await files(blobs)
+    await desk.writer.submit(DeleteTask(NAMESPACE, "t"))
+    assert await archiver.archive() == 0
+    assert await files(blobs) == written
+
+
+async def test_who_has_lost_a_batch_stops_in_the_middle_of_it(desk, archiver, blobs, monkeypatch):
+    await ended(desk, "t", said("one"), said("bad", level="error"))
+    real, names = blobs.put, []
+
+    async def put(name, data):
+        names.append(name)
+        await real(name, data)
+        if len(names) == 1:
+            await expire(desk, batch_of(name))
+            assert await LogArchiver(desk.writer, desk.reader, blobs).archive() == 1
+
+    monkeypatch.setattr(blobs, "put", put)
+    assert await archiver.archive() == 0
+    assert len(names) == 3
+    assert names[0] == names[1], "the error's file, then both by the other server"
+
+
+async def test_a_batch_that_takes_long_stays_with_its_server(desk, archiver, blobs, monkeypatch):
+    await ended(desk, "t", said("one"), said("bad", level="error"))
+    real, others = blobs.put, []
+
+    async def put(name, data):
+        await real(name, data)
+        desk.clock.advance(4 * MINUTE)
+        others.append(await desk.writer.submit(ClaimArchive("other")))
+
+    monkeypatch.setattr(blobs, "put", put)
+    assert await archiver.archive() == 1
+    assert others == [None, None]
 
 
 async def test_a_deleted_task_is_passed_over(desk, archiver, blobs):

@@ -6,12 +6,13 @@ import pytest
 
 from server.domain.attempt import LogState
 from server.domain.changes import ChoreKind
+from server.domain.chores import RenewClaim
 from server.domain.errors import DamagedLog, StoreUnavailable
 from server.domain.log_pruning import DropLogs
 from server.domain.log_sealing import ClaimRows
 from server.domain.policy import Policy
 from server.domain.submitting import DeleteTask
-from server.engine import row_sealer
+from server.engine import chore_loop, row_sealer
 from server.engine.clock import Clock
 from server.engine.log_intake import RowIntake
 from server.engine.row_sealer import YOUNG, RowSealer
@@ -25,7 +26,7 @@ from tests.fakes.clock import HandClock
 
 @pytest.fixture
 async def desk(sql_database, tmp_path, monkeypatch):
-    monkeypatch.setattr(row_sealer, "STEP_PAUSE", 0)
+    monkeypatch.setattr(chore_loop, "STEP_PAUSE", 0)
     desk = Desk(sql_database, tmp_path / "journal")
     desk.clock = HandClock(Clock().now())
     desk.policy = Policy(seal_rows=True)
@@ -155,7 +156,7 @@ async def test_a_crash_between_blob_and_rows_leaves_the_log_as_it_was(desk, seal
     real = desk.writer.submit
 
     async def die(command):
-        if not isinstance(command, ClaimRows):
+        if not isinstance(command, ClaimRows | RenewClaim):
             raise StoreUnavailable("killed")
         return await real(command)
 
@@ -165,7 +166,7 @@ async def test_a_crash_between_blob_and_rows_leaves_the_log_as_it_was(desk, seal
     monkeypatch.undo()
     assert await desk.texts() == ["one"]
     assert await server(desk).seal() == 0  # the claim of the dead one lasts
-    await expire(desk, sealer._unfinished.name)
+    await expire(desk, sealer._chores._unfinished.claim.name)
     assert await server(desk).seal() == 1
     assert await desk.texts() == ["one"]
     assert len(await desk.blobs.names("logs/")) == 2

@@ -313,7 +313,13 @@ async def test_chores_are_taken_in_batches_that_keep_their_names(database):
         (1, 1),
         (2, 1),
     }
+    for due_at, until, renewed in ((39, 50, False), (40, 50, True), (40, 60, False)):
+        answer = await read(database, lambda s: s.renew_chores("b", due_at, until))  # noqa: B023
+        assert answer is renewed
+    assert await due(49) == [wanted[1]]
+    assert len(await due(50)) == 3
     await read(database, lambda source: source.end_chores("b"))
+    assert await read(database, lambda source: source.renew_chores("b", 50, 70)) is False
     assert await due(99) == [wanted[1]]
     await save(database, Changes(deleted_tasks=[task(2)]))
     assert await due(99) == []

@@ -213,6 +213,12 @@ class MemorySource:
         for key in keys:
             self._tables.chores[kind, key] = LogChore(kind, key, until, name)
 
+    def renew_chores(self, name, due, until):
+        chores = self._tables.chores
+        ours = {place: c for place, c in chores.items() if (c.batch, c.due) == (name, due)}
+        chores.update({place: replace(chore, due=until) for place, chore in ours.items()})
+        return bool(ours)
+
     def end_chores(self, name):
         kept = {place: c for place, c in self._tables.chores.items() if c.batch != name}
         self._tables.chores = kept

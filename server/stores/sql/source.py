@@ -402,6 +402,12 @@ class SqlSource:
         if rows:
             self._connection.execute(_CLAIM_CHORES.values(batch=name, due=until), rows)
 
+    def renew_chores(self, name: str, due: Moment, until: Moment) -> bool:
+        """See Source."""
+        table = tables.log_chores
+        ours = update(table).where(table.c.batch == name, table.c.due == due)
+        return self._connection.execute(ours.values(due=until)).rowcount > 0
+
     def end_chores(self, name: str) -> None:
         """See Source."""
         table = tables.log_chores
