@@ -1,7 +1,8 @@
 """Takes batches of logs with a chore and does them, one after the other, while there is room.
 
 A batch is kept while it is worked on and left to others once its claim has ended. One that failed
-here is gone on with, if nobody else has taken it meanwhile.
+here is gone on with, if nobody else has taken it meanwhile; after a few failures it waits until its
+claim has ended, and others have their turn.
 """
 
 import asyncio
@@ -21,6 +22,9 @@ LOOK_EVERY = 10.0
 LONGEST_WAIT = 60.0
 STEP_PAUSE = 0.05
 """Seconds between two batches: new work comes first."""
+
+TRIES = 3
+"""Failures after which a batch lets others pass."""
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +59,7 @@ class ChoreLoop(Generic[BatchT]):
         self._room = room
         self._take = claim
         self._unfinished: BatchT | None = None
+        self._failures = 0
         self._claim: Claim | None = None
         self._wait = LOOK_EVERY
 
@@ -79,6 +84,9 @@ class ChoreLoop(Generic[BatchT]):
             except ClaimLost:
                 log.info("chores_left", what=self._what)
                 continue
+            except Exception:
+                self._put_off()
+                raise
             await self._writer.submit(EndChores(batch.claim.name))
             self._unfinished = None
             done += logs
@@ -91,8 +99,15 @@ class ChoreLoop(Generic[BatchT]):
             return self._unfinished
         batch = await self._writer.submit(self._take(uuid4().hex))
         if batch is not None:
-            self._unfinished, self._claim = batch, batch.claim
+            self._unfinished, self._claim, self._failures = batch, batch.claim, 0
         return batch
+
+    def _put_off(self) -> None:
+        """Note that a batch has failed."""
+        self._failures += 1
+        if self._unfinished is not None and self._failures >= TRIES:
+            log.warning("chores_put_off", what=self._what, batch=self._unfinished.claim.name)
+            self._unfinished = None
 
     async def renew(self) -> None:
         """Keep the batch for some more time.

@@ -83,7 +83,7 @@ class LogArchiver:
         """Return a log's first lines, or why they cannot be read."""
         try:
             return await self._page(each, 1)
-        except (NotFound, DamagedLog) as error:
+        except MusterError as error:
             return error
 
     async def _page(self, each: ArchivedLog, line: int) -> LogPage:

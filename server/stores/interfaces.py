@@ -297,7 +297,11 @@ class BlobStore(Protocol):
         """
 
     async def get(self, name: str, offset: int, size: int) -> bytes:
-        """Return a part of a blob; less, or nothing, where it is not there."""
+        """Return a part of a blob; less, or nothing, where it is not there.
+
+        Raises:
+            StoreUnavailable: it cannot be read now.
+        """
 
     async def names(self, prefix: str) -> list[str]:
         """Return the names that begin so, in order."""

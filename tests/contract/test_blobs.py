@@ -30,6 +30,18 @@ async def test_less_is_given_where_less_is_there(make_blobs):
     assert await blobs.get("logs/none", 0, 1) == b""
 
 
+async def test_what_cannot_be_read_now_is_not_taken_for_gone(tmp_path):
+    blobs = FolderBlobs(tmp_path / "blobs")
+    await blobs.put("logs/a", b"data")
+    (tmp_path / "blobs" / "logs").rename(tmp_path / "logs")
+    (tmp_path / "blobs" / "logs").touch()  # a folder's place is taken: any error but "not there"
+    with pytest.raises(StoreUnavailable):
+        await blobs.get("logs/a", 0, 4)
+    (tmp_path / "blobs").rename(tmp_path / "away")
+    with pytest.raises(StoreUnavailable):
+        await blobs.get("logs/a", 0, 4)
+
+
 async def test_a_blob_that_found_no_room_leaves_nothing(tmp_path, monkeypatch):
     blobs = FolderBlobs(tmp_path)
 

@@ -153,6 +153,32 @@ async def test_what_a_full_disk_refused_is_written_again_under_the_same_names(
     assert len(await blobs.names("archive/")) == 3
 
 
+async def test_a_log_that_cannot_be_read_now_is_archived_later_and_lets_others_pass(
+    desk, archiver, blobs, monkeypatch
+):
+    await ended(desk, "t", said("one"))
+    real = desk.reader.log
+
+    async def away(namespace, task_id, *rest):
+        if task_id == "t":
+            raise StoreUnavailable("Input/output error")
+        return await real(namespace, task_id, *rest)
+
+    monkeypatch.setattr(desk.reader, "log", away)
+    for _ in range(chore_loop.TRIES):
+        with pytest.raises(StoreUnavailable):
+            await archiver.archive()
+    await ended(desk, "u", said("two"))
+    assert await archiver.archive() == 1
+    (records,) = (await files(blobs)).values()
+    assert [record["message"] for record in records] == ["two"]
+    task = (await desk.reader.task(NAMESPACE, "t")).task
+    still = await desk.database.transact(
+        lambda source: source.with_chore(ChoreKind.ARCHIVE, [(task.key, 1)])
+    )
+    assert still == {(task.key, 1)}
+
+
 async def test_a_disk_that_is_nearly_full_is_left_alone(desk, archiver, blobs, monkeypatch):
     await ended(desk, "t", said("one"))
     free = [4]

@@ -43,7 +43,20 @@ class FolderBlobs:
 
     async def get(self, name: str, offset: int, size: int) -> bytes:
         """See BlobStore."""
-        return await asyncio.to_thread(_read, self._folder / name, offset, size)
+        try:
+            return await asyncio.to_thread(self._read, self._folder / name, offset, size)
+        except OSError as error:
+            raise StoreUnavailable(f"blobs: {error.strerror or error}") from error
+
+    def _read(self, path: Path, offset: int, size: int) -> bytes:
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                return file.read(size)
+        except FileNotFoundError:
+            if not self._folder.exists():
+                raise  # all of it is away
+            return b""  # what is not there is damage to whoever reads it
 
     async def names(self, prefix: str) -> list[str]:
         """See BlobStore."""
@@ -83,15 +96,6 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _read(path: Path, offset: int, size: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
-    except OSError:
-        return b""  # what is not there is damage to whoever reads it
 
 
 def _room(folder: Path) -> Room | None:
