@@ -26,12 +26,11 @@ class GroupType(click.ParamType[task_pb2.ConcurrencyGroup]):
             self.fail(f"the key is missing; write KEY:{limit or 'LIMIT'}", param, ctx)
         if colon and not limit:
             self.fail(f"the limit is missing; write {key} or {key}:LIMIT", param, ctx)
-        found = re.fullmatch(r"(.+):(\d{1,9})", text, re.DOTALL)
-        if found is None:
-            return task_pb2.ConcurrencyGroup(key=str(value))
-        if not int(found[2]):
-            self.fail("the limit must be at least 1", param, ctx)
-        return task_pb2.ConcurrencyGroup(key=found[1], limit=int(found[2]))
+        if not colon or not re.fullmatch(r"[+-]?[0-9.]+", limit):
+            return task_pb2.ConcurrencyGroup(key=text)
+        if not re.fullmatch(r"0*[1-9][0-9]{0,8}", limit):
+            self.fail(f"the limit must be a whole number of at least 1, is {limit}", param, ctx)
+        return task_pb2.ConcurrencyGroup(key=key, limit=int(limit))
 
 
 def scheduling_options(function: Function) -> Function:

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from socket import socket
+from tempfile import TemporaryFile
 
 import grpc
 import structlog
@@ -100,6 +102,23 @@ def _blobs(settings: Settings) -> FolderBlobs | None:
         return FolderBlobs(settings.log_blobs)
     folder = settings.log_folder
     return FolderBlobs(folder / "blobs") if folder is not None else None
+
+
+def _check_folder(setting: str, folder: Path | None) -> None:
+    """Make a folder that is missing.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        name = setting.replace("_", "-")
+        raise OSError(f"cannot write to --{name} {folder}: {error.strerror}") from error
 
 
 class App:
@@ -278,6 +297,8 @@ class App:
             OSError: an address is taken.
         Also what `SqliteDatabase.open` raises.
         """
+        for flag in ("log_blobs", "log_archive"):
+            _check_folder(flag, getattr(self._settings, flag))
         await self._database.open()
         try:
             if self._journal is not None:

@@ -56,6 +56,8 @@ def parse_module_levels(value: object) -> object:
 
 def parse_folder(value: object) -> object:
     """Return an absolute path, so that a later change of folder cannot move the data."""
+    if value == "":
+        raise ValueError("should name a folder")
     return Path(value).expanduser().absolute() if isinstance(value, str | Path) and value else value
 
 
@@ -245,6 +247,16 @@ class Settings(BaseSettings):
         if folder is None or not info.data.get("database_url", "").startswith(SQLITE):
             return folder
         raise ValueError("is for PostgreSQL; the logs of an SQLite file lie beside it")
+
+    @field_validator("log_archive")
+    @classmethod
+    def _is_a_place_of_its_own(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        url, taken = info.data.get("database_url", ""), info.data.get("log_blobs")
+        if url.startswith(SQLITE):
+            taken = Path(url.removeprefix(SQLITE)).with_suffix(LOG_SUFFIX)
+        if folder is not None and taken is not None and folder.is_relative_to(taken):
+            raise ValueError(f"should lie outside {taken}, where the server keeps its logs")
+        return folder
 
     @field_validator("lease")
     @classmethod

@@ -153,6 +153,17 @@ def test_a_port_that_is_taken_is_told_in_one_line(kit, server, flag):
     assert "Traceback" not in line
 
 
+def test_a_folder_that_cannot_be_written_is_told_in_one_line_before_anything_is_served(kit):
+    (kit.folder / "file").touch()
+    place = str(kit.folder / "file" / "archive")
+    words = ["--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
+    data = str(kit.folder / "third")
+    outcome = kit.launcher.run([*SERVER, "--data-dir", data, "--log-archive", place, *words])
+    assert (outcome.returncode, outcome.stdout) == (1, "")
+    [line] = outcome.stderr.strip().splitlines()
+    assert json.loads(line)["reason"] == f"cannot write to --log-archive {place}: Not a directory"
+
+
 def test_beyond_this_machine_it_listens_only_when_that_is_said_and_then_loudly(kit):
     words = ["--grpc-listen", "0.0.0.0:0", "--http-listen", "127.0.0.1:0"]
     outcome = kit.launcher.run([*SERVER, "--data-dir", str(kit.folder / "open"), *words])

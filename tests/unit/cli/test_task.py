@@ -48,8 +48,14 @@ def test_a_group_with_half_of_its_name_missing_is_told_what_would_be_right(muste
     assert right in done.err
 
 
-def test_a_group_without_places_and_cancelling_in_no_group_are_wrong_usage(muster):
-    assert muster("task", "create", "--concurrency", "a:0", "--", "true").code == 2
+@pytest.mark.parametrize("limit", ["0", "-1", "1.5", "99999999999"])
+def test_a_limit_that_is_none_is_not_taken_for_a_part_of_the_name(muster, limit):
+    done = muster("task", "create", "--concurrency", f"deploy:{limit}", "--", "true")
+    assert done.code == 2
+    assert f"is {limit}" in done.err
+
+
+def test_cancelling_in_no_group_is_wrong_usage(muster):
     assert muster("task", "create", "--cancel-running", "--", "true").code == 2
 
 

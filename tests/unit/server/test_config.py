@@ -119,6 +119,14 @@ def test_a_folder_for_logs_that_servers_share_is_for_postgresql(capsys):
     assert refused.startswith("--log-blobs: is for PostgreSQL")
 
 
+def test_an_archive_lies_in_a_folder_of_its_own(capsys, tmp_path):
+    assert load(["--log-archive", str(tmp_path)]).log_archive == tmp_path
+    assert "should name a folder" in "".join(refusal(capsys, "--log-archive", ""))
+    inside = str(tmp_path / "muster.logs" / "archive")
+    refused = refusal(capsys, "--data-dir", str(tmp_path), "--log-archive", inside)
+    assert "should lie outside" in "".join(refused)
+
+
 def test_a_database_url_with_a_password_is_never_shown(capsys):
     refused = "mysql://root:hunter2@host/db"
     assert "hunter2" not in "".join(refusal(capsys, "--database-url", refused))
