@@ -177,7 +177,11 @@ class App:
             self._writer,
             self._reader,
             clock,
-            LogLimits(settings.log_retention, settings.log_retention_bytes),
+            LogLimits(
+                settings.log_retention,
+                settings.log_retention_bytes,
+                shared=self._journal is None,
+            ),
         )
         self._archiver = self._build_archiver()
         self._row_sealer = self._build_row_sealer(clock)

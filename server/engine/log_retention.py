@@ -36,6 +36,8 @@ class LogLimits:
     """After the task's end; 0 keeps logs as long as their tasks."""
     bytes: int
     """As they are stored; 0 sets no limit."""
+    shared: bool = False
+    """Whether several servers keep to it: what is stored is then counted for each step."""
 
 
 class LogRetention:
@@ -63,34 +65,51 @@ class LogRetention:
             self._whole_at, self._came_to = now, 0
         dropped = 0
         if limits.age:
-            before = now - millis(limits.age)
-            dropped += await self._drop("age", before)
-            self._came_to = max(self._came_to, before)
+            dropped += await self._drop("age", now - millis(limits.age))
         if limits.bytes:
-            excess = await self._reader.stored_log_bytes() - limits.bytes
+            excess = await self._excess()
             if excess > 0:
                 dropped += await self._drop("size", now + 1, excess)
         if dropped:
             log.info("logs_pruned", logs=dropped)
         return dropped
 
+    async def _excess(self) -> int:
+        return await self._reader.stored_log_bytes() - self._limits.bytes
+
     async def _drop(self, reason: str, before: Moment, excess: int | None = None) -> int:
-        """Let go of the oldest logs that ended before a moment, or of so many bytes of them."""
-        dropped = 0
+        """Let go of the oldest logs that ended before a moment, or of so many bytes of them.
+
+        Logs that cannot go yet are passed, and looked at again in the next round.
+        """
+        dropped, after, stuck = 0, max(0, self._came_to - LATE), False
         while excess is None or excess > 0:
-            after = max(0, self._came_to - LATE)
-            found = _first(await self._reader.ended_logs(after, before, STEP), excess)
-            gone = set(await self._writer.submit(DropLogs(tuple(each.key for each in found))))
-            size = sum(each.bytes for each in found if each.key in gone)
-            metrics.logs_pruned.labels(reason).inc(len(gone))
-            metrics.log_pruned_bytes.labels(reason).inc(size)
-            if not gone:
+            found = await self._reader.ended_logs(after, before, STEP)
+            if excess is not None and self._limits.shared:
+                excess = await self._excess()
+            found = _first(found, excess)
+            if not found:
                 break
-            dropped += len(gone)
+            if not stuck:
+                self._came_to = max(self._came_to, found[0].ended_at)
+            gone, size = await self._let_go(reason, found)
+            stuck = stuck or gone < len(found)
+            if not gone:
+                after = found[-1].ended_at + 1
+            dropped += gone
             excess = None if excess is None else excess - size
-            self._came_to = max(self._came_to, found[0].ended_at)
             await asyncio.sleep(STEP_PAUSE)
+        if excess is None and not stuck:
+            self._came_to = max(self._came_to, before)
         return dropped
+
+    async def _let_go(self, reason: str, found: Sequence[StoredLog]) -> tuple[int, int]:
+        """Let logs go that may; return how many do, and how many bytes they had."""
+        gone = set(await self._writer.submit(DropLogs(tuple(each.key for each in found))))
+        size = sum(each.bytes for each in found if each.key in gone)
+        metrics.logs_pruned.labels(reason).inc(len(gone))
+        metrics.log_pruned_bytes.labels(reason).inc(size)
+        return len(gone), size
 
 
 def _first(found: Sequence[StoredLog], excess: int | None) -> list[StoredLog]:

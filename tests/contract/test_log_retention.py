@@ -36,8 +36,8 @@ async def desk(sql_database, tmp_path, monkeypatch):
     await desk.close()
 
 
-def retention(desk, *, age=timedelta(0), size=0):
-    return LogRetention(desk.writer, desk.reader, desk.clock, LogLimits(age, size))
+def retention(desk, *, age=timedelta(0), size=0, shared=False):
+    return LogRetention(desk.writer, desk.reader, desk.clock, LogLimits(age, size, shared))
 
 
 async def ended(desk, task_id, *texts, seal=True):
@@ -116,6 +116,44 @@ async def test_beyond_the_size_the_oldest_logs_go(desk):
         text = MARK.format("1 line") if number < 2 else f"line of task {number}"
         assert await desk.texts(task_id=f"t{number}") == [text]
     assert await keeper.prune() == 0
+
+
+async def test_several_servers_take_no_more_than_one_would(desk, monkeypatch):
+    monkeypatch.setattr(log_retention, "STEP", 2)
+    for number in range(8):
+        await ended(desk, f"t{number}", "x")
+        desk.clock.advance(1000)
+    each = await desk.reader.stored_log_bytes() // 8
+    one, other = (retention(desk, size=4 * each, shared=True) for _ in range(2))
+    real = desk.reader.ended_logs
+
+    async def meanwhile(*wanted):
+        monkeypatch.setattr(desk.reader, "ended_logs", real)
+        assert await other.prune() == 4
+        return await real(*wanted)
+
+    monkeypatch.setattr(desk.reader, "ended_logs", meanwhile)
+    assert await one.prune() == 0
+    assert await desk.reader.stored_log_bytes() == 4 * each
+
+
+async def test_a_log_that_could_not_go_is_looked_at_again_and_holds_up_no_other(desk, monkeypatch):
+    monkeypatch.setattr(log_retention, "STEP", 1)
+    lease = await desk.start_task("slow")
+    await desk.append(lease, packed(1, "one"))
+    await desk.end(lease, "one", "two")
+    await seal_all(desk)
+    await set_end(desk, "slow")
+    desk.clock.advance(1000)
+    await ended(desk, "t", "x")
+    keeper = retention(desk, age=timedelta(hours=1))
+    desk.clock.advance(9 * HOUR)
+    assert await keeper.prune() == 1
+    assert await desk.texts(task_id="t") == [MARK.format("1 line")]
+    await desk.append(lease, packed(2, "two"))
+    assert await desk.state(wanted=LogState.COMPLETE, task_id="slow")
+    await seal_all(desk)
+    assert await keeper.prune() == 1
 
 
 async def test_logs_go_in_more_than_one_step(desk, monkeypatch):
