@@ -401,9 +401,14 @@ class LogJournal:
 
         A file that could not be read is put aside instead.
         """
+        await self._remove_unneeded()
         if self._files[self._current].size >= FILE_BYTES:
+            # After the others, for on a full disk no new file can be made.
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._thread, self._begin_file)
+            await self._remove_unneeded()
+
+    async def _remove_unneeded(self) -> None:
         current, files = self._current, list(self._files.items())
         for number in [n for n, file in files if n < current and not file.needed]:
             await asyncio.to_thread(_remove, self._files.pop(number))

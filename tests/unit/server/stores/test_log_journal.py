@@ -194,6 +194,26 @@ async def test_files_go_when_nothing_needs_them(tmp_path, monkeypatch):
         assert journal.logs() == []
 
 
+async def test_on_a_full_disk_files_go_before_a_new_one_is_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_journal, "FILE_BYTES", 1)
+    async with opened(tmp_path) as journal:
+        for number in (1, 2):
+            await journal.append(KEY, [block(number, "x")])
+        oldest = min(tmp_path.glob("*.log"))
+        real = os.open
+
+        def full(path, flags, *mode):
+            if flags & os.O_CREAT and oldest.exists():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(path, flags, *mode)
+
+        monkeypatch.setattr(os, "open", full)
+        journal.forget(KEY, through=1)
+        await journal.tidy()
+        assert not oldest.exists()
+        assert await text_of(journal, KEY) == ["x"]
+
+
 async def test_only_the_newest_blocks_stay_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(log_journal, "FRESH_BYTES", 100)
     async with opened(tmp_path) as journal:
