@@ -66,7 +66,12 @@ class ReplaceRows:
         ledger.flush()
         keys = sorted({piece.key for piece in self.pieces})
         tasks = {t.key: t for t in ledger.tasks_by_key(sorted({key for key, _ in keys}))}
-        heads = ledger.source.log_heads([key for key in keys if key[0] in tasks])
+        # Of a long log only the rows around this piece: there may be a million others.
+        lines = (
+            min(piece.rows[0].first_line for piece in self.pieces),
+            max(piece.rows[-1].first_line for piece in self.pieces),
+        )
+        heads = ledger.source.log_heads([key for key in keys if key[0] in tasks], lines)
         replaced = 0
         for piece in self.pieces:
             there = {block.first_line: block for block in heads.get(piece.key, ())}

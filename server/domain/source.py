@@ -71,8 +71,13 @@ class Source(Protocol):
     def attempts_due(self, now: Moment, limit: int) -> list[Attempt]:
         """Return attempts whose `log_due` has come, earliest first."""
 
-    def log_heads(self, keys: Sequence[LogKey]) -> dict[LogKey, list[LogBlock]]:
-        """Return the blocks of logs in order, without their data; absent means there are none."""
+    def log_heads(
+        self, keys: Sequence[LogKey], lines: tuple[int, int] | None = None
+    ) -> dict[LogKey, list[LogBlock]]:
+        """Return the blocks of logs in order, without their data; absent means there are none.
+
+        With `lines` only those whose first line lies between these two, both included.
+        """
 
     def drop_log(self, key: LogKey, first: int, last: int) -> None:
         """Remove the rows of a log whose first line lies between two, both included."""

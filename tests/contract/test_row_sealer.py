@@ -20,6 +20,7 @@ from server.stores.blobs.folder import FolderBlobs
 from server.stores.interfaces import Room
 from server.stores.sql import tables
 from server.stores.sql.reader import SqlReader
+from server.stores.sql.source import SqlSource
 from tests.contract.test_logs import NAMESPACE, Desk, packed
 from tests.fakes.clock import HandClock
 
@@ -101,6 +102,22 @@ async def test_a_long_log_goes_in_pieces(desk, sealer, monkeypatch):
     assert len(await desk.blobs.names("logs/")) > 3
     assert (await in_rows(desk))[0] == 0
     assert await desk.texts() == texts
+
+
+async def test_a_piece_of_a_long_log_asks_for_its_own_rows_only(desk, sealer, monkeypatch):
+    monkeypatch.setattr(row_sealer, "BLOB_BYTES", 300)
+    await whole(desk, *(f"line {n} " + "x" * 50 for n in range(1, 61)))
+    real, asked = SqlSource.log_heads, []
+
+    def heads(source, *wanted):
+        found = real(source, *wanted)
+        asked.append(sum(map(len, found.values())))
+        return found
+
+    monkeypatch.setattr(SqlSource, "log_heads", heads)
+    await sealer.seal()
+    assert len(asked) > 3
+    assert sum(asked) == 20
 
 
 async def test_a_log_that_may_still_grow_stays_in_rows(desk, sealer):

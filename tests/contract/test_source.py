@@ -348,6 +348,8 @@ async def test_the_rows_of_a_log_amount_to_what_its_lines_do(database):
     found = await read(database, lambda source: source.log_heads(asked))
     assert {key: amount(blocks) for key, blocks in found.items()} == {(1, 1): whole, (1, 2): whole}
     assert await read(database, lambda source: source.log_heads([])) == {}
+    part = await read(database, lambda source: source.log_heads(asked, (2, 3)))
+    assert part == {(1, 2): found[1, 2][1:]}
 
 
 async def test_rows_in_the_middle_of_a_log_make_room_for_one(database):

@@ -186,10 +186,11 @@ class MemorySource:
         due = self._where("attempts", lambda a: a.log_due is not None and a.log_due <= now)
         return sorted(due, key=lambda attempt: attempt.log_due)[:limit]
 
-    def log_heads(self, keys):
+    def log_heads(self, keys, lines=None):
         heads = {}
         for place in sorted(self._tables.logs):
-            if (key := place[:2]) in keys:
+            wanted = lines is None or lines[0] <= place[2] <= lines[1]
+            if (key := place[:2]) in keys and wanted:
                 block = self._tables.logs[place].block
                 heads.setdefault(key, []).append(replace(block, data=b""))
         return heads

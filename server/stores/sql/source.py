@@ -352,13 +352,17 @@ class SqlSource:
         query = select(*ATTEMPT.columns).where(due <= now).order_by(due).limit(limit)
         return self._load(ATTEMPT, query.with_for_update(skip_locked=True))
 
-    def log_heads(self, keys: Sequence[LogKey]) -> dict[LogKey, list[LogBlock]]:
+    def log_heads(
+        self, keys: Sequence[LogKey], lines: tuple[int, int] | None = None
+    ) -> dict[LogKey, list[LogBlock]]:
         """See Source."""
         table = tables.logs
         heads: dict[LogKey, list[LogBlock]] = {}
         for start in range(0, len(keys), CHUNK // 2):
             part = list(keys[start : start + CHUNK // 2])
             query = log_rows.heads.where(tuple_(table.c.task_key, table.c.attempt).in_(part))
+            if lines is not None:
+                query = query.where(table.c.first_line.between(*lines))
             for task_key, attempt, *fields in self._connection.execute(query):
                 block = log_rows.block_of(fields, b"")
                 heads.setdefault((task_key, attempt), []).append(block)
