@@ -91,6 +91,11 @@ class Attempt:
         self._writer = OutputWriter(folder, limits, self._output_grew)
         self._pump: Pump | None = None
 
+    @property
+    def outlived(self) -> bool:
+        """Whether something of it may still live: it was not found, or could not be killed."""
+        return self._ending.given_up or (self._pump is not None and self._pump.cut_short)
+
     def prepare(self) -> None:
         """Lets the folder appear, which says whose it is, before anything of it can run.
 

@@ -1,14 +1,15 @@
-"""Keeps the folders of attempts: one that its task left as it was serves another.
+"""Keeps the folders of attempts: the files of one that its task left alone serve another.
 
 To make a folder with its files, and to delete it, costs more than all else that a short task needs;
-on ext4 the more, the more files were deleted in the last minutes.
+on ext4 the more, the more files were deleted in the last minutes. The directories that are a task's
+own are made anew each time: whoever still holds those of an earlier task, or has mounted something
+there, must not reach the next one's.
 """
 
 import contextlib
 import itertools
 import json
 import os
-import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,22 +30,18 @@ from agent.supervisor.frames import Message
 
 _MOST_SPARES = 64
 
-_TICK = 0.1
-"""Seconds, and more than the clock of a file system takes for a step."""
-
 _DIRECTORIES = (WORKSPACE, TEMPORARY)
 
 Look = dict[str, tuple[int, ...]]
-"""What tells files and directories from others, and whether directories were changed, by name."""
+"""What tells files from others, by name; the folder itself is a dot."""
 
 
 @dataclass(frozen=True)
 class _Made:
-    """A folder that was made here, how it looked then, and when that was (monotonic)."""
+    """A folder that was made here, and how it looked then."""
 
     folder: AttemptFolder
     look: Look
-    at: float
 
 
 class Folders:
@@ -55,8 +52,8 @@ class Folders:
         self._shelf = shelf
         self._numbers = itertools.count()
         self._spares: deque[_Made] = deque()
-        self._used: dict[str, tuple[_Made, bool]] = {}
-        """How each attempt's folder was made, and whether that was long before its use."""
+        self._used: dict[str, _Made] = {}
+        """How each attempt's folder was made."""
 
     def clear(self) -> None:
         """Deletes what is kept, also by a predecessor."""
@@ -81,17 +78,21 @@ class Folders:
             self._shelf.mkdir(mode=0o700, exist_ok=True)
             self._hand_out(self._make(), folder, identity, script)
 
-    def end(self, folder: AttemptFolder) -> bool:
+    def end(self, folder: AttemptFolder, *, again: bool = True) -> bool:
         """Takes an attempt's folder back.
+
+        Args:
+            folder: The attempt's.
+            again: Whether it may serve another; not when something of its task may still live.
 
         Returns:
             Whether it is gone; else what is left of it needs `AttemptFolder.remove`.
         """
-        made, settled = self._used.pop(folder.where, (None, False))
+        made = self._used.pop(folder.where, None)
         try:
-            if made is not None and _is_as_made(folder, made, settled):
+            if made is not None and again and len(self._spares) < _MOST_SPARES:
                 return self._keep(folder, made)
-        except OSError:  # then it is not
+        except OSError:  # its task did something to it
             pass
         return folder.remove_plain()
 
@@ -104,13 +105,12 @@ class Folders:
         folder = AttemptFolder(self._shelf / str(next(self._numbers)))
         try:
             folder.path.mkdir(mode=0o700)
-            for name in _DIRECTORIES:
-                (folder.path / name).mkdir(mode=0o700)
+            _make_directories(folder)
             for name in (TASK, SCRIPT, FIRST_SEGMENT):
                 folder.overwrite(name, b"")
             folder.reserve(EXIT, POSITION)
             folder.put(EXIT)
-            return _Made(folder, _look(folder), time.monotonic())
+            return _Made(folder, _look(folder))
         except OSError:
             folder.remove()
             raise
@@ -126,18 +126,21 @@ class Folders:
         except OSError:
             made.folder.remove()
             raise
-        self._used[folder.where] = (made, time.monotonic() - made.at > _TICK)
+        self._used[folder.where] = made
 
     def _keep(self, folder: AttemptFolder, made: _Made) -> bool:
-        """Takes a folder for another attempt.
+        """Takes a folder for another attempt, unless its task changed more than what it printed.
 
         Raises:
-            OSError: It stays where it is.
+            OSError: It cannot be looked at, or has something in it; it stays where it is.
         """
-        if len(self._spares) >= _MOST_SPARES:
+        if _look(folder) != made.look:
             return folder.remove_plain()
+        for name in _DIRECTORIES:  # which also tells whether they are empty, and nobody's mount
+            folder.rmdir(name)
         folder.move(made.folder)  # from here on it is nobody's
         try:
+            _make_directories(made.folder)
             # Now and not before its next use: ext4 hastens to write what follows in one opening.
             made.folder.overwrite(FIRST_SEGMENT, b"")
             made.folder.unlink(END_ACKNOWLEDGED)
@@ -148,18 +151,9 @@ class Folders:
         return True
 
 
-def _is_as_made(folder: AttemptFolder, made: _Made, settled: bool) -> bool:
-    """Tells whether a task has left everything as it was, but for what it printed.
-
-    Whatever is done to a directory changes its time of change, which nobody can set. Only within a
-    tick after it was made that may be the same time.
-
-    Raises:
-        OSError: It cannot be looked at.
-    """
-    return _look(folder) == made.look and (
-        settled or not any(list((folder.path / name).iterdir()) for name in _DIRECTORIES)
-    )
+def _make_directories(folder: AttemptFolder) -> None:
+    for name in _DIRECTORIES:
+        folder.mkdir(name)
 
 
 def _look(folder: AttemptFolder) -> Look:
@@ -167,16 +161,13 @@ def _look(folder: AttemptFolder) -> Look:
         found = {
             entry.name: entry.stat(follow_symlinks=False)
             for entry in entries
-            if entry.name != END_ACKNOWLEDGED  # the session's own
+            # The task's own, which are made anew, and the session's.
+            if entry.name not in (*_DIRECTORIES, END_ACKNOWLEDGED)
         }
     look = {name: _identity(status) for name, status in found.items()}
-    for name in _DIRECTORIES:
-        if name in found:
-            look[name] = (*look[name], found[name].st_ctime_ns)
     if EXIT in found:  # it must find room also when the disk has become full
         look[EXIT] = (*look[EXIT], found[EXIT].st_size, found[EXIT].st_blocks)
-    status = os.lstat(folder.where)
-    return {**look, ".": _identity(status)}
+    return {**look, ".": _identity(os.lstat(folder.where))}
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

@@ -171,6 +171,11 @@ class Pump:
         self._last_reads = _READS_AT_THE_END
         self._listen()
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether the pipes had not ended when patience did."""
+        return self._takes_rest
+
     def finish(self, patience: float, ended: Callable[[], None]) -> None:
         """Calls `ended` at the pipes' ends; after `patience` seconds takes only what is in them.
 

@@ -200,7 +200,8 @@ class Service:
         self._attempts.pop(lease, None)
         self._past.pop(lease, None)
         folder = attempt.folder if attempt is not None else self._spool.folder(lease)
-        if not self._folders.end(folder) and folder.exists:
+        again = attempt is not None and not attempt.outlived
+        if not self._folders.end(folder, again=again) and folder.exists:
             trash = AttemptFolder(folder.path.with_name(f".trash-{folder.path.name}"))
             folder.move(trash)
             self._crew.do(trash.remove)

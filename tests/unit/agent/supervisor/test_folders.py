@@ -2,10 +2,20 @@
 
 import os
 import shutil
+import subprocess
 
 import pytest
 
-from agent.spool import END_ACKNOWLEDGED, EXIT, POSITION, SCRIPT, TASK, TEMPORARY, Spool
+from agent.spool import (
+    END_ACKNOWLEDGED,
+    EXIT,
+    POSITION,
+    SCRIPT,
+    TASK,
+    TEMPORARY,
+    WORKSPACE,
+    Spool,
+)
 from agent.supervisor.folders import Folders
 
 
@@ -25,12 +35,12 @@ def folders(spool, tmp_path):
 
 @pytest.fixture
 def begin(spool, folders):
-    """Makes the folder of a lease and returns it with what tells its workspace from others."""
+    """Makes the folder of a lease and returns it with what tells it from others."""
 
     def begin(lease, script=b"true\n"):
         folder = spool.folder(lease)
         folders.begin(folder, {"lease": lease}, script)
-        return folder, folder.workspace.stat().st_ino
+        return folder, folder.path.stat().st_ino
 
     return begin
 
@@ -42,12 +52,12 @@ def finish(folder):
 
 def test_a_folder_that_was_left_as_it_was_serves_again(folders, begin):
     for number in range(3):
-        first, workspace = begin(f"first-{number}", b"a longer script\n" * 50)
+        first, made = begin(f"first-{number}", b"a longer script\n" * 50)
         finish(first)
         assert folders.end(first)
         assert not first.exists
         second, again = begin(f"second-{number}")
-        assert again == workspace
+        assert again == made
         assert second.read(TASK) == {"lease": f"second-{number}"}
         assert second.read(EXIT) is None
         assert (second.path / SCRIPT).read_bytes() == b"true\n"
@@ -57,28 +67,26 @@ def test_a_folder_that_was_left_as_it_was_serves_again(folders, begin):
 
 
 def test_what_the_last_task_printed_is_not_there_any_more(folders, begin):
-    first, workspace = begin("first")
+    first, made = begin("first")
     first.segment(0).write_bytes(b"output")
     first.write(END_ACKNOWLEDGED, {})
     finish(first)
     assert folders.end(first)
     second, again = begin("second")
-    assert again == workspace
+    assert again == made
     assert second.unread_bytes(0, 0) == 0
     assert second.read(END_ACKNOWLEDGED) is None
 
 
 TOUCHES = {
     "a file": lambda folder: (folder.workspace / "file").touch(),
-    "a file that is gone again": lambda folder: come_and_go(folder.workspace / "file"),
     "a temporary file": lambda folder: (folder.path / TEMPORARY / "file").touch(),
-    "a mode": lambda folder: folder.workspace.chmod(0o755),
-    "a mode that is back again": lambda folder: (
-        folder.workspace.chmod(0o755),
-        folder.workspace.chmod(0o700),
-    ),
     "the folder's mode": lambda folder: folder.path.chmod(0o755),
-    "another workspace": lambda folder: replace(folder.workspace),
+    "no workspace": lambda folder: folder.workspace.rmdir(),
+    "a link for a workspace": lambda folder: (
+        folder.workspace.rmdir(),
+        folder.workspace.symlink_to(TEMPORARY),
+    ),
     "another file": lambda folder: (folder.path / "file").touch(),
     "a link to the script": lambda folder: os.link(folder.path / SCRIPT, folder.path / "link"),
     "another end": lambda folder: (
@@ -90,34 +98,62 @@ TOUCHES = {
 }
 
 
-def come_and_go(path):
-    path.touch()
-    path.unlink()
-
-
-def replace(path):
-    path.rename(path.with_name("old"))
-    path.mkdir(mode=0o700)
-    path.with_name("old").rmdir()
-
-
-def until_the_clock_goes_on(folder):
-    """Waits until a change of the folder gets another time than its making had."""
-    probe = folder.path.parent.parent / "probe"
-    while True:
-        probe.touch()
-        if probe.stat().st_ctime_ns > folder.workspace.stat().st_ctime_ns:
-            return
-
-
 @pytest.mark.parametrize("touch", TOUCHES.values(), ids=TOUCHES)
 def test_a_folder_that_was_touched_does_not(folders, begin, tmp_path, touch):
     first, _ = begin("first")
-    until_the_clock_goes_on(first)
     finish(first)
     touch(first)
     if not folders.end(first):
         first.remove()
+    assert list((tmp_path / "spare").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [WORKSPACE, TEMPORARY])
+def test_who_holds_an_earlier_tasks_directory_does_not_reach_the_next_ones(folders, begin, name):
+    first, made = begin("first")
+    held = os.open(first.path / name, os.O_RDONLY)
+    finish(first)
+    assert folders.end(first)
+    second, again = begin("second")
+    assert again == made
+    with pytest.raises(FileNotFoundError):
+        os.mkdir("intruder", dir_fd=held)
+    assert list((second.path / name).iterdir()) == []
+    os.close(held)
+
+
+def test_what_was_done_to_a_tasks_own_directories_does_not_pass_on(folders, begin):
+    first, made = begin("first")
+    first.workspace.chmod(0o755)
+    (first.path / TEMPORARY).chmod(0o500)
+    finish(first)
+    assert folders.end(first)
+    second, again = begin("second")
+    assert again == made
+    assert {(second.path / name).stat().st_mode & 0o777 for name in (WORKSPACE, TEMPORARY)} == {
+        0o700
+    }
+
+
+@pytest.mark.parametrize("name", [WORKSPACE, TEMPORARY])
+def test_a_mount_over_a_tasks_directory_does_not_pass_on(folders, begin, tmp_path, name):
+    first, _ = begin("first")
+    directory = first.path / name
+    if subprocess.run(["mount", "--bind", directory, directory], check=False).returncode:  # noqa: S603, S607
+        pytest.skip("this user may not mount")
+    try:
+        finish(first)
+        assert not folders.end(first)
+        assert list((tmp_path / "spare").iterdir()) == []
+    finally:
+        subprocess.run(["umount", directory], check=True)  # noqa: S603, S607
+
+
+def test_a_folder_whose_task_may_still_live_does_not_serve_again(folders, begin, tmp_path):
+    first, _ = begin("first")
+    finish(first)
+    assert folders.end(first, again=False)
+    assert not first.exists
     assert list((tmp_path / "spare").iterdir()) == []
 
 
