@@ -298,13 +298,14 @@ class App:
         """Serve; give the addresses where gRPC and HTTP answer.
 
         Raises:
-            OSError: an address is taken.
+            OSError: an address is taken, or a folder cannot be used.
         Also what `SqliteDatabase.open` raises.
         """
         for flag in ("log_blobs", "log_archive"):
             _check_folder(flag, getattr(self._settings, flag))
         await self._database.open()
         try:
+            await self._take_blobs()
             if self._journal is not None:
                 await self._journal.open()
             bound = self._bind_http()
@@ -361,6 +362,18 @@ class App:
                     await serving_web
         finally:
             await self._database.close()
+
+    async def _take_blobs(self) -> None:
+        """See that the shared folder is this database's: what no row speaks of is deleted there.
+
+        Raises:
+            OSError: it is another's.
+        """
+        folder = self._settings.log_blobs
+        if folder is None or self._blobs is None:
+            return
+        if not await self._blobs.take(await self._reader.database_id()):
+            raise OSError(f"--log-blobs {folder} belongs to another database")
 
     async def _end_journal(self, journaling: asyncio.Task[None] | None) -> None:
         if self._journal is not None and journaling is not None:

@@ -449,6 +449,9 @@ class Reader(Protocol):
     async def oldest_cursor(self) -> int:
         """Return the position before the oldest event that is kept: what a reader of all takes."""
 
+    async def database_id(self) -> str:
+        """Return the name that the database has for good, and no other."""
+
     async def last_position(self) -> int:
         """Return the position of the last event, 0 when there is none."""
 

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text, update
 
 from server.stores.sql.database import PostgresDatabase, SqliteDatabase
-from server.stores.sql.tables import metadata, sequences
+from server.stores.sql.tables import identity, metadata, sequences
 from tests.fakes.memory_source import MemoryDatabase
 from tests.postgres import PostgresServer
 
@@ -45,7 +45,7 @@ async def postgresql(postgres, opened):
         await database.open()
         opened[postgres] = name
     async with database._engine.begin() as connection:
-        kept = [t.name for t in metadata.sorted_tables if t is not sequences]
+        kept = [t.name for t in metadata.sorted_tables if t not in (identity, sequences)]
         await connection.execute(text(f"TRUNCATE {', '.join(kept)}"))
         await connection.execute(update(sequences).values(next=0))
     yield database

@@ -42,6 +42,16 @@ async def test_what_cannot_be_read_now_is_not_taken_for_gone(tmp_path):
         await blobs.get("logs/a", 0, 4)
 
 
+async def test_a_folder_belongs_to_one_database(tmp_path):
+    blobs = FolderBlobs(tmp_path)
+    await blobs.put("logs/earlier", b"data")
+    assert await blobs.take("one")
+    assert await FolderBlobs(tmp_path).take("one")
+    assert not await FolderBlobs(tmp_path).take("other")
+    assert await blobs.take("one")
+    assert await blobs.names("logs/") == ["logs/earlier"]
+
+
 async def test_a_blob_that_found_no_room_leaves_nothing(tmp_path, monkeypatch):
     blobs = FolderBlobs(tmp_path)
 

@@ -36,6 +36,7 @@ EARLIER = [
     "0010",
     "0011",
     "0012",
+    "0013",
 ]
 PACKED = "0005"
 """From this schema on a log is kept in blocks; before, it was JSON."""

@@ -1,6 +1,7 @@
 """Streams over events: what happens is told as it happens, and again after a break."""
 
 import asyncio
+import sys
 
 import grpc
 import pytest
@@ -289,6 +290,19 @@ def postgres():
     server = PostgresServer()
     yield server
     server.stop()
+
+
+async def test_a_folder_of_blobs_serves_one_database(postgres, kit):
+    urls = [
+        postgres.url(await postgres.create()).render_as_string(hide_password=False) for _ in "ab"
+    ]
+    flags = ["--log-blobs", str(kit.folder / "blobs"), "--database-url"]
+    for name in ("s1", "s2"):
+        kit.start_server(*flags, urls[0], data_dir=kit.folder / name)
+    words = ["--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
+    outcome = kit.launcher.run([sys.executable, "-m", "server", *flags, urls[1], *words])
+    assert outcome.returncode == 1
+    assert f"{kit.folder / 'blobs'} belongs to another database" in outcome.stderr
 
 
 async def test_two_servers_on_one_database_tell_the_same(postgres, kit):

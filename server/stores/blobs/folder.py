@@ -8,6 +8,9 @@ from pathlib import Path
 from server.domain.errors import StoreUnavailable
 from server.stores.interfaces import Room
 
+_OWNER = "database-"
+"""Beginning of the name of an empty file that says to which database a folder belongs."""
+
 _PARTIAL = ".partial"
 _ABANDONED = 3600.0
 """Seconds after which nobody is still writing a file: its writer was killed."""
@@ -18,6 +21,21 @@ class FolderBlobs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    async def take(self, database_id: str) -> bool:
+        """Let the folder be a database's, unless it is another's; return whether it is.
+
+        Raises:
+            OSError: it cannot be read or written.
+        """
+        return await asyncio.to_thread(self._take, database_id)
+
+    def _take(self, database_id: str) -> bool:
+        ours = self._folder / f"{_OWNER}{database_id}"
+        if not any(self._folder.glob(f"{_OWNER}*")):
+            ours.touch()
+            _sync(self._folder)
+        return list(self._folder.glob(f"{_OWNER}*")) == [ours]
 
     async def put(self, name: str, data: bytes) -> None:
         """See BlobStore."""

@@ -378,6 +378,11 @@ class SqlReader:
             oldest = await connection.scalar(select(func.min(tables.events.c.position)))
             return last if oldest is None else int(oldest) - 1
 
+    async def database_id(self) -> str:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            return str(await connection.scalar(select(tables.identity.c.database_id)))
+
     async def last_position(self) -> int:
         """See Reader."""
         async with self._database.reading() as connection:

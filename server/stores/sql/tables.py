@@ -37,6 +37,12 @@ sequences = Table(
     Column("next", BigInteger, nullable=False),
 )
 
+identity = Table(
+    "identity",
+    metadata,
+    Column("database_id", String(32), primary_key=True),
+)
+
 task_classes = Table(
     "task_classes",
     metadata,
