@@ -124,6 +124,21 @@ class AttemptFolder:
             if os.fstat(file).st_size > len(data):
                 os.ftruncate(file, len(data))
 
+    def blank(self, name: str) -> None:
+        """Lets a file say nothing, and keep the disk that it has."""
+        with _opened(f"{self.where}/{name}", os.O_RDWR) as file:
+            said = os.pread(file, os.fstat(file).st_size, 0).rstrip(_END)
+            _write_all(file, _END * len(said))
+
+    def marks(self) -> list[str]:
+        """Returns the names of the folder's extended attributes, where there are such."""
+        try:
+            return os.listxattr(self.where, follow_symlinks=False)
+        except OSError as error:
+            if error.errno == errno.ENOTSUP:
+                return []
+            raise
+
     def add(self, name: str, more: dict[str, Any]) -> None:
         """Adds to the named JSON file, which is there; cheaper than to replace it."""
         file = open_plain(f"{self.where}/{name}", os.O_WRONLY | os.O_APPEND)

@@ -32,7 +32,7 @@ _MOST_SPARES = 64
 
 _DIRECTORIES = (WORKSPACE, TEMPORARY)
 
-Look = dict[str, tuple[int, ...]]
+Look = dict[str, tuple[object, ...]]
 """What tells files from others, by name; the folder itself is a dot."""
 
 
@@ -143,6 +143,8 @@ class Folders:
             _make_directories(made.folder)
             # Now and not before its next use: ext4 hastens to write what follows in one opening.
             made.folder.overwrite(FIRST_SEGMENT, b"")
+            for name in (SCRIPT, TASK, EXIT):  # not shortened, which would cost more
+                made.folder.blank(name)
             made.folder.unlink(END_ACKNOWLEDGED)
         except OSError:
             made.folder.remove()
@@ -167,7 +169,8 @@ def _look(folder: AttemptFolder) -> Look:
     look = {name: _identity(status) for name, status in found.items()}
     if EXIT in found:  # it must find room also when the disk has become full
         look[EXIT] = (*look[EXIT], found[EXIT].st_size, found[EXIT].st_blocks)
-    return {**look, ".": _identity(os.lstat(folder.where))}
+    marks = folder.marks()  # also a list of who may enter is one, which new files would inherit
+    return {**look, ".": (*_identity(os.lstat(folder.where)), *marks)}
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

@@ -94,8 +94,16 @@ TOUCHES = {
         and (folder.path / "end").replace(folder.path / EXIT)
     ),
     "a place saved": lambda folder: folder.write(POSITION, {}),
+    "a mark on the folder": lambda folder: mark(folder.path),
     "no room for an end": lambda folder: os.truncate(folder.path / EXIT, 10),
 }
+
+
+def mark(path):
+    try:
+        os.setxattr(path, "user.mark", b"first")
+    except OSError:
+        pytest.skip("there are no extended attributes here")
 
 
 @pytest.mark.parametrize("touch", TOUCHES.values(), ids=TOUCHES)
@@ -106,6 +114,18 @@ def test_a_folder_that_was_touched_does_not(folders, begin, tmp_path, touch):
     if not folders.end(first):
         first.remove()
     assert list((tmp_path / "spare").iterdir()) == []
+
+
+def test_nothing_of_the_last_task_rests_in_what_is_kept(folders, begin, tmp_path):
+    first, _ = begin("first-lease", b"echo first-lease\n")
+    finish(first)
+    first.segment(0).write_bytes(b"first-lease")
+    blocks = (first.path / EXIT).stat().st_blocks
+    assert folders.end(first)
+    kept = [path for path in (tmp_path / "spare").rglob("*") if path.is_file()]
+    assert kept
+    assert not any(b"first-lease" in path.read_bytes() for path in kept)
+    assert [path.stat().st_blocks for path in kept if path.name == EXIT] == [blocks]
 
 
 @pytest.mark.parametrize("name", [WORKSPACE, TEMPORARY])
