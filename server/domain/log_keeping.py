@@ -164,7 +164,10 @@ class AppendLog:
             for block in blocks:
                 _store(ledger, writer.task, attempt, block)
             if _outgrows(before, attempt.log_bytes, ledger.policy.log_limit):
-                _cut(ledger, writer.task, attempt.number, ledger.policy.log_limit)
+                key = (attempt.task_key, attempt.number)
+                ledger.flush()
+                stored = ledger.source.log_heads([key]).get(key, [])
+                _cut(ledger, writer.task, attempt.number, stored, ledger.policy.log_limit)
         return LogAnswer(attempt.log_lines, verdict)
 
 
@@ -182,11 +185,9 @@ def _outgrows(before: int, after: int, limit: int) -> bool:
     return after > limit and (before <= limit or before // step < after // step)
 
 
-def _cut(ledger: Ledger, task: Task, number: int, limit: int) -> None:
-    """Leave the middle of a log out that has rows for more than `limit` bytes of text."""
-    ledger.flush()
+def _cut(ledger: Ledger, task: Task, number: int, blocks: Sequence[LogBlock], limit: int) -> None:
+    """Leave the middle of a log out whose rows hold more than `limit` bytes of text."""
     key = (task.key, number)
-    blocks = ledger.source.log_heads([key]).get(key, [])
     if sum(b.text_bytes for b in blocks if b.encoding is not Encoding.OMITTED) <= limit:
         return
     begin, end = middle(blocks, limit)
@@ -363,4 +364,4 @@ class SealLogs:
         if attempt is not None and counts.lines > attempt.log_lines:
             _count(ledger, attempt, counts)
         if counts.bytes > self.limit:
-            _cut(ledger, task, number, self.limit)
+            _cut(ledger, task, number, blocks, self.limit)

@@ -18,6 +18,7 @@ from server.stores.blobs.folder import FolderBlobs
 from server.stores.interfaces import Room
 from server.stores.sql.database import SqliteDatabase
 from server.stores.sql.reader import SqlReader
+from server.stores.sql.source import SqlSource
 from tests.contract.test_logs import NAMESPACE, Desk, loose, packed
 
 LIMIT = 10_000
@@ -316,6 +317,21 @@ async def test_a_log_beyond_its_limit_keeps_beginning_and_end_and_says_so(desk):
         await desk.restart()
         equip(desk, limit=50_000)
     assert (await desk.reader.task(NAMESPACE, "t")).attempts[0].log_lines == 1000
+
+
+async def test_the_rows_of_a_log_that_is_cut_are_read_once(desk, monkeypatch):
+    lease = await desk.start_task()
+    for number in range(1, 31):
+        await desk.append(lease, packed(number, "x" * 1000))
+    real, asked = SqlSource.log_heads, []
+
+    def heads(source, *wanted):
+        asked.append(wanted)
+        return real(source, *wanted)
+
+    monkeypatch.setattr(SqlSource, "log_heads", heads)
+    await desk.sealer.seal(everything=True)
+    assert len(asked) == 1
 
 
 async def test_long_open_logs_are_moved_by_themselves(desk, monkeypatch):
