@@ -1,8 +1,9 @@
 """What becomes of every attempt the agent holds: which starts, ends, is told, is handed back."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import structlog
@@ -199,10 +200,11 @@ class Board:
             if run is None:
                 run = TaskRun(Identity.of_state(state), self._spool, None)
                 self._holdings.add(run)
-            if not run.ending:  # whether it has printed is not certain any more
-                run.printed()
-            self._take_state(run, state)
-            self._arm_soon(run)
+            with _apart(run):
+                if not run.ending:  # whether it has printed is not certain any more
+                    run.printed()
+                self._take_state(run, state)
+                self._arm_soon(run)
         for run in list(self._holdings.ordered.values()):
             if run.identity.lease not in known and not run.ending:
                 self._order(run)
@@ -213,14 +215,15 @@ class Board:
         run = self._holdings.get(event["lease"])
         if run is None:
             return
-        if event["kind"] == "output":
-            run.printed()
-            self._outbox.mark(run)
-            self._arm_soon(run)
-        elif event["kind"] in ("started", "ended"):
-            self._take_state(run, event)
-        else:
-            _log.warning("processes of a task cannot be killed", task=run.identity.task)
+        with _apart(run):
+            if event["kind"] == "output":
+                run.printed()
+                self._outbox.mark(run)
+                self._arm_soon(run)
+            elif event["kind"] in ("started", "ended"):
+                self._take_state(run, event)
+            else:
+                _log.warning("processes of a task cannot be killed", task=run.identity.task)
 
     def _take_state(self, run: TaskRun, state: Message) -> None:
         if state["end"] is not None:
@@ -382,6 +385,15 @@ class Board:
             self._tell(
                 {"kind": "arm", "lease": lease, "segment": place.segment, "offset": place.offset}
             )
+
+
+@contextlib.contextmanager
+def _apart(run: TaskRun) -> Iterator[None]:
+    """Lets what goes wrong with one task, as in a folder that it ruined, not stop the others."""
+    try:
+        yield
+    except Exception:
+        _log.exception("the supervisor's word cannot be taken", task=run.identity.task)
 
 
 def _end(cause: str, message: str, failure: str) -> Message:

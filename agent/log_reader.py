@@ -5,9 +5,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.log_lines import LineCutter, Partial, Run
-from agent.spool import RECORD, AttemptFolder
+from agent.spool import RECORD, STREAMS, AttemptFolder
 
 _READ_BYTES = 256 * 1024
+_LARGEST_COUNT = 1 << 53
+_LONGEST_RECORD = 8 * 1024 * 1024
+"""Bytes; the supervisor's are far shorter."""
+
+
+def count(value: object) -> int:
+    """Returns a value that is a count of something.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if type(value) is not int or not 0 <= value < _LARGEST_COUNT:
+        raise ValueError(f"no count: {value!r:.40}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +51,23 @@ class Place:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Place":
-        """Returns the place that `to_json` wrote."""
-        partials = {
-            int(stream): Partial(time, base64.b64decode(data))
-            for stream, (time, data) in value["partials"].items()
-        }
-        return cls(**{**value, "partials": partials})
+        """Returns the place that `to_json` wrote.
+
+        Raises:
+            ValueError: Somebody else wrote it.
+        """
+        try:
+            partials = {
+                int(stream): Partial(count(time), base64.b64decode(data))
+                for stream, (time, data) in value["partials"].items()
+            }
+            counts = {name: count(value[name]) for name in value.keys() - {"partials"}}
+            place = cls(**counts, partials=partials)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("no place in an output") from error
+        if place.crc32 >= 1 << 32 or not partials.keys() <= STREAMS.keys():
+            raise ValueError("no place in an output")
+        return place
 
 
 class LogReader:
@@ -108,6 +133,8 @@ class LogReader:
         if not self._has(RECORD.size):
             return None
         time, stream, length = RECORD.unpack_from(self._buffer, self._used)
+        if time >= _LARGEST_COUNT or stream not in STREAMS or length > _LONGEST_RECORD:
+            return None  # the task's own words: the output ends here
         size = RECORD.size + length
         if not self._has(size):
             return None

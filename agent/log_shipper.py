@@ -9,7 +9,7 @@ from grpc import StatusCode
 from agent.backoff import Backoff
 from agent.log_block import BlockBuilder
 from agent.log_lines import Run
-from agent.log_reader import LogReader, Place
+from agent.log_reader import LogReader, Place, count
 from agent.rpc import is_transient, status_code
 from agent.spool import POSITION, AttemptFolder
 from generated.agent.v1 import agent_pb2
@@ -45,10 +45,8 @@ class LogShipper:
         self._lease_id = lease_id
         self._task_id = task_id
         self._folder = folder
-        saved = folder.read(POSITION)
-        self._saved = Place.from_json(saved["place"]) if saved else Place()
+        self._saved, self.acked = _saved(folder)
         self._base = self._saved
-        self.acked: int = saved["acked"] if saved else 0
         self.total: Place | None = None
         self.refused = False
         self.superseded = False
@@ -223,3 +221,12 @@ class LogShipper:
         self.reader = LogReader(self._folder, place)
         for batch in self._in_flight:
             batch.stale = True
+
+
+def _saved(folder: AttemptFolder) -> tuple[Place, int]:
+    """Returns the place to go on from and the lines that are durable, as an earlier session did."""
+    saved = folder.read(POSITION)
+    if saved is not None:
+        with contextlib.suppress(KeyError, ValueError):  # the task's own words
+            return Place.from_json(saved["place"]), count(saved["acked"])
+    return Place(), 0

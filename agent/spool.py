@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -46,11 +47,15 @@ _RESERVED = {EXIT: 16384, POSITION: 4096}
 
 _TRIAL_BYTES = 64 * 1024
 
-GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-"""What reading raises when a task deleted or replaced what is kept about it."""
+_RUINED = (
+    *(errno.ENOENT, errno.EISDIR, errno.ENOTDIR),
+    *(errno.ELOOP, errno.ESPIPE, errno.ENXIO),
+    *(errno.EACCES, errno.EPERM),
+)
+"""Errors of reading what a task deleted, replaced (by a folder, a link, a pipe), or closed."""
 
-_NO_FILE = (errno.ELOOP, errno.ESPIPE, errno.ENXIO)
-"""Errors of a link, or a pipe, in a file's place."""
+_LONGEST_JSON = 4 * 1024 * 1024
+"""Bytes of a JSON file that are read: no true one is longer."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 FIRST_SEGMENT = "out-00000000.seg"
@@ -86,18 +91,30 @@ class AttemptFolder:
 
     def read(self, name: str) -> dict[str, Any] | None:
         """Returns the named JSON file with what was added to it, or None when it is no JSON."""
+        first, *added = self._said(name).splitlines() or [b""]
         try:
-            with os.fdopen(open_plain(f"{self.where}/{name}", os.O_RDONLY), "rb") as file:
-                first, *added = file.read().partition(_END)[0].splitlines() or [b""]
             value = json.loads(first)
-        except (*GONE, ValueError):
+        except (ValueError, RecursionError):
             return None
         if not isinstance(value, dict):
             return None
         for line in added:
-            with contextlib.suppress(ValueError, TypeError):  # cut short by a full disk
+            # Cut short by a full disk.
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
                 value |= json.loads(line)
         return value
+
+    def _said(self, name: str) -> bytes:
+        """Returns what a file says: nothing when a task put something else in its place."""
+        try:
+            with _opened(f"{self.where}/{name}", os.O_RDONLY) as file:
+                if not stat.S_ISREG(os.fstat(file).st_mode):
+                    return b""
+                return os.pread(file, _LONGEST_JSON, 0).partition(_END)[0]
+        except OSError as error:
+            if error.errno in _RUINED:
+                return b""
+            raise
 
     def write(self, name: str, value: dict[str, Any]) -> None:
         """Replaces the named JSON file in one step, so that a reader never sees half of it."""
@@ -228,8 +245,10 @@ class AttemptFolder:
         """Returns the numbers of the segments that are there, in order."""
         try:
             names = [entry.name for entry in os.scandir(self.where)]
-        except GONE:
-            return []
+        except OSError as error:
+            if error.errno in _RUINED:
+                return []
+            raise
         return sorted(int(found[1]) for name in names if (found := _SEGMENT_NAME.fullmatch(name)))
 
     def output(self, segment: int, offset: int, size: int) -> bytes:
@@ -237,10 +256,8 @@ class AttemptFolder:
         try:
             with _opened(self.segment(segment), os.O_RDONLY) as file:
                 return os.pread(file, size, offset)
-        except GONE:
-            return b""
         except OSError as error:
-            if error.errno in _NO_FILE:
+            if error.errno in _RUINED:
                 return b""
             raise
 
@@ -249,8 +266,8 @@ class AttemptFolder:
         total = -offset
         for number in self.segments():
             if number >= segment:
-                with contextlib.suppress(*GONE):
-                    total += self.segment(number).stat().st_size
+                with contextlib.suppress(OSError):
+                    total += self.segment(number).lstat().st_size
         return max(total, 0)
 
 

@@ -2,11 +2,34 @@
 
 import contextlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import UnionType
 
-from agent.spool import EXIT, TASK, AttemptFolder, Spool
+from agent.spool import EXIT, TASK, AttemptFolder, Spool, folder_name
 from agent.supervisor import processes
 from agent.supervisor.frames import Message
+
+_OF_A_TASK: dict[str, type | UnionType] = {
+    "lease": str,
+    "task": str,
+    "attempt": int,
+    "kill_grace": int | float,
+    "stop_with_lease": bool,
+}
+_OF_A_PROCESS = {"pid": int, "start": int, "boot": str, "started_at": int}
+_OF_AN_END = {
+    "cause": str,
+    "exit_code": int,
+    "message": str,
+    "failure": str,
+    "started_at": int,
+    "ended_at": int,
+}
+"""What task.json and exit.json say."""
+
+_SHORT = ("attempt", "exit_code")
+"""Numbers of 32 bits."""
 
 LOST = "the agent's supervisor died while the task ran"
 
@@ -15,10 +38,16 @@ def recover(spool: Spool) -> dict[str, Message]:
     """Ends every survivor and returns the state of each attempt in the spool, by lease."""
     for trash in spool.trash():
         trash.remove()
-    tasks = {folder.path: task for folder in spool.folders() if (task := _task(folder))}
-    lost = [path for path in tasks if AttemptFolder(path).read(EXIT) is None]
-    if lost:
-        _end_survivors([tasks[path] for path in lost], lost)
+    folders = spool.folders()
+    tasks = {folder.path: task for folder in folders if (task := _task(folder))}
+    nobodys = [folder for folder in folders if folder.path not in tasks]
+    lost = [path for path in tasks if _end(AttemptFolder(path)) is None]
+    if lost or nobodys:
+        _end_survivors(
+            [tasks[path] for path in lost], [*lost, *(folder.path for folder in nobodys)]
+        )
+    for folder in nobodys:
+        folder.remove()
     for path in lost:
         # On a full disk it stays in memory; a successor would come to the same end.
         with contextlib.suppress(OSError):
@@ -27,14 +56,39 @@ def recover(spool: Spool) -> dict[str, Message]:
 
 
 def _task(folder: AttemptFolder) -> Message | None:
+    """Returns whose folder it is; None when it is being deleted, or its task made it nobody's."""
     task = folder.read(TASK)
-    if task is None:  # died before it wrote what this was to be, so nothing was started
-        folder.remove()
-    return task
+    if task is None or not _fits(task, _OF_A_TASK):
+        return None
+    if "pid" in task and not _fits(task, _OF_A_PROCESS):
+        return None
+    return task if folder_name(task["lease"]) == folder.path.name else None
+
+
+def _end(folder: AttemptFolder) -> Message | None:
+    end = folder.read(EXIT)
+    return end if end is not None and _fits(end, _OF_AN_END) else None
+
+
+def _fits(value: Message, kinds: Mapping[str, type | UnionType]) -> bool:
+    """Tells whether it has all that the session will look for; the task may have written it."""
+    return all(
+        isinstance(value.get(name), kind) and _is_sound(name, value[name])
+        for name, kind in kinds.items()
+    )
+
+
+def _is_sound(name: str, value: str | float) -> bool:
+    """Tells whether the control plane's protocol can carry it."""
+    if isinstance(value, str):
+        return not any("\ud800" <= letter <= "\udfff" for letter in value)
+    return 0 <= value < (1 << 31 if name in _SHORT else 1 << 53)
 
 
 def _end_survivors(tasks: list[Message], folders: list[Path]) -> None:
-    kill_at = time.monotonic() + min(max(float(task["kill_grace"]) for task in tasks), 2.0)
+    kill_at = time.monotonic() + min(
+        max((float(task["kill_grace"]) for task in tasks), default=0.0), 2.0
+    )
     boot = processes.boot_id()
 
     def claims(process: processes.Process) -> bool:
@@ -77,5 +131,5 @@ def _state(folder: AttemptFolder, task: Message) -> Message:
         **{name: task[name] for name in keep},
         "started_at": task.get("started_at", 0),
         "running": False,
-        "end": folder.read(EXIT) or _lost_end(task),
+        "end": _end(folder) or _lost_end(task),
     }

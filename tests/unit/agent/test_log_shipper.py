@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from agent import log_shipper
 from agent.log_lines import LONGEST_LINE
-from agent.log_reader import summarize
+from agent.log_reader import Place, summarize
 from agent.log_shipper import LogShipper
-from agent.spool import RECORD, AttemptFolder
+from agent.spool import POSITION, RECORD, AttemptFolder
 from generated.stream.v1 import stream_pb2
 from tests.blocks import chunks_in
 
@@ -255,3 +255,34 @@ def test_a_segment_goes_also_when_the_next_one_is_still_empty(folder):
     again = shipper(folder, ended=False)
     spool(folder, [], [b"three\n"])
     assert numbers(again.next_batch()) == [3]
+
+
+SPOILT = {
+    "nothing known": {"a": 1},
+    "no place": {"place": 3, "acked": 0},
+    "an empty place": {"place": {}, "acked": 0},
+    "a word for a number": {"place": Place().to_json() | {"segment": "x"}, "acked": 0},
+    "less than nothing": {"place": Place().to_json() | {"offset": -1}, "acked": 0},
+    "too large a number": {"place": Place().to_json() | {"offset": 1 << 70}, "acked": 0},
+    "an unknown stream": {"place": Place().to_json() | {"partials": {"9": [1, ""]}}, "acked": 0},
+    "no number of lines": {"place": Place().to_json(), "acked": None},
+}
+
+
+@pytest.mark.parametrize("saved", SPOILT.values(), ids=SPOILT)
+def test_a_place_that_a_task_spoilt_is_the_beginning(folder, saved):
+    spool(folder, [b"one\n"])
+    folder.write(POSITION, saved)
+    log = shipper(folder)
+    assert numbers(log.next_batch()) == [1]
+
+
+@pytest.mark.parametrize("head", [(1 << 63, 1, 2), (5, 9, 2), (5, 1, 0xFFFFFFFF)])
+def test_a_record_that_a_task_made_up_ends_the_output(folder, head):
+    spool(folder, [b"one\n"])
+    with folder.segment(0).open("ab") as file:
+        file.write(RECORD.pack(*head) + b"x\n")
+    log = shipper(folder)
+    assert numbers(log.next_batch()) == [1]
+    log.acknowledge(ack(1))
+    assert log.done

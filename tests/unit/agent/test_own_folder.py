@@ -1,9 +1,12 @@
 """What a task does to its own folder: it ends, and its log claims no more than there is."""
 
+import os
+import signal
+
 import pytest
 
 from generated.task.v1 import task_pb2
-from tests.unit.agent.kit import until
+from tests.unit.agent.kit import until, waits
 
 FOLDER = 'd="$(dirname "$HOME")"; cd /'
 GOODBYE = f'{FOLDER}; sleep 0.2; rm -rf "$d"; sleep 0.2'
@@ -58,3 +61,41 @@ async def test_a_task_that_deletes_its_output_has_no_whole_log(plane, start_agen
     await until(lambda: lease.end, seconds=10)
     assert lease.end.status == task_pb2.TASK_STATUS_SUCCESS
     assert not lease.end.HasField("log")
+
+
+SPOILS = {
+    "link": "ln -s x {}",
+    "folder": "mkdir {}",
+    "nonsense": "echo '{{\"a\":1}}' > {}",
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS)
+async def test_a_task_that_spoils_its_place_holds_up_nobody(plane, start_agent, gate, spoil):
+    agent = start_agent()
+    spoilt = spoil.format('"$d"/position.json')
+    lease = plane.assign(f"{FOLDER}; {spoilt}; echo made; {waits(gate)}; exit 3")
+    await until(lambda: lease.text == ["made"])
+    following = plane.assign("echo following")
+    await until(lambda: following.whole)
+    gate.touch()
+    await until(lambda: lease.whole)
+    assert lease.end.exit_code == 3
+    await until(lambda: not agent.spooled())
+
+
+@pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS)
+@pytest.mark.parametrize("name", ["task.json", "exit.json"])
+async def test_a_task_that_spoils_what_a_successor_needs_holds_up_nobody(
+    plane, start_agent, gate, spoil, name
+):
+    agent = start_agent()
+    spoilt = spoil.format(f'"$d/{name}"')
+    lease = plane.assign(f'{FOLDER}; rm -f "$d/{name}"; {spoilt}; echo made; {waits(gate)}')
+    await until(lambda: lease.text == ["made"])
+    os.kill(agent.supervisor_pid(), signal.SIGKILL)
+    gate.touch()
+    following = plane.assign("echo following")
+    await until(lambda: following.whole)
+    await until(lambda: lease.end)
+    await until(lambda: not agent.spooled())

@@ -1,10 +1,12 @@
 """The files of one attempt's folder, however little or much a task left in it."""
 
+import contextlib
 import os
+from pathlib import Path
 
 import pytest
 
-from agent.spool import EXIT, SCRIPT, TASK, TEMPORARY, WORKSPACE, AttemptFolder
+from agent.spool import EXIT, POSITION, SCRIPT, TASK, TEMPORARY, WORKSPACE, AttemptFolder
 
 
 @pytest.fixture
@@ -58,3 +60,48 @@ def test_a_link_in_the_folders_place_leads_nowhere(folder):
     link.path.symlink_to(folder.path)
     assert not link.remove_plain()
     assert folder.read(TASK) == {"lease": "lease"}
+
+
+def wedges(path):
+    """Returns what a task may put in a file's place, by name, as something to call."""
+    return {
+        "a link to itself": lambda: path.symlink_to(path.name),
+        "a link to nothing": lambda: path.symlink_to("x"),
+        "a pipe": lambda: os.mkfifo(path),
+        "a folder": path.mkdir,
+        "no object": lambda: path.write_text("[1]"),
+        "no text": lambda: path.write_bytes(b"\xff"),
+        "too deep a list": lambda: path.write_text("[" * 200_000),
+    }
+
+
+@pytest.mark.parametrize("wedge", list(wedges(Path())))
+def test_what_a_task_puts_in_a_files_place_is_no_json_and_no_output(folder, wedge):
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
+    for name in (POSITION, "out-00000003.seg"):
+        wedges(folder.path / name)[wedge]()
+    assert folder.read(POSITION) is None
+    assert folder.output(3, 0, 10) in (b"", b"[1]", b"\xff", b"[" * 10)
+    assert folder.unread_bytes(3, 0) >= 0
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_files
+
+
+def test_a_folder_that_nobody_may_enter_is_empty(folder):
+    with as_nobody(folder):
+        assert folder.read(TASK) is None
+        assert folder.segments() == []
+        assert folder.output(0, 0, 10) == b""
+        assert folder.unread_bytes(0, 0) == 0
+
+
+@contextlib.contextmanager
+def as_nobody(folder):
+    folder.path.chmod(0)
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+        folder.path.chmod(0o700)
