@@ -277,6 +277,11 @@ class Spool:
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / "spool"
 
+    @property
+    def shelf(self) -> Path:
+        """Where folders for later attempts are kept: on the same volume, and no attempt's name."""
+        return self.path / ".spare"
+
     def create(self) -> None:
         """Makes the spool's folder when it is missing."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)

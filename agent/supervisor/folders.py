@@ -12,7 +12,6 @@ import json
 import os
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 
 from agent.spool import (
     END_ACKNOWLEDGED,
@@ -47,9 +46,9 @@ class _Made:
 class Folders:
     """Makes the folders of attempts, and takes them back."""
 
-    def __init__(self, spool: Spool, shelf: Path) -> None:
+    def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._shelf = shelf
+        self._shelf = spool.shelf
         self._numbers = itertools.count()
         self._spares: deque[_Made] = deque()
         self._used: dict[str, _Made] = {}

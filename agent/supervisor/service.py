@@ -40,7 +40,7 @@ class Service:
         self._data_dir = data_dir
         self._limits = limits
         self._spool = Spool(data_dir)
-        self._folders = Folders(self._spool, data_dir / "spare")
+        self._folders = Folders(self._spool)
         self._loop = Loop()
         self._reaper = Reaper()
         self._crew = Crew()

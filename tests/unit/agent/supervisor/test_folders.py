@@ -3,6 +3,8 @@
 import os
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -28,9 +30,9 @@ def spool(tmp_path):
 
 
 @pytest.fixture
-def folders(spool, tmp_path):
+def folders(spool):
     """The folders of that agent."""
-    return Folders(spool, tmp_path / "spare")
+    return Folders(spool)
 
 
 @pytest.fixture
@@ -107,22 +109,22 @@ def mark(path):
 
 
 @pytest.mark.parametrize("touch", TOUCHES.values(), ids=TOUCHES)
-def test_a_folder_that_was_touched_does_not(folders, begin, tmp_path, touch):
+def test_a_folder_that_was_touched_does_not(folders, begin, spool, touch):
     first, _ = begin("first")
     finish(first)
     touch(first)
     if not folders.end(first):
         first.remove()
-    assert list((tmp_path / "spare").iterdir()) == []
+    assert list(spool.shelf.iterdir()) == []
 
 
-def test_nothing_of_the_last_task_rests_in_what_is_kept(folders, begin, tmp_path):
+def test_nothing_of_the_last_task_rests_in_what_is_kept(folders, begin, spool):
     first, _ = begin("first-lease", b"echo first-lease\n")
     finish(first)
     first.segment(0).write_bytes(b"first-lease")
     blocks = (first.path / EXIT).stat().st_blocks
     assert folders.end(first)
-    kept = [path for path in (tmp_path / "spare").rglob("*") if path.is_file()]
+    kept = [path for path in spool.shelf.rglob("*") if path.is_file()]
     assert kept
     assert not any(b"first-lease" in path.read_bytes() for path in kept)
     assert [path.stat().st_blocks for path in kept if path.name == EXIT] == [blocks]
@@ -156,7 +158,7 @@ def test_what_was_done_to_a_tasks_own_directories_does_not_pass_on(folders, begi
 
 
 @pytest.mark.parametrize("name", [WORKSPACE, TEMPORARY])
-def test_a_mount_over_a_tasks_directory_does_not_pass_on(folders, begin, tmp_path, name):
+def test_a_mount_over_a_tasks_directory_does_not_pass_on(folders, begin, spool, name):
     first, _ = begin("first")
     directory = first.path / name
     if subprocess.run(["mount", "--bind", directory, directory], check=False).returncode:  # noqa: S603, S607
@@ -164,17 +166,17 @@ def test_a_mount_over_a_tasks_directory_does_not_pass_on(folders, begin, tmp_pat
     try:
         finish(first)
         assert not folders.end(first)
-        assert list((tmp_path / "spare").iterdir()) == []
+        assert list(spool.shelf.iterdir()) == []
     finally:
         subprocess.run(["umount", directory], check=True)  # noqa: S603, S607
 
 
-def test_a_folder_whose_task_may_still_live_does_not_serve_again(folders, begin, tmp_path):
+def test_a_folder_whose_task_may_still_live_does_not_serve_again(folders, begin, spool):
     first, _ = begin("first")
     finish(first)
     assert folders.end(first, again=False)
     assert not first.exists
-    assert list((tmp_path / "spare").iterdir()) == []
+    assert list(spool.shelf.iterdir()) == []
 
 
 def test_a_folder_put_elsewhere_does_not(folders, begin):
@@ -189,18 +191,17 @@ def test_other_hands_may_delete_what_is_kept(folders, begin, tmp_path):
     first, _ = begin("first")
     finish(first)
     assert folders.end(first)
-    shutil.rmtree(tmp_path / "spare")
     shutil.rmtree(tmp_path / "spool")
     second, _ = begin("second")
     assert second.read(TASK) == {"lease": "second"}
 
 
-def test_nothing_is_kept_beyond_the_end(folders, begin, tmp_path):
+def test_nothing_is_kept_beyond_the_end(folders, begin, spool):
     first, _ = begin("first")
     finish(first)
     assert folders.end(first)
     folders.clear()
-    assert not (tmp_path / "spare").exists()
+    assert not spool.shelf.exists()
     begin("second")
 
 
@@ -209,4 +210,26 @@ def test_what_cannot_be_made_leaves_nothing(folders, begin, spool, tmp_path):
     spool.path.write_text("in the way")
     with pytest.raises(OSError):  # noqa: PT011 - which one does not matter
         begin("first")
-    assert list(tmp_path.glob("spare/*")) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["spool"]
+
+
+def test_the_spool_may_be_a_volume_of_its_own(tmp_path, elsewhere):
+    (tmp_path / "spool").symlink_to(elsewhere)
+    spool = Spool(tmp_path)
+    folders = Folders(spool)
+    for lease in ("first", "second"):
+        folder = spool.folder(lease)
+        folders.begin(folder, {"lease": lease}, b"true\n")
+        assert [folder.where for folder in spool.folders()] == [folder.where]
+        finish(folder)
+        assert folders.end(folder)
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A directory on another volume."""
+    memory = Path("/dev/shm")  # noqa: S108 - where Linux has a volume of its own
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is one volume only")
+    with tempfile.TemporaryDirectory(dir=memory) as directory:
+        yield Path(directory)
