@@ -31,7 +31,7 @@ from agent.supervisor.order import LONGEST_LEASE_GRACE, Order, StartError
 from agent.supervisor.output import OutputWriter, Pump
 from agent.supervisor.processes import Ending, Kin
 from agent.supervisor.reaper import Reaper
-from agent.supervisor.spawning import spawn_shell
+from agent.supervisor.spawning import Spawned, spawn_shell
 
 _PIPE_PATIENCE = 2.0
 """Seconds to wait for the ends of the pipes once every process found is gone."""
@@ -84,6 +84,7 @@ class Attempt:
         self._timeout_at = 0.0
         self._leftover_at = 0.0
         self._cause, self._message = "exited", ""
+        self._failure = "task"
         self._step: Callable[[], None] = lambda: None
         """What an exit or a word of the session calls for, at this stage."""
         self._ending = Ending(self._family.find, self._kill_at)
@@ -182,6 +183,7 @@ class Attempt:
     def _start_process(self) -> None:
         where, order = self.folder.where, self.order
         workspace = f"{where}/{WORKSPACE}"
+        mask = Mask(order.secrets.values())  # first: it may fail, and takes its time
         process = spawn_shell(
             f"{where}/{SCRIPT}",
             order.start_directory(Path(workspace)) if order.directory else workspace,
@@ -190,15 +192,25 @@ class Attempt:
         self.main_pid = self._family.main_pid = process.pid
         self.started_at = time.time_ns() // 1_000_000
         self._reaper.watch(process.pid, self._exited)
-        with contextlib.suppress(OSError):  # a full disk; the mark finds the process without it
+        # A full disk, or a process that ended; the mark finds the process without it.
+        with contextlib.suppress(OSError, ValueError):
             self.folder.add(TASK, self._process(process.pid))
         self._tell("started")
-        self._pump = Pump(
-            self._loop,
-            {1: process.stdout, 2: process.stderr},
-            self._writer,
-            Mask(self.order.secrets.values()),
-        )
+        try:
+            pipes = {1: process.stdout, 2: process.stderr}
+            self._pump = Pump(self._loop, pipes, self._writer, mask)
+        except Exception as error:
+            self._abandon(process, error)
+
+    def _abandon(self, process: Spawned, error: Exception) -> None:
+        """Ends what cannot be watched: as it has run, nobody else may run it too."""
+        for pipe in (process.stdout, process.stderr):
+            with contextlib.suppress(OSError):
+                self._loop.unwatch(pipe)
+            os.close(pipe)
+        message = f"could not be watched: {error}"
+        self._failure = "infrastructure"
+        self._stop = {"cause": "stopped", "message": message, "kill_at": time.monotonic()}
 
     def _process(self, pid: int) -> Message:
         process = processes.read(pid)
@@ -269,15 +281,18 @@ class Attempt:
         """Takes what the pipes still hold, once the exit code is known."""
         if self._exit_code is None:
             self._reaper.collect()
-        if self._exit_code is None or self._pump is None:
+        if self._exit_code is None:
             return
         self._step = lambda: None
         self._loop.forget(self)
-        self._pump.finish(_PIPE_PATIENCE, self._drained)
+        if self._pump is None:
+            self._drained()
+        else:
+            self._pump.finish(_PIPE_PATIENCE, self._drained)
 
     def _drained(self) -> None:
         code = self._exit_code if self._exit_code is not None else 128 + 9
-        self._finish(self._cause, code, self._message, "task")
+        self._finish(self._cause, code, self._message, self._failure)
 
     def _finish(self, cause: str, code: int, message: str, failure: str) -> None:
         end = {
