@@ -101,9 +101,8 @@ class Folders:
         folder.remove()
 
     def _make(self) -> _Made:
-        folder = AttemptFolder(self._shelf / str(next(self._numbers)))
+        folder = self._make_folder()
         try:
-            folder.path.mkdir(mode=0o700)
             _make_directories(folder)
             for name in (TASK, SCRIPT, FIRST_SEGMENT):
                 folder.overwrite(name, b"")
@@ -113,6 +112,14 @@ class Folders:
         except OSError:
             folder.remove()
             raise
+
+    def _make_folder(self) -> AttemptFolder:
+        while True:
+            folder = AttemptFolder(self._shelf / str(next(self._numbers)))
+            # There may be one that could not be deleted, as when something is mounted in it.
+            with contextlib.suppress(FileExistsError):
+                folder.path.mkdir(mode=0o700)
+                return folder
 
     def _hand_out(
         self, made: _Made, folder: AttemptFolder, identity: Message, script: bytes

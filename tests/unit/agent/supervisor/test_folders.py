@@ -205,6 +205,14 @@ def test_nothing_is_kept_beyond_the_end(folders, begin, spool):
     begin("second")
 
 
+def test_what_could_not_be_deleted_is_stepped_over(folders, begin, spool):
+    for name in ("0", "1"):
+        (spool.shelf / name / "mount").mkdir(parents=True)
+    first, _ = begin("first")
+    assert first.read(TASK) == {"lease": "first"}
+    assert [path.name for path in sorted(spool.shelf.rglob("*"))] == ["0", "mount", "1", "mount"]
+
+
 def test_what_cannot_be_made_leaves_nothing(folders, begin, spool, tmp_path):
     spool.path.rmdir()
     spool.path.write_text("in the way")
