@@ -80,11 +80,15 @@ class OutputWriter:
 
     def close(self) -> None:
         """Closes the segment that is open."""
-        if self._file is not None:
+        file, self._file = self._file, None  # its number may be another's soon, however this goes
+        if file is None:
+            return
+        try:
             # The session deletes only segments that have a next one, which this has not yet.
-            self.dropped |= os.fstat(self._file).st_nlink == 0
-            os.close(self._file)
-            self._file = None
+            self.dropped |= os.fstat(file).st_nlink == 0
+            os.close(file)
+        except OSError:  # what a disk far away could not take, it says at the end
+            self.dropped = True
 
     def _written(self, record: bytes) -> bool:
         """Writes a record unless there is no room; gives up where waiting cannot help."""

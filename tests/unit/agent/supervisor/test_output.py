@@ -1,0 +1,83 @@
+"""What a task prints is taken in turns, and its end is told whatever its disk says."""
+
+import errno
+import os
+import time
+
+import pytest
+
+from agent.spool import Spool
+from agent.supervisor.limits import Limits
+from agent.supervisor.loop import Loop
+from agent.supervisor.masking import Mask
+from agent.supervisor.output import OutputWriter, Pump
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of an attempt."""
+    spool = Spool(tmp_path)
+    folder = spool.folder("lease")
+    folder.path.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def writer(folder):
+    """What writes into it, in small segments."""
+    return OutputWriter(folder, Limits(segment_bytes=1024, spare_disk=0), lambda: None)
+
+
+@pytest.fixture
+def failing_close(monkeypatch):
+    """A disk that tells only at the end that it did not take everything."""
+    close = os.close
+
+    def fail(file):
+        close(file)
+        raise OSError(errno.EIO, "not everything was taken")
+
+    def begin():
+        monkeypatch.setattr(os, "close", fail)
+
+    yield begin
+    monkeypatch.undo()
+
+
+def test_a_segment_that_cannot_be_closed_is_output_lost_and_no_more(
+    writer, failing_close, monkeypatch
+):
+    writer.append(1, b"x" * 2000)
+    failing_close()
+    writer.close()
+    monkeypatch.undo()
+    assert writer.dropped
+
+
+def test_nothing_is_written_to_a_number_that_was_closed(
+    writer, failing_close, monkeypatch, tmp_path
+):
+    writer.append(1, b"x" * 2000)
+    failing_close()
+    writer.append(1, b"the next segment")
+    monkeypatch.undo()
+    others = [(tmp_path / f"other-{number}").open("wb") for number in range(3)]
+    writer.append(1, b"more")
+    writer.close()
+    for other in others:
+        other.close()  # it is still this file's own number
+        assert not (tmp_path / other.name).read_bytes()
+
+
+def test_the_end_is_told_though_the_last_segment_cannot_be_closed(writer, failing_close):
+    loop = Loop()
+    reader, end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    pump = Pump(loop, {1: reader}, writer, Mask([]))
+    loop.at("limit", time.monotonic() + 20, loop.end)
+    writer.append(1, b"some output")
+    os.close(end)
+    ends = []
+    file = writer._file
+    os.close(file)  # as good as one that cannot be closed
+    pump.finish(5.0, lambda: ends.append("end"))
+    assert ends == ["end"]
