@@ -18,21 +18,25 @@ class Mask:
     """Replaces secrets in several streams of bytes, also where a read cuts one in two."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = sorted(_forms(secrets), key=len, reverse=True)
-        self._pattern = re.compile(b"|".join(map(re.escape, forms))) if forms else None
-        self._longest = len(forms[0]) if forms else 0
+        self._forms = sorted(_forms(secrets), key=len, reverse=True)
+        self._longest = len(self._forms[0]) if self._forms else 0
         self._held: dict[int, bytes] = {}
+
+    @property
+    def hides(self) -> bool:
+        """Whether there is anything to look for, which takes time."""
+        return bool(self._forms)
 
     def feed(self, stream: int, data: bytes) -> bytes:
         """Returns what may be shown by now; holds back what could be the start of a secret."""
-        if self._pattern is None:
+        if not self._forms:
             return data
         text = self._held.get(stream, b"") + data
         # No form holds a line end, so nothing before the last one can still grow into a secret.
         free = max(text.rfind(b"\n") + 1, len(text) - self._longest + 1, 0)
         shown = bytearray()
         done = 0
-        for found in self._pattern.finditer(text):
+        for found in self._found(text):
             if found.start() >= free:
                 break
             shown += text[done : found.start()] + _SHOWN
@@ -45,7 +49,17 @@ class Mask:
     def rest(self, stream: int) -> bytes:
         """Returns what was held back, at the stream's end."""
         held = self._held.pop(stream, b"")
-        return self._pattern.sub(_SHOWN, held) if self._pattern else held
+        pattern = self._pattern(held)
+        return pattern.sub(_SHOWN, held) if pattern else held
+
+    def _found(self, text: bytes) -> Iterable[re.Match[bytes]]:
+        pattern = self._pattern(text)
+        return pattern.finditer(text) if pattern else ()
+
+    def _pattern(self, text: bytes) -> re.Pattern[bytes] | None:
+        """Returns what finds the forms that are in a text: one for all takes seconds for keys."""
+        forms = [form for form in self._forms if form in text]
+        return re.compile(b"|".join(map(re.escape, forms))) if forms else None
 
 
 def _forms(secrets: Iterable[str]) -> set[bytes]:

@@ -21,8 +21,14 @@ from agent.supervisor.loop import Loop
 from agent.supervisor.masking import Mask
 
 _READ_BYTES = 64 * 1024
+_MASKED_READ_BYTES = 16 * 1024
+"""Less at a time where secrets are looked for: that takes time, and others wait."""
+
 _READS_AT_THE_END = 64
 """Reads that empty any full pipe; a writer that cannot be found may never stop."""
+
+_READS_AT_ONCE = 4
+"""Reads of each pipe between which nobody else has a turn."""
 
 _LOOK_AGAIN = 0.2
 """Seconds between looks at a full spool or disk."""
@@ -169,6 +175,7 @@ class Pump:
         """Those that have not ended: descriptors that do not block, by stream."""
         self._writer = writer
         self._mask = mask
+        self._read_bytes = _MASKED_READ_BYTES if mask.hides else _READ_BYTES
         self._ended: Callable[[], None] | None = None
         self._paused = False
         self._takes_rest = False
@@ -204,15 +211,20 @@ class Pump:
 
     def _take_rest(self) -> None:
         self._takes_rest = True
-        self._drain()
-        if not self._writer.waits:
+        if self._drain():
+            self._loop.at(self, time.monotonic(), self._take_rest)
+        elif not self._writer.waits:
             for stream in list(self._pipes):
                 self._shut(stream)
         self._look()
 
-    def _drain(self) -> None:
-        while self._last_reads and not self._writer.waits and self._read_all():
+    def _drain(self) -> bool:
+        """Reads for one turn and tells whether there may be more to read at once."""
+        for _ in range(_READS_AT_ONCE):
+            if not self._last_reads or self._writer.waits or not self._read_all():
+                return False
             self._last_reads -= 1
+        return True
 
     def _read_all(self) -> bool:
         """Reads each pipe once and tells whether there was something."""
@@ -222,7 +234,7 @@ class Pump:
     def _read(self, stream: int) -> bool:
         """Reads a pipe once and tells whether there was something."""
         try:
-            data = os.read(self._pipes[stream], _READ_BYTES)
+            data = os.read(self._pipes[stream], self._read_bytes)
         except BlockingIOError:
             return False
         if data:

@@ -104,3 +104,12 @@ def test_what_holds_no_secret_is_shown_as_it_is(text, borders):
     mask = Mask(["a secret that nobody prints by chance"])
     shown = b"".join(mask.feed(1, text[a:b]) for a, b in itertools.pairwise(places))
     assert shown + mask.rest(1) == text
+
+
+@settings(deadline=None)
+@given(SECRETS, st.data())
+def test_of_forms_that_overlap_the_longest_at_the_first_place_is_hidden(secrets, data):
+    forms = sorted(_forms(secrets), key=len, reverse=True)
+    text = b"".join(data.draw(st.lists(st.sampled_from([*forms, b"ab", b"\n"]), max_size=12)))
+    every_form = re.compile(b"|".join(map(re.escape, forms)) or b"(?!)")
+    assert mask_whole(secrets, text) == every_form.sub(b"***", text)

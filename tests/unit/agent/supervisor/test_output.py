@@ -1,6 +1,7 @@
 """What a task prints is taken in turns, and its end is told whatever its disk says."""
 
 import errno
+import fcntl
 import os
 import time
 
@@ -81,3 +82,53 @@ def test_the_end_is_told_though_the_last_segment_cannot_be_closed(writer, failin
     os.close(file)  # as good as one that cannot be closed
     pump.finish(5.0, lambda: ends.append("end"))
     assert ends == ["end"]
+
+
+def full_pipe(size):
+    """Returns a pipe that holds so many bytes, both ends."""
+    reader, end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, size)
+    os.write(end, b"x" * size)
+    return reader, end
+
+
+@pytest.mark.parametrize("secrets", [[], ["a secret"]])
+@pytest.mark.parametrize("survivor", [False, True])
+def test_others_have_their_turn_while_full_pipes_are_emptied(folder, secrets, survivor):
+    size = 1024 * 1024
+    writer = OutputWriter(folder, Limits(spare_disk=0), lambda: None)
+    loop = Loop()
+    reader, end = full_pipe(size)
+    other, others_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    os.write(others_end, b"!")
+    turns = []
+
+    def ended():
+        turns.append("end")
+        loop.end()
+
+    loop.watch(other, lambda: turns.append("other"))
+    loop.at("limit", time.monotonic() + 20, loop.end)
+    pump = Pump(loop, {1: reader}, writer, Mask(secrets))
+    if survivor:  # which holds the pipe open for ever
+        loop.at("finish", time.monotonic(), lambda: pump.finish(0.0, ended))
+    else:
+        os.close(end)
+        pump.finish(10.0, ended)
+    loop.run()
+    assert turns.count("other") > 2
+    assert turns[-1] == "end"
+    assert folder.unread_bytes(0, 0) > size
+    for descriptor in (other, others_end, *([end] if survivor else [])):
+        os.close(descriptor)
+
+
+def test_less_is_read_at_a_time_where_secrets_are_looked_for(folder):
+    writer = OutputWriter(folder, Limits(spare_disk=0), lambda: None)
+    loop = Loop()
+    reader, end = full_pipe(64 * 1024)
+    pump = Pump(loop, {1: reader}, writer, Mask(["a secret"]))
+    pump._ready(1)
+    assert 0 < folder.unread_bytes(0, 0) < 20 * 1024
+    os.close(end)
+    os.close(reader)
