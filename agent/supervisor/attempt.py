@@ -241,15 +241,19 @@ class Attempt:
             self._stop = {"kill_at": now + self.order.kill_grace}
             self._begin_end("timeout", f"ran longer than {self.order.timeout:g} s")
         elif self._stop_by is not None and now >= self._stop_by:
-            grace = min(self.order.kill_grace, LONGEST_LEASE_GRACE)
-            self._stop = {"kill_at": now + grace}
+            self._stop = {"kill_at": now + self._lease_grace}
             self._begin_end("lease_ended", "stopped before its lease ended")
         else:
             wake_at = min(self._timeout_at, self._stop_by or self._timeout_at)
             self._loop.at(self, wake_at, self._watch)
 
     def _kill_at(self) -> float:
-        return float(self._stop["kill_at"]) if self._stop is not None else self._leftover_at
+        at = float(self._stop["kill_at"]) if self._stop is not None else self._leftover_at
+        return at if self._stop_by is None else min(at, self._stop_by + self._lease_grace)
+
+    @property
+    def _lease_grace(self) -> float:
+        return min(self.order.kill_grace, LONGEST_LEASE_GRACE)
 
     def _begin_end(self, cause: str, message: str) -> None:
         self._cause, self._message = cause, message

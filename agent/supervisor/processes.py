@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import signal
 import time
@@ -190,6 +191,7 @@ class Ending:
         self._find = find
         self._kill_at = kill_at
         self._asked: set[Process] = set()
+        self._killed_at = math.inf
         self._pause = _FIRST_PAUSE
 
     def step(self) -> float | None:
@@ -198,7 +200,9 @@ class Ending:
         if not living:
             return None
         now, kill_at = time.monotonic(), self._kill_at()
-        if now > kill_at + _UNKILLABLE_AFTER:
+        if now >= kill_at:
+            self._killed_at = min(self._killed_at, now)
+        if now > self._killed_at + _UNKILLABLE_AFTER:
             self.given_up = True
             return None
         # Parents first: a shell whose child ends before it may stop for that, and never comes to
