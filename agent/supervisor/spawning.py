@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _SHELL = "/bin/sh"
-_USUAL_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
-"""What Python ignores and a task's programs do not expect to be ignored."""
+_USUAL_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP)
+"""What is ignored here and a task's programs do not expect to be: a shell could not trap it."""
 
 
 class Spawned(NamedTuple):

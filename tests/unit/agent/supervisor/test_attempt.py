@@ -134,3 +134,9 @@ async def test_no_grace_is_longer_than_the_lease(session, data_dir):
     session.say(kind="renew", stop_by={"lease": time.monotonic() + 0.1})
     assert session.hear("ended")["end"]["cause"] == "cancelled"
     assert marked_processes(data_dir) == []
+
+
+@pytest.mark.parametrize("name", ["INT", "HUP", "PIPE"])
+async def test_a_task_can_trap_what_the_agent_ignores(session, name):
+    session.start(f"trap 'exit 41' {name}", f"kill -{name} $$", timeout=600.0)
+    assert session.hear("ended")["end"]["exit_code"] == 41
