@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import signal
 import time
@@ -139,11 +140,21 @@ class Attempt:
         self._step()
 
     def kill_overdue(self, now: float) -> None:
-        """Kills it if its lease has ended long enough ago; another thread may call."""
-        grace = min(self.order.kill_grace, LONGEST_LEASE_GRACE)
-        if self.end is None and self._stop_by is not None and now >= self._stop_by + grace:
+        """Kills it if it should have ended by a moment; another thread may call."""
+        if self.end is None and now >= self._overdue_at():
             for process in self._family.find():
                 processes.send(process, signal.SIGKILL)
+
+    def _overdue_at(self) -> float:
+        """Returns the moment after which nothing of it may run."""
+        moments = [math.inf]
+        if self._stop_by is not None:
+            moments.append(self._stop_by + self._lease_grace)
+        if self._timeout_at:  # else it has not begun
+            moments.append(self._timeout_at + self.order.kill_grace)
+        if self._stop is not None:
+            moments.append(self._stop["kill_at"])
+        return min(moments)
 
     def arm(self, segment: int, offset: int) -> None:
         """Asks for one word when there is output beyond a place."""

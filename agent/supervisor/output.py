@@ -149,7 +149,9 @@ class OutputWriter:
         return self._file is not None
 
     def _spared(self) -> bool:
-        return self._last_words or has_room(self._folder.path, self._limits.spare_disk)
+        # By way of what is open: a task may have put a disk that hangs over its folder.
+        where = f"/proc/self/fd/{self._file}"
+        return self._last_words or has_room(where, self._limits.spare_disk)
 
     def _over_limit(self) -> bool:
         if self._last_words:

@@ -1,5 +1,6 @@
-"""Kills what must not outlive its lease when the loop hangs, as on a disk that does not answer."""
+"""Kills what should have ended when the loop hangs, as on a disk that does not answer."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -13,7 +14,7 @@ _HANGS_AFTER = 5.0
 
 
 class Leased(Protocol):
-    """What must not outlive its lease."""
+    """What has a moment by which it must have ended."""
 
     def kill_overdue(self, now: float) -> None:
         """Kills it if it should have ended before a moment (monotonic)."""
@@ -35,7 +36,8 @@ class Watchdog:
         since = self._loop.busy_since
         if since is not None and now - since >= _HANGS_AFTER:
             for each in self._leased():
-                each.kill_overdue(now)
+                with contextlib.suppress(OSError):  # no descriptor is left, for this look
+                    each.kill_overdue(now)
 
     def _run(self) -> None:
         while True:

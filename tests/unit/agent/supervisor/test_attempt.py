@@ -111,6 +111,16 @@ class Session:
         self._socket.close()
 
 
+async def test_a_supervisor_that_hangs_lets_no_task_outlive_its_timeout(start_supervisor, data_dir):
+    start_supervisor("output.OutputWriter.append = hang")
+    await until((data_dir / SOCKET_NAME).exists)
+    session = Session(data_dir)
+    session.start("echo on", "exec sleep 600", timeout=1.0, kill_grace=0.1)
+    session.close()
+    await until(lambda: marked_processes(data_dir))
+    await until(lambda: marked_processes(data_dir) == [])
+
+
 @pytest.fixture
 async def session(data_dir, start_supervisor):
     """A session with a supervisor."""

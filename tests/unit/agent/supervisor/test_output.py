@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +133,19 @@ def test_less_is_read_at_a_time_where_secrets_are_looked_for(folder):
     assert 0 < folder.unread_bytes(0, 0) < 20 * 1024
     os.close(end)
     os.close(reader)
+
+
+def test_room_is_looked_for_where_the_segment_is_and_not_by_its_folders_name(folder, monkeypatch):
+    asked = []
+    look = os.statvfs
+    monkeypatch.setattr(
+        os, "statvfs", lambda path: (asked.append(Path(path).resolve()), look(path))[1]
+    )
+    writer = OutputWriter(folder, Limits(), lambda: None)
+    writer.append(1, b"first")
+    folder.path.rename(folder.path.with_name("aside"))  # another disk may be in its place
+    asked.clear()
+    writer.append(1, b"second")
+    writer.close()
+    assert asked == [folder.path.with_name("aside") / "out-00000000.seg"]
+    assert not writer.dropped

@@ -27,3 +27,13 @@ def test_it_steps_in_only_where_the_loop_hangs(busy_since, looks):
     leased = Leased()
     Watchdog(Hanging(busy_since), lambda: [leased]).look(110.0)
     assert leased.moments == looks
+
+
+def test_one_that_cannot_be_looked_at_does_not_save_the_next():
+    class Broken:
+        def kill_overdue(self, _):
+            raise OSError
+
+    leased = Leased()
+    Watchdog(Hanging(100.0), lambda: [Broken(), leased]).look(110.0)
+    assert leased.moments == [110.0]
