@@ -20,6 +20,11 @@ _UNKILLABLE_AFTER = 30.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 """Seconds between looks at what is being ended."""
 
+_REST = 4
+"""A look at a great many processes takes long; so many times as long others have their turn."""
+
+_LONGEST_REST = 1.0
+
 _STAT_BYTES = 4096
 """More than /proc tells of a process in one line."""
 
@@ -196,6 +201,7 @@ class Ending:
 
     def step(self) -> float | None:
         """Signals what is left and returns seconds until the next look, or None at the end."""
+        began = time.monotonic()
         living = self._find()
         if not living:
             return None
@@ -216,7 +222,9 @@ class Ending:
                 send(process, signal.SIGCONT)  # a stopped process hears SIGTERM only then
         # Processes that are not our children tell nobody of their end.
         pause, self._pause = self._pause, min(self._pause * 1.5, _LONGEST_PAUSE)
-        return pause
+        ended = time.monotonic()
+        pause = max(pause, min(_REST * (ended - began), _LONGEST_REST))
+        return pause if ended >= kill_at else min(pause, kill_at - ended)
 
 
 def end_all(find: Callable[[], set[Process]], kill_at: Callable[[], float]) -> None:
