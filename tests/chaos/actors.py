@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from agent.spool import Spool
 from tests.e2e.processes import Launcher, Program
 
 SUPERVISOR_LOCK = "supervisor.lock"
@@ -156,8 +157,9 @@ class AgentActor(Actor):
 
     def left_over(self) -> list[str]:
         """Return what lies in its spool: nothing once the server has acknowledged all."""
-        spool = self.folder / "spool"
-        return sorted(entry.name for entry in spool.iterdir()) if spool.is_dir() else []
+        spool = Spool(self.folder)
+        found = spool.path.iterdir() if spool.path.is_dir() else ()
+        return sorted(entry.name for entry in found if entry != spool.shelf)
 
     def complaints(self) -> list[str]:
         # "error" is what a session says when its supervisor is gone, which is our doing.

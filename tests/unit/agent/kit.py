@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from agent.spool import Spool
+
 
 class AgentProcess:
     """An agent under test."""
@@ -39,6 +41,11 @@ class AgentProcess:
         """Returns the names of the attempts in the spool."""
         spool = self.data_dir / "spool"
         return [entry.name for entry in spool.iterdir() if not entry.name.startswith(".")]
+
+    def left(self):
+        """Returns the names of all that is in the spool, but for what waits for later attempts."""
+        spool = Spool(self.data_dir)
+        return [entry.name for entry in spool.path.iterdir() if entry != spool.shelf]
 
 
 def waits(gate):
