@@ -115,6 +115,7 @@ class Ledger:
             if state is not attempt.log_state:
                 attempt.log_state = state
                 self.effects.closed_logs.add((attempt.task_key, attempt.number))
+                self.effects.log_tasks.add(self._tasks[attempt.task_key].public_id)
                 if attempt.log_lines:
                     self._add_chores((attempt.task_key, attempt.number))
             attempt.log_due = next_log_due(attempt, self.policy)

@@ -69,6 +69,9 @@ ANSWERS: dict[type[errors.MusterError], Answer] = {
     errors.StoreUnavailable: Answer(
         grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_STORE_UNAVAILABLE, retry=True
     ),
+    errors.BlockUnreadable: Answer(
+        grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_STORE_UNAVAILABLE, retry=True
+    ),
     errors.Draining: Answer(
         grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_DRAINING, retry=True
     ),
