@@ -231,4 +231,4 @@ def end_all(find: Callable[[], set[Process]], kill_at: Callable[[], float]) -> N
     """Ends whatever `find` finds, as far as it can be ended; see Ending."""
     ending = Ending(find, kill_at)
     while (pause := ending.step()) is not None:
-        time.sleep(pause)
+        time.sleep(pause)  # processes that are not our children tell nobody of their end

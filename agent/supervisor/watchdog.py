@@ -41,5 +41,5 @@ class Watchdog:
 
     def _run(self) -> None:
         while True:
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_LOOK_EVERY)  # a loop that hangs tells nobody
             self.look(time.monotonic())
