@@ -44,7 +44,7 @@ def postgres_url() -> Iterator[str]:
 def _start(programs: Path, folder: Path) -> Program:
     data = folder / "data"
     initdb = [str(programs / "initdb"), "-D", str(data), "-U", "muster", "-A", "trust"]
-    subprocess.run(  # noqa: S603 - our own words - PostgreSQL's own
+    subprocess.run(  # noqa: S603 - PostgreSQL's own
         [*_as_user(), *initdb],
         check=True,
         cwd=folder,

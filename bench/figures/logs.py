@@ -31,6 +31,7 @@ FOLLOWERS = 50
 TAIL_SECONDS = 30
 LINES_A_SECOND = 100
 PRINTER = """
+# Keeps to a pace, whatever a line takes to be printed.
 import time
 began = time.monotonic()
 for number in range({lines}):

@@ -314,7 +314,7 @@ async def test_chores_are_taken_in_batches_that_keep_their_names(database):
         (2, 1),
     }
     for due_at, until, renewed in ((39, 50, False), (40, 50, True), (40, 60, False)):
-        answer = await read(database, lambda s: s.renew_chores("b", due_at, until))  # noqa: B023
+        answer = await read(database, lambda s: s.renew_chores("b", due_at, until))  # noqa: B023 (runs at once)
         assert answer is renewed
     assert await due(49) == [wanted[1]]
     assert len(await due(50)) == 3
