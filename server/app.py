@@ -17,6 +17,7 @@ from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from generated.task.v1 import task_pb2, task_pb2_grpc
 from server.address import Address
+from server.auth import Open
 from server.config import Settings
 from server.domain.errors import StoreUnavailable
 from server.domain.moment import millis
@@ -244,7 +245,7 @@ class App:
     ) -> grpc.aio.Server:
         settings = self._settings
         server = grpc.aio.server(
-            interceptors=[CallInterceptor()],
+            interceptors=[CallInterceptor(Open())],
             options=[
                 ("grpc.so_reuseport", 0),  # else a second server would share the port silently
                 ("grpc.max_receive_message_length", settings.max_receive_bytes),

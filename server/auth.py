@@ -1,15 +1,34 @@
-"""Who calls. Until there are identities, a caller only names its namespace."""
+"""Who calls, how that is found out, and what it lets them do."""
 
 import re
 from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
 
-from server.domain.errors import Invalid, Violation
+from server.domain.access import EVERYTHING, Permission, may
+from server.domain.errors import Forbidden, Invalid, Violation
 
 DEFAULT_NAMESPACE = "default"
 ANONYMOUS = "anonymous"
 
 _NAMESPACE = re.compile(r"[a-z0-9-]{1,63}")
+
+
+class Kind(StrEnum):
+    """What calls."""
+
+    ANYBODY = "anybody"
+    """Nobody has to say who they are: the server runs with `auth = "off"`."""
+
+    USER = "user"
+    """A person or a program, with a token of their own."""
+
+    ENROLLING = "enrolling"
+    """A host with an enrolment token, about to become an agent."""
+
+    AGENT = "agent"
+    TASK = "task"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +38,60 @@ class Caller:
     namespace: str = DEFAULT_NAMESPACE
     name: str = ANONYMOUS
     request_id: str = ""
+    kind: Kind = Kind.ANYBODY
+    permissions: frozenset[Permission] = EVERYTHING
+    agent_id: str = ""
+    """The agent that an AGENT is; the one that runs a TASK."""
+
+    task_id: str = ""
+    """The task that a TASK is."""
+
+    lease_id: str = ""
+    """The lease a TASK's token is bound to."""
+
+    credential_id: str = ""
+    """Which token or key it showed, for the audit log; never the secret itself."""
+
+    peer: str = ""
+    """Where the call comes from, as the transport says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a call shows of its caller, unchecked."""
+
+    authorization: str = ""
+    """The `authorization` metadata or header as it came; empty where there is none."""
+
+    namespace: str | None = None
+    """The namespace it asks for, well-formed; None where it asks for none."""
+
+    peer: str = ""
+    """Where it comes from, as the transport says it."""
+
+    certificate_names: tuple[str, ...] = ()
+    """Names of a client certificate that the transport has verified."""
+
+
+class Authenticator(Protocol):
+    """Finds out who calls."""
+
+    async def caller(self, shown: Presented) -> Caller:
+        """Return who shows this.
+
+        Raises:
+            Unauthenticated: it shows nothing, or nothing that counts (any more).
+            Forbidden: the namespace it asks for is not its own.
+            StoreUnavailable: nobody can tell now.
+        """
+
+
+class Open:
+    """Lets everybody in, to do everything: `auth = "off"`."""
+
+    async def caller(self, shown: Presented) -> Caller:
+        """Return a caller without a name in the namespace it asks for."""
+        return Caller(namespace=shown.namespace or DEFAULT_NAMESPACE, peer=shown.peer)
 
 
 _current: ContextVar[Caller] = ContextVar("caller")
@@ -36,6 +109,16 @@ def current_caller() -> Caller:
 def set_caller(caller: Caller) -> None:
     """Make this the caller for the rest of the call; a call's context ends with it."""
     _current.set(caller)
+
+
+def check_may(caller: Caller, wanted: frozenset[Permission] | None, door: str) -> None:
+    """See that the caller gets past a door of the access table.
+
+    Raises:
+        Forbidden: it has none of the permissions that the door wants.
+    """
+    if not may(caller.permissions, wanted):
+        raise Forbidden(caller.name, door, sorted(wanted or ()))
 
 
 def check_namespace(name: str) -> str:

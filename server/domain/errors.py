@@ -2,6 +2,8 @@
 
     MusterError
     ├── Invalid            a request with malformed fields
+    ├── Unauthenticated    nobody knows who calls
+    ├── Forbidden          the caller may not do that
     ├── NotFound           an id nobody knows
     ├── AlreadyExists      a name that is taken
     ├── RequestIdReused    one request id for two requests
@@ -44,6 +46,22 @@ class Invalid(MusterError):
     def __init__(self, violations: Sequence[Violation]) -> None:
         self.violations = tuple(violations)
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+
+
+class Unauthenticated(MusterError):
+    """A call shows no credential, or none that counts (any more)."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
+class Forbidden(MusterError):
+    """The caller is known and may not do that."""
+
+    def __init__(self, caller: str, door: str, wanted: Sequence[str] = ()) -> None:
+        self.caller = caller
+        needs = f"; that needs the permission {' or '.join(wanted)}" if wanted else ""
+        super().__init__(f"{caller} may not call {door}{needs}.")
 
 
 class NotFound(MusterError):

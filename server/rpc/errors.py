@@ -36,6 +36,12 @@ ANSWERS: dict[type[errors.MusterError], Answer] = {
     errors.Invalid: Answer(
         grpc.StatusCode.INVALID_ARGUMENT, reasons.ERROR_REASON_INVALID_FIELD
     ),
+    errors.Unauthenticated: Answer(
+        grpc.StatusCode.UNAUTHENTICATED, reasons.ERROR_REASON_UNAUTHENTICATED
+    ),
+    errors.Forbidden: Answer(
+        grpc.StatusCode.PERMISSION_DENIED, reasons.ERROR_REASON_FORBIDDEN
+    ),
     errors.NotFound: Answer(
         grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_UNKNOWN_RESOURCE
     ),

@@ -1,11 +1,13 @@
 """What every gRPC call passes: its id, its caller, its errors and its measurements."""
 
+import dataclasses
 import inspect
 import re
 import time
 from asyncio import CancelledError
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -15,12 +17,15 @@ from grpc_status import rpc_status
 from uuid_utils import uuid7
 
 from server import metrics
-from server.auth import DEFAULT_NAMESPACE, Caller, check_namespace, set_caller
+from server.access import RPCS
+from server.auth import Authenticator, Presented, check_may, check_namespace, set_caller
+from server.domain.access import Permission
 from server.domain.errors import Invalid, Violation
 from server.rpc.errors import INTERNAL, answer_to, to_status
 
 REQUEST_ID = "x-request-id"
 NAMESPACE = "muster-namespace"
+AUTHORIZATION = "authorization"
 
 # One interceptor serves every service, so messages have any type here.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -52,7 +57,13 @@ log = structlog.get_logger(__name__)
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Surrounds every call of every service with a `Call`."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        table: Mapping[str, frozenset[Permission]] = RPCS,
+    ) -> None:
+        self._authenticator = authenticator
+        self._table = table
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
 
     async def intercept_service(
@@ -67,16 +78,33 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return handler  # health and reflection know no callers
         known = self._wrapped.get(method)
         if known is None or known[0] is not handler:
-            known = self._wrapped[method] = (handler, _surround(handler, method))
+            known = self._wrapped[method] = (handler, self._surround(handler, method))
         return known[1]
+
+    def _surround(self, handler: Handler, method: str) -> Handler:
+        door = Door(method, self._table.get(method), self._authenticator)
+        return _surround(handler, door)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A method, who may call it, and who finds out who calls."""
+
+    method: str
+    wanted: frozenset[Permission] | None
+    authenticator: Authenticator
 
 
 class Call:
     """One call from its first byte to its end."""
 
-    __slots__ = ("code", "context", "is_stream", "method", "request", "request_id", "started")
+    __slots__ = (
+        "code", "context", "door", "is_stream", "method", "request", "request_id", "started"
+    )  # fmt: skip
 
-    def __init__(self, method: str, context: Context, request: object, *, is_stream: bool) -> None:
+    def __init__(self, door: Door, context: Context, request: object, *, is_stream: bool) -> None:
+        method = door.method
+        self.door = door
         self.method = method
         self.request = request
         self.context = context
@@ -92,6 +120,8 @@ class Call:
 
         Raises:
             Invalid: the namespace is malformed.
+            Forbidden: the caller may not make this call.
+        Also what `Authenticator.caller` raises.
         """
         sent = dict(self.context.invocation_metadata() or ())
         given = sent.get(REQUEST_ID)
@@ -101,8 +131,9 @@ class Call:
             self.request_id = str(uuid7())
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
         await self._tell_request_id()
-        namespace = check_namespace(str(sent.get(NAMESPACE, DEFAULT_NAMESPACE)))
-        set_caller(Caller(namespace=namespace, request_id=self.request_id))
+        caller = await self.door.authenticator.caller(_presented(sent, self.context))
+        set_caller(dataclasses.replace(caller, request_id=self.request_id))
+        check_may(caller, self.door.wanted, self.method)
 
     async def _tell_request_id(self) -> None:
         """Send the id with a stream's first byte, but with a unary call's answer.
@@ -148,16 +179,30 @@ class Call:
             metrics.rpc_seconds.labels(self.method).observe(time.perf_counter() - self.started)
 
 
-def _surround(handler: Handler, method: str) -> Handler:
+def _presented(sent: Mapping[str, str | bytes], context: Context) -> Presented:
+    """Return what a call shows of its caller.
+
+    Raises:
+        Invalid: the namespace is malformed.
+    """
+    namespace = sent.get(NAMESPACE)
+    return Presented(
+        authorization=str(sent.get(AUTHORIZATION, "")),
+        namespace=None if namespace is None else check_namespace(str(namespace)),
+        peer=context.peer(),
+    )
+
+
+def _surround(handler: Handler, door: Door) -> Handler:
     kind, build = _BUILDERS[handler.request_streaming, handler.response_streaming]
     behaviour: Behaviour = getattr(handler, kind)
     is_stream = handler.request_streaming or handler.response_streaming
     if inspect.isasyncgenfunction(behaviour):
-        surrounded = _around_generator(behaviour, method)
+        surrounded = _around_generator(behaviour, door)
     elif inspect.iscoroutinefunction(behaviour):
-        surrounded = _around_coroutine(behaviour, method, is_stream=is_stream)
+        surrounded = _around_coroutine(behaviour, door, is_stream=is_stream)
     else:
-        raise TypeError(f"{method} is not asynchronous")
+        raise TypeError(f"{door.method} is not asynchronous")
     deserialize = handler.request_deserializer
     if not handler.request_streaming and deserialize is not None:
         deserialize = _or_its_error(deserialize)
@@ -176,9 +221,9 @@ def _or_its_error(deserialize: "Callable[[bytes], Any]") -> "Callable[[bytes], A
     return try_it
 
 
-def _around_coroutine(behaviour: Behaviour, method: str, *, is_stream: bool) -> Behaviour:
+def _around_coroutine(behaviour: Behaviour, door: Door, *, is_stream: bool) -> Behaviour:
     async def answer(request: object, context: Context) -> object:
-        call = Call(method, context, request, is_stream=is_stream)
+        call = Call(door, context, request, is_stream=is_stream)
         try:
             await call.identify()
             if isinstance(request, DecodeError):
@@ -195,9 +240,9 @@ def _around_coroutine(behaviour: Behaviour, method: str, *, is_stream: bool) -> 
     return answer
 
 
-def _around_generator(behaviour: Behaviour, method: str) -> Behaviour:
+def _around_generator(behaviour: Behaviour, door: Door) -> Behaviour:
     async def answer(request: object, context: Context) -> AsyncIterator[object]:
-        call = Call(method, context, request, is_stream=True)
+        call = Call(door, context, request, is_stream=True)
         try:
             await call.identify()
             if isinstance(request, DecodeError):

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$generated/task/v1/error_reason.proto\x12\x07task.v1*\x85\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12!\n\x1d\x45RROR_REASON_UNKNOWN_RESOURCE\x10\x02\x12\x1c\n\x18\x45RROR_REASON_WRONG_STATE\x10\x03\x12\"\n\x1e\x45RROR_REASON_REQUEST_ID_REUSED\x10\x04\x12!\n\x1d\x45RROR_REASON_NOT_LEASE_HOLDER\x10\x05\x12#\n\x1f\x45RROR_REASON_SESSION_SUPERSEDED\x10\x06\x12\x18\n\x14\x45RROR_REASON_LOG_GAP\x10\x07\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x08\x12\"\n\x1e\x45RROR_REASON_STORE_UNAVAILABLE\x10\t\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\n\x12\x1e\n\x1a\x45RROR_REASON_NOT_AVAILABLE\x10\x0b\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x0c\x12\x1b\n\x17\x45RROR_REASON_NAME_TAKEN\x10\r\x12\x1f\n\x1b\x45RROR_REASON_CURSOR_EXPIRED\x10\x0e\x12\x1c\n\x18\x45RROR_REASON_LOG_DAMAGED\x10\x0f\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$generated/task/v1/error_reason.proto\x12\x07task.v1*\xc3\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12!\n\x1d\x45RROR_REASON_UNKNOWN_RESOURCE\x10\x02\x12\x1c\n\x18\x45RROR_REASON_WRONG_STATE\x10\x03\x12\"\n\x1e\x45RROR_REASON_REQUEST_ID_REUSED\x10\x04\x12!\n\x1d\x45RROR_REASON_NOT_LEASE_HOLDER\x10\x05\x12#\n\x1f\x45RROR_REASON_SESSION_SUPERSEDED\x10\x06\x12\x18\n\x14\x45RROR_REASON_LOG_GAP\x10\x07\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\x08\x12\"\n\x1e\x45RROR_REASON_STORE_UNAVAILABLE\x10\t\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\n\x12\x1e\n\x1a\x45RROR_REASON_NOT_AVAILABLE\x10\x0b\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x0c\x12\x1b\n\x17\x45RROR_REASON_NAME_TAKEN\x10\r\x12\x1f\n\x1b\x45RROR_REASON_CURSOR_EXPIRED\x10\x0e\x12\x1c\n\x18\x45RROR_REASON_LOG_DAMAGED\x10\x0f\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x10\x12\x1a\n\x16\x45RROR_REASON_FORBIDDEN\x10\x11\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'generated.task.v1.error_rea
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=50
-  _globals['_ERRORREASON']._serialized_end=567
+  _globals['_ERRORREASON']._serialized_end=629
 # @@protoc_insertion_point(module_scope)

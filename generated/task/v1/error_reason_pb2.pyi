@@ -56,6 +56,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_LOG_DAMAGED: _ErrorReason.ValueType  # 15
     """Stored log lines are not what was stored; the message names the block's first line."""
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 16
+    """The call shows no credential in `authorization`, or none that counts (any more)."""
+    ERROR_REASON_FORBIDDEN: _ErrorReason.ValueType  # 17
+    """The caller is known and may not do that; the message says which permission is missing."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused, in `google.rpc.ErrorInfo.reason` of every error of every service
@@ -96,4 +100,8 @@ works as `oldest_cursor`. What happened before it is lost to this reader.
 """
 ERROR_REASON_LOG_DAMAGED: ErrorReason.ValueType  # 15
 """Stored log lines are not what was stored; the message names the block's first line."""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 16
+"""The call shows no credential in `authorization`, or none that counts (any more)."""
+ERROR_REASON_FORBIDDEN: ErrorReason.ValueType  # 17
+"""The caller is known and may not do that; the message says which permission is missing."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

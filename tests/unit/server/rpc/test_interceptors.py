@@ -11,11 +11,14 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from server import metrics
-from server.auth import current_caller
-from server.domain.errors import Draining, Invalid, NotFound, Violation
+from server.auth import Caller, Kind, Open, current_caller
+from server.domain.access import Permission
+from server.domain.errors import Draining, Invalid, NotFound, Unauthenticated, Violation
 from server.rpc.interceptors import CallInterceptor
 
+OPEN = Open()
 KINDS = ["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
+TABLE = {f"/test.Service/{name}": frozenset({Permission.OPERATE}) for name in (*KINDS, "written")}
 
 
 def encode(value):
@@ -50,8 +53,8 @@ def handlers(act):
 
 
 @asynccontextmanager
-async def serving(act):
-    server = grpc.aio.server(interceptors=[CallInterceptor()])
+async def serving(act, authenticator=OPEN):
+    server = grpc.aio.server(interceptors=[CallInterceptor(authenticator, TABLE)])
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("test.Service", handlers(act))]
     )
@@ -254,3 +257,81 @@ async def test_a_refusal_without_a_subject_is_still_utf8():
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await answer_of(start(channel, "unary_unary", request="naïve\n☃"))
     assert "naïve" in refused.value.details()
+
+
+class Fixed:
+    """An authenticator that knows one caller, or none."""
+
+    def __init__(self, outcome):
+        self.outcome = outcome
+        self.shown = []
+
+    async def caller(self, shown):
+        self.shown.append(shown)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+def user(*permissions):
+    return Caller(namespace="team", name="ci", kind=Kind.USER, permissions=frozenset(permissions))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_is_not_known_is_not_let_in(kind):
+    async def never(request, context):
+        raise AssertionError("the handler was reached")
+
+    async with serving(never, Fixed(Unauthenticated("Show a token."))) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await answer_of(start(channel, kind), None)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert reason_of(refused.value) == "ERROR_REASON_UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_has_no_permission_is_told_which(kind):
+    async def never(request, context):
+        raise AssertionError("the handler was reached")
+
+    async with serving(never, Fixed(user(Permission.VIEW))) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await answer_of(start(channel, kind), None)
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert refused.value.details() == (
+        f"ci may not call /test.Service/{kind}; that needs the permission operate."
+    )
+
+
+async def test_a_method_that_is_not_in_the_table_is_closed_to_everybody():
+    server = grpc.aio.server(interceptors=[CallInterceptor(OPEN, {})])
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("test.Service", handlers(whoami))]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await answer_of(start(channel, "unary_unary"))
+    await server.stop(None)
+    assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_the_authenticator_sees_what_the_call_shows():
+    known = Fixed(user(Permission.OPERATE))
+    async with serving(whoami, known) as channel:
+        sent = (("authorization", "Bearer abc"), ("muster-namespace", "team"))
+        await answer_of(start(channel, "unary_unary", sent))
+    [shown] = known.shown
+    assert (shown.authorization, shown.namespace) == ("Bearer abc", "team")
+    assert shown.peer.startswith("ipv4:127.0.0.1:")
+
+
+def reason_of(error):
+    [info] = [each for each in rpc_status.from_call(error).details if each.Is(ERROR_INFO)]
+    unpacked = error_details_pb2.ErrorInfo()
+    info.Unpack(unpacked)
+    return unpacked.reason
+
+
+ERROR_INFO = error_details_pb2.ErrorInfo.DESCRIPTOR

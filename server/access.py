@@ -1,0 +1,72 @@
+"""The access table: every RPC and route, and the permissions of which a caller needs one.
+
+What is missing here is closed to everybody; a test sees that nothing is missing. Which of the
+things behind a door are the caller's own, its handler decides.
+"""
+
+from collections.abc import Mapping
+
+from server.domain.access import ANYBODY, Permission
+
+_VIEW = frozenset({Permission.VIEW})
+_OPERATE = frozenset({Permission.OPERATE})
+_SERVE = frozenset({Permission.SERVE})
+_ENROL = frozenset({Permission.ENROL, Permission.SERVE})
+_MEASURE = frozenset({Permission.MEASURE})
+
+RPCS: Mapping[str, frozenset[Permission]] = {
+    # What an agent says for itself.
+    "/agent.v1.AgentService/Register": _ENROL,
+    "/agent.v1.AgentService/Heartbeat": _SERVE,
+    "/agent.v1.AgentService/Unregister": _SERVE,
+    "/agent.v1.AgentService/FetchTask": _SERVE,
+    "/agent.v1.AgentService/ReportTaskStatus": _SERVE,
+    "/agent.v1.AgentService/ReportTaskLog": _SERVE,
+    "/agent.v1.AgentService/DownloadPlugin": _SERVE | _VIEW,
+    "/agent.v1.AgentService/ListAvailablePlugins": _SERVE | _VIEW,
+    "/stream.v1.StreamService/AgentChannel": _SERVE,
+    "/stream.v1.StreamService/UploadTaskLog": _SERVE,
+    # What is said about agents.
+    "/agent.v1.AgentService/CancelTask": _OPERATE | _SERVE,
+    "/agent.v1.AgentService/UpdateLabels": _OPERATE | _SERVE,
+    "/agent.v1.AgentService/ListAgents": _VIEW,
+    "/agent.v1.AgentService/GetAgent": _VIEW,
+    "/agent.v1.AgentService/SetAgentState": _OPERATE,
+    "/agent.v1.AgentService/ConfigureAgent": _OPERATE,
+    # Tasks.
+    "/task.v1.TaskService/Ping": ANYBODY,
+    "/task.v1.TaskService/CreateTask": _OPERATE,
+    "/task.v1.TaskService/CreateTasks": _OPERATE,
+    "/task.v1.TaskService/GetTask": _VIEW,
+    "/task.v1.TaskService/ExplainTask": _VIEW,
+    "/task.v1.TaskService/ListTasks": _VIEW,
+    "/task.v1.TaskService/UpdateTask": _OPERATE,
+    "/task.v1.TaskService/DeleteTask": _OPERATE,
+    "/task.v1.TaskService/CancelTask": _OPERATE,
+    "/task.v1.TaskService/RetryTask": _OPERATE,
+    "/task.v1.TaskService/GetTaskLog": _VIEW,
+    "/task.v1.TaskService/ListTaskArtifacts": _VIEW,
+    # Pipelines and their runs.
+    "/pipeline.v1.PipelineService/Ping": ANYBODY,
+    "/pipeline.v1.PipelineService/CreatePipeline": _OPERATE,
+    "/pipeline.v1.PipelineService/GetPipeline": _VIEW,
+    "/pipeline.v1.PipelineService/ListPipelines": _VIEW,
+    "/pipeline.v1.PipelineService/TriggerPipeline": _OPERATE,
+    "/pipeline.v1.PipelineService/StopPipeline": _OPERATE,
+    "/pipeline.v1.PipelineService/GetRun": _VIEW,
+    "/pipeline.v1.PipelineService/ListRuns": _VIEW,
+    # What goes on.
+    "/stream.v1.StreamService/Ping": ANYBODY,
+    "/stream.v1.StreamService/StreamTaskLog": _VIEW,
+    "/stream.v1.StreamService/StreamTaskStatus": _VIEW,
+    "/stream.v1.StreamService/StreamPipelineStatus": _VIEW,
+    "/stream.v1.StreamService/StreamAgentStatus": _VIEW,
+    "/stream.v1.StreamService/StreamEvents": _VIEW,
+}
+
+ROUTES: Mapping[str, frozenset[Permission]] = {
+    "GET /": ANYBODY,
+    "GET /livez": ANYBODY,
+    "GET /readyz": ANYBODY,
+    "GET /metrics": _MEASURE,
+}

@@ -1,0 +1,49 @@
+"""The access table says who may call every RPC and every route, and nothing else."""
+
+import pytest
+
+from generated.agent.v1 import agent_pb2
+from generated.pipeline.v1 import pipeline_pb2
+from generated.stream.v1 import stream_pb2
+from generated.task.v1 import task_pb2
+from server.access import ROUTES, RPCS
+from server.app import SERVICES
+from server.domain.access import ANYBODY, GRANTS, Permission, Role, may
+from server.web.app import build
+
+FILES = [agent_pb2, pipeline_pb2, stream_pb2, task_pb2]
+
+
+def test_every_rpc_is_in_the_table_and_nothing_else():
+    methods = {
+        f"/{service.full_name}/{method.name}"
+        for file in FILES
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    assert {method.split("/")[1] for method in methods} == set(SERVICES)
+    assert set(RPCS) == methods
+
+
+def test_every_route_is_in_the_table_and_nothing_else():
+    async def nothing():
+        return None
+
+    routes = {
+        f"{method} {route.path}"
+        for route in build(nothing, nothing).routes
+        for method in route.methods - {"HEAD"}
+    }
+    assert set(ROUTES) == routes
+
+
+def test_roles_grow():
+    viewer, operator, admin = (GRANTS[role] for role in Role)
+    assert viewer < operator < admin
+    assert admin.isdisjoint({Permission.SERVE, Permission.ENROL, Permission.ATTEND})
+
+
+@pytest.mark.parametrize("held", [frozenset(), frozenset(Permission)])
+def test_a_door_that_is_not_listed_is_closed(held):
+    assert not may(held, None)
+    assert may(held, ANYBODY)
