@@ -6,6 +6,7 @@ from itertools import count
 from types import NoneType, UnionType
 from typing import get_args, get_origin, get_type_hints
 
+from server.domain.access import Role
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt
 from server.domain.changes import Changes
@@ -13,6 +14,7 @@ from server.domain.event import Event, EventKind
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run
 from server.domain.task import Task, TaskStatus
+from server.domain.token import Token, TokenKind
 
 _numbers = count(100)
 
@@ -81,6 +83,14 @@ def attempt(task_key=1, number=1, **chosen):
     needed = {"namespace": "default", "epoch": number, "agent_key": 1, "agent_id": "agent-1"}
     rest = {"session": "session-1", "claimed_at": 1}
     return Attempt(task_key=task_key, number=number, **{**needed, **rest, **chosen})
+
+
+def token(key=1, **chosen):
+    """Return a token's row, of an operator."""
+    needed = {"namespace": "default", "public_id": f"token-{key}", "digest": f"digest {key}"}
+    rest = {"kind": TokenKind.USER, "name": f"token {key}", "role": Role.OPERATOR, "subject": ""}
+    made = {"created_at": 1, "created_by": "somebody"}
+    return Token(key=key, **{**needed, **rest, **made, **chosen})
 
 
 def event(resource_id="task-1", **chosen):

@@ -13,6 +13,7 @@ from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run
 from server.domain.task import Queue, Task
+from server.domain.token import Token
 
 RememberedAnswer: TypeAlias = str | list[str]
 
@@ -78,6 +79,8 @@ class Changes:
     runs: dict[int, Run] = field(default_factory=dict)
     new_pipelines: list[Pipeline] = field(default_factory=list)
     pipelines: dict[int, Pipeline] = field(default_factory=dict)
+    new_tokens: list[Token] = field(default_factory=list)
+    tokens: dict[int, Token] = field(default_factory=dict)
     new_classes: dict[str, str] = field(default_factory=dict)
     dependencies: list[tuple[int, int]] = field(default_factory=list)
     """Pairs (task, what it waits for)."""
@@ -117,6 +120,8 @@ class Effects:
     """Keys of tasks that were deleted."""
     closed_logs: set[LogKey] = field(default_factory=set)
     """Logs that take no more."""
+    tokens: set[str] = field(default_factory=set)
+    """Digests of tokens that were changed."""
     unsettled: set[GroupId] = field(default_factory=set)
     """Concurrency groups in which older members are still to be cancelled."""
     wrote: bool = False

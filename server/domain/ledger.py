@@ -24,6 +24,7 @@ from server.domain.policy import Policy
 from server.domain.run import Run
 from server.domain.source import Source
 from server.domain.task import Queue, Task, next_due
+from server.domain.token import Token
 
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
@@ -468,6 +469,21 @@ class Ledger:
         """Say that a run was edited."""
         self.edits += 1
         self.changes.runs[run.key] = run
+
+    # ---- tokens
+
+    def add_token(self, token: Token) -> None:
+        """Add a new token."""
+        self.edits += 1
+        self.changes.new_tokens.append(token)
+        self.flush()  # so that a later command of the batch reads it
+
+    def touch_token(self, token: Token) -> None:
+        """Say that a token was edited."""
+        self.edits += 1
+        self.changes.tokens[token.key] = token
+        self.effects.tokens.add(token.digest)
+        self.flush()
 
     # ---- requests and events
 

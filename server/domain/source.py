@@ -12,6 +12,7 @@ from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run
 from server.domain.task import Queue, Task
+from server.domain.token import Token
 
 
 class Source(Protocol):
@@ -131,6 +132,12 @@ class Source(Protocol):
 
     def request(self, namespace: str, caller: str, request_id: str) -> RequestRecord | None:
         """Return an answered request id."""
+
+    def token(self, public_id: str) -> Token | None:
+        """Return a token, locked, or None."""
+
+    def token_of_digest(self, digest: str) -> Token | None:
+        """Return the token of a digest, locked, or None."""
 
     def lock_groups(self, groups: Mapping[GroupId, int | None]) -> dict[GroupId, int]:
         """Lock groups, in order, until the transaction ends; return how many places each has.

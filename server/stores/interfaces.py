@@ -19,6 +19,7 @@ from server.domain.pipeline import Pipeline
 from server.domain.run import Run
 from server.domain.source import Source
 from server.domain.task import Queue, Task
+from server.domain.token import Token, TokenKind
 from server.domain.waiting import Crowd
 from server.stores.log_blocks import PAGE_BYTES
 
@@ -383,6 +384,12 @@ class Reader(Protocol):
 
     async def used_blobs(self, names: Sequence[str]) -> set[str]:
         """Return those of some blobs that hold parts of logs."""
+
+    async def token(self, digest: str) -> Token | None:
+        """Return the token of a digest, or None."""
+
+    async def tokens(self, namespaces: Sequence[str], kind: TokenKind) -> list[Token]:
+        """Return the tokens of a kind that count in one of these namespaces, oldest first."""
 
     async def pipeline(self, namespace: str, pipeline_id: str) -> Pipeline:
         """Return one pipeline."""

@@ -8,12 +8,13 @@ from server.domain.errors import NotFound, StoreUnavailable
 from server.domain.log import LogLine
 from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
+from server.domain.token import TokenKind
 from server.stores.interfaces import Order, PageSpec, TaskFilter
 from server.stores.log_blocks import PAGE_BYTES
 from server.stores.sql.database import PostgresDatabase
 from server.stores.sql.reader import SqlReader
 from tests.blocks import batch
-from tests.records import agent, attempt, changed, event, new, pipeline, run, task
+from tests.records import agent, attempt, changed, event, new, pipeline, run, task, token
 
 HERE = TaskFilter("default")
 
@@ -246,3 +247,23 @@ async def test_one_line_wider_than_a_page_is_read_all_the_same(reader, save):
         logs=[batch(1, 1, 1, [line])],
     )
     assert (await reader.log("default", "task-1", 1, 1, 10)).lines == [line]
+
+
+# ---- tokens
+
+
+async def test_a_token_is_found_by_its_digest_alone(reader, save):
+    await save(tokens=[token(1), token(2)])
+    assert await reader.token("digest 2") == token(2)
+    assert await reader.token("token-2") is None
+
+
+async def test_tokens_are_listed_by_kind_and_where_they_count(reader, save):
+    enrol = token(3, kind=TokenKind.ENROL)
+    await save(tokens=[token(2, namespace="*"), token(1), enrol, token(4, namespace="b")])
+    assert await reader.tokens(["default"], TokenKind.USER) == [token(1)]
+    assert await reader.tokens(["default", "*"], TokenKind.USER) == [
+        token(1),
+        token(2, namespace="*"),
+    ]
+    assert await reader.tokens(["default"], TokenKind.ENROL) == [enrol]

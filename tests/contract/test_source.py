@@ -21,13 +21,14 @@ from server.domain.log import Encoding, LogBlock, LogCounts, LogLine, amount, om
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
 from server.domain.task import Queue, Task, TaskStatus
+from server.domain.token import Token
 from server.stores.interfaces import PoisonError
 from server.stores.sql import database as sql
 from server.stores.sql import tables
 from server.stores.sql.database import DatabaseInUseError, PostgresDatabase, SqliteDatabase
 from server.stores.sql.keys import Keys
 from server.stores.sql.migrate import VERSION_TABLE, UnknownSchemaError, config
-from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, TASK
+from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, TASK, TOKEN
 from server.stores.sql.source import SqlSource
 from tests.blocks import batch
 from tests.records import (
@@ -43,7 +44,7 @@ from tests.records import (
     task,
 )
 
-RECORDS = [TASK, ATTEMPT, AGENT, RUN, PIPELINE]
+RECORDS = [TASK, ATTEMPT, AGENT, RUN, PIPELINE, TOKEN]
 HUGE = 2**63
 
 ANY = Queue("any", "default")
@@ -73,6 +74,7 @@ def every_record():
             lambda s: s.tasks_by_key([7]),
         ),
         Attempt: (full(Attempt, task_key=3, number=2), lambda s: s.attempts([(3, 2)])),
+        Token: (full(Token, key=7), lambda s: [s.token(_id(Token))]),
     }
 
 
@@ -80,8 +82,15 @@ def _id(record_type):
     return f"the {record_type.__name__}"
 
 
-ALL = pytest.mark.parametrize("kind", [Agent, Pipeline, Run, Task, Attempt])
-NAMES = {Agent: "agents", Pipeline: "pipelines", Run: "runs", Task: "tasks", Attempt: "attempts"}
+ALL = pytest.mark.parametrize("kind", [Agent, Pipeline, Run, Task, Attempt, Token])
+NAMES = {
+    Agent: "agents",
+    Pipeline: "pipelines",
+    Run: "runs",
+    Task: "tasks",
+    Attempt: "attempts",
+    Token: "tokens",
+}
 
 
 def record_of(kind):

@@ -37,6 +37,7 @@ EARLIER = [
     "0011",
     "0012",
     "0013",
+    "0014",
 ]
 PACKED = "0005"
 """From this schema on a log is kept in blocks; before, it was JSON."""

@@ -25,6 +25,7 @@ class Tables:
     agents: dict = field(default_factory=dict)
     runs: dict = field(default_factory=dict)
     pipelines: dict = field(default_factory=dict)
+    tokens: dict = field(default_factory=dict)
     classes: dict = field(default_factory=dict)
     dependencies: set = field(default_factory=set)
     logs: dict = field(default_factory=dict)
@@ -90,10 +91,11 @@ class MemorySource:
         self._insert(tables.pipelines, changes.new_pipelines, also_unique=("namespace", "name"))
         self._insert(tables.runs, changes.new_runs)
         self._insert(tables.tasks, changes.new_tasks)
+        self._insert(tables.tokens, changes.new_tokens, also_unique=("digest",))
         for attempt in changes.new_attempts:
             _put(tables.attempts, (attempt.task_key, attempt.number), attempt)
             _must(attempt.task_key in tables.tasks, "an attempt of no task")
-        for name in ("agents", "pipelines", "runs", "tasks", "attempts"):
+        for name in ("agents", "pipelines", "runs", "tasks", "attempts", "tokens"):
             self._update(getattr(tables, name), getattr(changes, name))
         for task_key, other in changes.dependencies:
             _must({task_key, other} <= tables.tasks.keys(), "a dependency of no task")
@@ -249,6 +251,12 @@ class MemorySource:
         return self._where(
             "runs", lambda run: run.pipeline_key == pipeline_key and run.status in active
         )
+
+    def token(self, public_id):
+        return self._first("tokens", lambda token: token.public_id == public_id)
+
+    def token_of_digest(self, digest):
+        return self._first("tokens", lambda token: token.digest == digest)
 
     def pipeline(self, public_id):
         return self._first("pipelines", lambda pipeline: pipeline.public_id == public_id)

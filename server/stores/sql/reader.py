@@ -27,6 +27,7 @@ from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
 from server.domain.task import Queue, Task, TaskStatus
+from server.domain.token import Token, TokenKind
 from server.domain.waiting import Crowd
 from server.stores.interfaces import (
     AgentStanding,
@@ -49,7 +50,7 @@ from server.stores.log_journal import LogJournal
 from server.stores.sql import log_rows, tables
 from server.stores.sql.database import SqlDatabase
 from server.stores.sql.log_library import LogLibrary
-from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, TASK, Record
+from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, TASK, TOKEN, Record
 from server.stores.sql.source import AWAITS_PLACE
 
 R = TypeVar("R")
@@ -196,6 +197,23 @@ class SqlReader:
             return set(await connection.scalars(select(column).where(column.in_(names)).distinct()))
 
     # ---- pipelines and runs
+
+    async def token(self, digest: str) -> Token | None:
+        """See Reader."""
+        query = select(*TOKEN.columns).where(tables.tokens.c.digest == digest)
+        async with self._database.reading() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else TOKEN.load(row)
+
+    async def tokens(self, namespaces: Sequence[str], kind: TokenKind) -> list[Token]:
+        """See Reader."""
+        table = tables.tokens
+        query = select(*TOKEN.columns).where(
+            table.c.namespace.in_(namespaces), table.c.kind == kind.value
+        )
+        async with self._database.reading() as connection:
+            rows = await connection.execute(query.order_by(table.c.key))
+            return [TOKEN.load(row) for row in rows]
 
     async def pipeline(self, namespace: str, pipeline_id: str) -> Pipeline:
         """See Reader."""

@@ -7,12 +7,14 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Column, Row, Table
 
+from server.domain.access import Role
 from server.domain.agent import Agent, Scheduling, SessionState
 from server.domain.attempt import Attempt, AttemptStatus, LogState
 from server.domain.event import Event, EventKind
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
 from server.domain.task import Task, TaskStatus
+from server.domain.token import Token, TokenKind
 from server.stores.sql import tables
 
 R = TypeVar("R")
@@ -52,7 +54,8 @@ class Record(Generic[R]):
         """Return the record of a row selected by `columns`."""
         values = list(row)
         for index, members in self._enums:
-            values[index] = members[values[index]]
+            if values[index] is not None:
+                values[index] = members[values[index]]
         return self.record_type(*values)
 
     def full(self, record: R) -> dict[str, Any]:
@@ -131,4 +134,14 @@ RUN = Record(
 PIPELINE = Record(
     Pipeline, tables.pipelines, constant=("key", "namespace", "public_id", "created_at")
 )
+TOKEN = Record(
+    Token,
+    tables.tokens,
+    constant=(
+        "key", "namespace", "public_id", "kind", "digest", "name", "role", "subject",
+        "created_at", "created_by", "labels",
+    ),
+    kind=TokenKind,
+    role=Role,
+)  # fmt: skip
 EVENT = Record(Event, tables.events, constant=("position",), kind=EventKind)

@@ -38,10 +38,11 @@ from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
 from server.domain.task import Queue, Task, TaskStatus
+from server.domain.token import Token
 from server.stores.sql import log_rows, tables
 from server.stores.sql.bulk import insert_rows, update_rows
 from server.stores.sql.keys import Keys, touch
-from server.stores.sql.rows import AGENT, ATTEMPT, PIPELINE, RUN, TASK, Record
+from server.stores.sql.rows import AGENT, ATTEMPT, PIPELINE, RUN, TASK, TOKEN, Record
 from server.stores.sql.statements import rows_of
 
 # SQLite before 3.32 knew 999 parameters a statement; long lists go in pieces below that.
@@ -116,6 +117,12 @@ _PIPELINE_NAMED = (
     .where(tables.pipelines.c.public_id == bindparam("id"))
     .with_for_update()
 )
+_TOKEN_NAMED = (
+    select(*TOKEN.columns).where(tables.tokens.c.public_id == bindparam("id")).with_for_update()
+)
+_TOKEN_OF_DIGEST = (
+    select(*TOKEN.columns).where(tables.tokens.c.digest == bindparam("id")).with_for_update()
+)
 _CLASS = select(tables.task_classes.c.class_key).where(
     tables.task_classes.c.class_key == bindparam("class_key")
 )
@@ -134,6 +141,7 @@ _CLAIM_CHORES = update(tables.log_chores).where(
 _UPDATE_AGENT = _update(AGENT)
 _UPDATE_RUN = _update(RUN)
 _UPDATE_PIPELINE = _update(PIPELINE)
+_UPDATE_TOKEN = _update(TOKEN)
 
 
 class SqlSource:
@@ -169,6 +177,9 @@ class SqlSource:
         self._insert_all(AGENT, changes.new_agents)
         self._insert_all(PIPELINE, changes.new_pipelines)
         self._insert_all(RUN, changes.new_runs)
+        self._insert_all(TOKEN, changes.new_tokens)
+        tokens = [{**TOKEN.changed(t), "_key": t.key} for t in changes.tokens.values()]
+        self._update_many(_UPDATE_TOKEN, tokens)
         self._insert(TASK, changes.new_tasks)
         self._insert(ATTEMPT, changes.new_attempts)
         self._save_agents(changes)
@@ -452,6 +463,14 @@ class SqlSource:
         active = table.c.status.in_([int(RunStatus.PENDING), int(RunStatus.RUNNING)])
         query = select(*RUN.columns).where(table.c.pipeline_key == pipeline_key, active)
         return self._load(RUN, query.order_by(table.c.key).with_for_update())
+
+    def token(self, public_id: str) -> Token | None:
+        """See Source."""
+        return self._named(TOKEN, _TOKEN_NAMED, public_id)
+
+    def token_of_digest(self, digest: str) -> Token | None:
+        """See Source."""
+        return self._named(TOKEN, _TOKEN_OF_DIGEST, digest)
 
     def pipeline(self, public_id: str) -> Pipeline | None:
         """See Source."""

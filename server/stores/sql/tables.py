@@ -326,6 +326,28 @@ requests = Table(
     Index("ix_requests_expires", "expires_at"),
 )
 
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("public_id", PublicId, nullable=False, unique=True),
+    Column("kind", String(8), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("role", String(8)),
+    Column("subject", PublicId, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("created_by", PublicId, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("uses_left", Integer),
+    Column("expires_at", Moment),
+    Column("revoked_at", Moment),
+    Column("used_at", Moment),
+    Index("ix_tokens_namespace", "namespace", "key"),
+    Index("ix_tokens_subject", "subject"),
+)
+
 events = Table(
     "events",
     metadata,
