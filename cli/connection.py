@@ -5,14 +5,18 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 import grpc
 from grpc import aio
 
+from cli.credentials import token_for
 from cli.errors import refusal
+from cli.failure import CommandFailed
 from cli.settings import Settings, current_settings
 from generated.agent.v1.agent_pb2_grpc import AgentServiceStub
+from generated.auth.v1.auth_pb2_grpc import AuthServiceStub
 from generated.pipeline.v1.pipeline_pb2_grpc import PipelineServiceStub
 from generated.stream.v1.stream_pb2_grpc import StreamServiceStub
 from generated.task.v1.task_pb2_grpc import TaskServiceStub
@@ -29,14 +33,17 @@ Result = TypeVar("Result")
 class Api:
     """The control plane's services as this caller sees them."""
 
-    def __init__(self, channel: aio.Channel, settings: Settings) -> None:
+    def __init__(self, channel: aio.Channel, settings: Settings, token: str = "") -> None:
         self.settings = settings
+        self.auth = AuthServiceStub(channel)
         self.tasks = TaskServiceStub(channel)
         self.pipelines = PipelineServiceStub(channel)
         self.agents = AgentServiceStub(channel)
         self.streams = StreamServiceStub(channel)
         namespace = settings.namespace
         self.metadata = aio.Metadata(*([("muster-namespace", namespace)] if namespace else []))
+        if token:
+            self.metadata.add("authorization", f"Bearer {token}")
 
     async def call(
         self, method: aio.UnaryUnaryMultiCallable[Request, Response], request: Request
@@ -51,11 +58,21 @@ class Api:
 
 
 @asynccontextmanager
-async def connect(settings: Settings) -> AsyncIterator[Api]:
-    """Give access to the control plane; a call that fails inside leaves as a `Refusal`."""
-    channel = aio.insecure_channel(settings.server, options=_channel_options(settings.server))
+async def connect(settings: Settings, token: str | None = None) -> AsyncIterator[Api]:
+    """Give access to the control plane; a call that fails inside leaves as a `Refusal`.
+
+    Raises:
+        CommandFailed: a token would go over the network in plain text, or a file cannot be read.
+    """
+    token = token_for(settings.server) if token is None else token
+    if token and not settings.encrypted and not _stays_here(settings):
+        raise CommandFailed(
+            f"your token would go to {settings.server} in plain text — encrypt with --tls or "
+            "--tls-ca FILE, or say --insecure if that is meant"
+        )
+    channel = _channel(settings)
     try:
-        yield Api(channel, settings)
+        yield Api(channel, settings, token)
     except grpc.aio.AioRpcError as error:
         raise refusal(error, settings.server) from error
     finally:
@@ -76,6 +93,23 @@ def with_api(
         return asyncio.run(within())
 
     return run
+
+
+def _stays_here(settings: Settings) -> bool:
+    return settings.insecure or settings.server.startswith(LOOPBACK)
+
+
+def _channel(settings: Settings) -> aio.Channel:
+    options = _channel_options(settings.server)
+    if not settings.encrypted:
+        return aio.insecure_channel(settings.server, options=options)
+    roots = None
+    if settings.tls_ca:
+        try:
+            roots = Path(settings.tls_ca).read_bytes()
+        except OSError as error:
+            raise CommandFailed(f"--tls-ca {settings.tls_ca}: {error.strerror}") from None
+    return aio.secure_channel(settings.server, grpc.ssl_channel_credentials(roots), options=options)
 
 
 def _channel_options(server: str) -> list[tuple[str, int]]:

@@ -38,6 +38,11 @@ def _message(
             return f"cannot reach {server} — {hint}", Exit.UNREACHABLE
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"{server} did not answer in time — check it with: muster ping", Exit.UNREACHABLE
+        case grpc.StatusCode.UNAUTHENTICATED:
+            hint = "log in with: muster login (an administrator makes tokens: muster token create)"
+            return f"{server} does not know you: {said.rstrip('.')} — {hint}", Exit.FAILED
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return f"{said.rstrip('.')} — see what you may do: muster whoami", Exit.FAILED
         case grpc.StatusCode.NOT_FOUND:
             return f"{said.rstrip('.')}{_list_hint()}", Exit.NOT_FOUND
         case grpc.StatusCode.UNIMPLEMENTED if not from_server:

@@ -86,7 +86,31 @@ def shared_options(*, from_environment: bool) -> list[click.Parameter]:
             "--server",
             envvar=variable("SERVER"),
             metavar="HOST:PORT",
-            text=f"Where the control plane is (default: {DEFAULT_SERVER}).",
+            text=f"Where the control plane is (default: the context's, or {DEFAULT_SERVER}).",
+        ),
+        SharedOption(
+            "--context",
+            envvar=variable("CONTEXT"),
+            metavar="NAME",
+            text="Which of the servers in `muster context list`.",
+        ),
+        SharedOption(
+            "--tls",
+            envvar=variable("TLS"),
+            is_flag=True,
+            text="Encrypt; the server's certificate is from an authority the system trusts.",
+        ),
+        SharedOption(
+            "--tls-ca",
+            envvar=variable("TLS_CA"),
+            metavar="FILE",
+            text="Encrypt; the server's certificate is from the authority in this file.",
+        ),
+        SharedOption(
+            "--insecure",
+            envvar=None,
+            is_flag=True,
+            text="Send tokens to another machine in plain text.",
         ),
         SharedOption(
             "--namespace",
@@ -143,6 +167,7 @@ class Late(NamedTuple):
 
     module: str
     help: str
+    name: str = "command"
 
 
 class LateGroup(click.Group):
@@ -173,7 +198,8 @@ class LateGroup(click.Group):
         """Return the command, imported now."""
         if cmd_name not in self.late:
             return None
-        command: click.Command = import_module(self.late[cmd_name].module).command
+        late = self.late[cmd_name]
+        command: click.Command = getattr(import_module(late.module), late.name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 import click
 
+from cli import contexts
+from cli.contexts import Context
+from cli.failure import CommandFailed
+
 DEFAULT_SERVER = "127.0.0.1:50051"
 
 
@@ -11,12 +15,41 @@ DEFAULT_SERVER = "127.0.0.1:50051"
 class Settings:
     """Options that every command takes, before or after its name."""
 
-    server: str = DEFAULT_SERVER
+    server: str = ""
     namespace: str = ""
+    context: str = ""
+    tls: bool = False
+    tls_ca: str = ""
+    insecure: bool = False
     output: str = "table"
     debug: bool = False
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection is to use TLS."""
+        return self.tls or bool(self.tls_ca)
+
 
 def current_settings() -> Settings:
-    """Return the settings of the command that runs."""
-    return click.get_current_context().ensure_object(Settings)
+    """Return the settings of the command that runs; what nobody has said, its context says.
+
+    Raises:
+        CommandFailed: the named context does not exist.
+    """
+    settings = click.get_current_context().ensure_object(Settings)
+    if not settings.server:
+        _complete(settings)
+    return settings
+
+
+def _complete(settings: Settings) -> None:
+    known = contexts.load()
+    name = settings.context or known.current
+    if name and name not in known.named:
+        raise CommandFailed(f"there is no context {name!r} — see: muster context list")
+    context = known.named.get(name, Context(DEFAULT_SERVER))
+    settings.server = context.server
+    settings.namespace = settings.namespace or context.namespace
+    settings.tls = settings.tls or context.tls
+    settings.tls_ca = settings.tls_ca or context.tls_ca
+    settings.insecure = settings.insecure or context.insecure

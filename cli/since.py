@@ -1,13 +1,38 @@
-"""Moments in the past as people write them on the command line."""
+"""Moments in the past, and durations, as people write them on the command line."""
 
 import re
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import click
 
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 _SECONDS = (86_400, 3_600, 60, 1)
+
+
+class Duration(click.ParamType[timedelta]):
+    """How long: 90s, 10m, 1h30m, 2d."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """Return the duration."""
+        if isinstance(value, timedelta):
+            return value
+        found = _DURATION.fullmatch(str(value))
+        try:
+            if found and any(found.groups()):
+                return timedelta(seconds=_seconds(found))
+        except OverflowError:
+            pass
+        self.fail(f"{value!r} is not like 90s, 10m, 1h30m or 2d", param, ctx)
+
+
+def _seconds(found: re.Match[str]) -> float:
+    parts = zip(found.groups(), _SECONDS, strict=True)
+    return sum(float(number) * each for number, each in parts if number)
 
 
 class Since(click.ParamType[int]):
@@ -23,8 +48,7 @@ class Since(click.ParamType[int]):
         ago = _DURATION.fullmatch(text)
         try:
             if ago and any(ago.groups()):
-                parts = zip(ago.groups(), _SECONDS, strict=True)
-                seconds = time.time() - sum(float(n) * each for n, each in parts if n)
+                seconds = time.time() - _seconds(ago)
             else:
                 seconds = datetime.fromisoformat(text).timestamp()
         except (ValueError, OverflowError):
@@ -35,3 +59,4 @@ class Since(click.ParamType[int]):
 
 
 SINCE = Since()
+DURATION = Duration()

@@ -18,6 +18,11 @@ def until(unix_seconds: float) -> str:
     return f"in {lasted(left * 1000)}" if left > 0 else "now"
 
 
+def deadline(unix_seconds: float) -> str:
+    """Return a moment to come in local time and how far away it is, or nothing for 0."""
+    return f"{stamp(unix_seconds)} ({until(unix_seconds)})" if unix_seconds else ""
+
+
 def lasted(milliseconds: float) -> str:
     """Return a number of milliseconds as a duration."""
     try:

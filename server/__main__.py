@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 import structlog
 
@@ -23,10 +24,7 @@ def main() -> None:
     """Run the server until SIGTERM or SIGINT; the exit code is 0 after a graceful stop."""
     settings, words = parse(sys.argv[1:])
     if words:
-        # Here, because a server has no use for it.
-        from server import database_commands
-
-        sys.exit(database_commands.run(words[1:], settings))
+        sys.exit(_command(words[0])(words[1:], settings))
     _set_up_log(settings)
     for warning in warnings_about(settings, os.environ):
         log.warning(warning)
@@ -35,6 +33,19 @@ def main() -> None:
     except (OSError, DatabaseInUseError, StoreUnavailable, UnknownSchemaError) as error:
         log.error("cannot start", reason=str(error))
         sys.exit(1)
+
+
+def _command(word: str) -> Callable[[list[str], Settings], int]:
+    """Return what carries a command out; imported here, for a server has no use for it."""
+    match word:
+        case "token":
+            from server import token_commands
+
+            return token_commands.run
+        case _:
+            from server import database_commands
+
+            return database_commands.run
 
 
 def _set_up_log(settings: Settings) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from server.domain.access import ANYBODY, Permission
 
+_ADMINISTER = frozenset({Permission.ADMINISTER})
 _VIEW = frozenset({Permission.VIEW})
 _OPERATE = frozenset({Permission.OPERATE})
 _SERVE = frozenset({Permission.SERVE})
@@ -33,6 +34,11 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     "/agent.v1.AgentService/GetAgent": _VIEW,
     "/agent.v1.AgentService/SetAgentState": _OPERATE,
     "/agent.v1.AgentService/ConfigureAgent": _OPERATE,
+    # Who may call.
+    "/auth.v1.AuthService/WhoAmI": ANYBODY,
+    "/auth.v1.AuthService/CreateToken": _ADMINISTER,
+    "/auth.v1.AuthService/ListTokens": _ADMINISTER,
+    "/auth.v1.AuthService/RevokeToken": _ADMINISTER,
     # Tasks.
     "/task.v1.TaskService/Ping": ANYBODY,
     "/task.v1.TaskService/CreateTask": _OPERATE,

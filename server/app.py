@@ -13,11 +13,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from generated.agent.v1 import agent_pb2, agent_pb2_grpc
+from generated.auth.v1 import auth_pb2, auth_pb2_grpc
 from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from generated.task.v1 import task_pb2, task_pb2_grpc
 from server.address import Address
-from server.auth import Open
+from server.auth import Authenticator, Open
+from server.authenticator import TokenAuthenticator
 from server.config import Settings
 from server.domain.errors import StoreUnavailable
 from server.domain.moment import millis
@@ -43,9 +45,11 @@ from server.engine.retention import Limits, Retention
 from server.engine.row_sealer import RowSealer
 from server.engine.sessions import Sessions
 from server.engine.timers import Timers
+from server.engine.token_uses import TokenUses
 from server.engine.write_watch import WriteWatch
 from server.engine.writer import Writer
 from server.rpc.agent_service import AgentService
+from server.rpc.auth_service import AuthService
 from server.rpc.interceptors import CallInterceptor
 from server.rpc.pipeline_service import PipelineService
 from server.rpc.stream_service import StreamService
@@ -55,12 +59,14 @@ from server.stores.log_journal import LogJournal
 from server.stores.sql.database import open_url
 from server.stores.sql.reader import SqlReader
 from server.web.app import build
+from server.web.guard import Guard
 from server.web.serve import WebServer, address_of, bind
 
 SERVICES = [
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
         (agent_pb2, "AgentService"),
+        (auth_pb2, "AuthService"),
         (pipeline_pb2, "PipelineService"),
         (stream_pb2, "StreamService"),
         (task_pb2, "TaskService"),
@@ -193,6 +199,8 @@ class App:
         self._intake = self._build_intake(clock)
         self._sealer = self._build_sealer(clock)
         self._tail = EventTail(self._reader)
+        self._token_uses = TokenUses(self._writer, clock)
+        self._authenticator = self._build_authenticator(clock)
         self._connect_rooms()
         self._health = health.aio.HealthServicer()
         self._grpc = self._build_grpc(clock, policy, measurements)
@@ -213,6 +221,13 @@ class App:
     def _heard(self, log_tasks: list[str]) -> None:
         self._logs.hint(log_tasks)
         self._tail.hint()
+
+    def _build_authenticator(self, clock: Clock) -> Authenticator:
+        if self._settings.auth == "off":
+            return Open()
+        authenticator = TokenAuthenticator(self._reader, clock, self._token_uses)
+        self._writer.listen(authenticator.committed)
+        return authenticator
 
     def _build_intake(self, clock: Clock) -> RowIntake | JournalIntake:
         if self._journal is None:
@@ -245,7 +260,7 @@ class App:
     ) -> grpc.aio.Server:
         settings = self._settings
         server = grpc.aio.server(
-            interceptors=[CallInterceptor(Open())],
+            interceptors=[CallInterceptor(self._authenticator)],
             options=[
                 ("grpc.so_reuseport", 0),  # else a second server would share the port silently
                 ("grpc.max_receive_message_length", settings.max_receive_bytes),
@@ -281,6 +296,8 @@ class App:
         tasks = TaskService(self._writer, self._reader, explainer, clock)
         pipelines = PipelineService(self._writer, self._reader, clock)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
+        auth = AuthService(self._writer, self._reader, clock)
+        auth_pb2_grpc.add_AuthServiceServicer_to_server(auth, server)
         pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(pipelines, server)
         stream_pb2_grpc.add_StreamServiceServicer_to_server(streams, server)
         task_pb2_grpc.add_TaskServiceServicer_to_server(tasks, server)
@@ -311,7 +328,9 @@ class App:
                 await self._journal.open()
             bound = self._bind_http()
             web = WebServer(
-                build(self._readiness, self._look), bound, self._settings.shutdown_grace
+                Guard(build(self._readiness, self._look), self._authenticator),
+                bound,
+                self._settings.shutdown_grace,
             )
             grpc_address = self._listen()
             await self._dispatcher.start(self._reader)
@@ -325,6 +344,7 @@ class App:
                     ),
                     tasks.create_task(self._keeper.run(), name="lease keeper"),
                     tasks.create_task(self._timers.run(), name="timers"),
+                    tasks.create_task(self._token_uses.run(), name="token uses"),
                     tasks.create_task(self._retention.run(), name="retention"),
                     tasks.create_task(self._log_retention.run(), name="log retention"),
                     tasks.create_task(

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from server.domain.access import EVERYTHING, Permission, may
+from server.domain.access import EVERYTHING, Permission, Role, may
 from server.domain.errors import Forbidden, Invalid, Violation
+from server.domain.moment import Moment
 
 DEFAULT_NAMESPACE = "default"
 ANONYMOUS = "anonymous"
@@ -55,6 +56,19 @@ class Caller:
     peer: str = ""
     """Where the call comes from, as the transport says it."""
 
+    role: Role | None = None
+    """What a USER is in the namespace."""
+
+    server_wide: bool = False
+    """Whether it may call in every namespace."""
+
+    expires_at: Moment | None = None
+    """When its credential ends."""
+
+    def author(self, claimed: str) -> str:
+        """Return who has made what the caller makes: a caller we know cannot claim another name."""
+        return claimed or self.name if self.kind is Kind.ANYBODY else self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Presented:
@@ -91,7 +105,8 @@ class Open:
 
     async def caller(self, shown: Presented) -> Caller:
         """Return a caller without a name in the namespace it asks for."""
-        return Caller(namespace=shown.namespace or DEFAULT_NAMESPACE, peer=shown.peer)
+        namespace = shown.namespace or DEFAULT_NAMESPACE
+        return Caller(namespace=namespace, peer=shown.peer, server_wide=True)
 
 
 _current: ContextVar[Caller] = ContextVar("caller")

@@ -22,10 +22,13 @@ __all__ = ["Settings", "load", "warnings_about"]
 FOREIGN = frozenset(
     PREFIX + name
     for name in (
-        "ATTEMPT", "CONFIG", "DEBUG", "NAMESPACE", "PIPELINE", "RUN", "SERVER", "STAGE", "TASK",
-        "WORKSPACE",
+        "ATTEMPT", "CONFIG", "CONFIG_DIR", "CONTEXT", "DEBUG", "KEYRING", "NAMESPACE", "PIPELINE",
+        "RUN", "SERVER", "STAGE", "TASK", "TLS", "TLS_CA", "TOKEN", "TOKEN_FILE", "WORKSPACE",
     )
 )  # fmt: skip
+COMMANDS = ("db", "token")
+"""What the first word may be."""
+
 FOREIGN_PREFIXES = tuple(PREFIX + name for name in ("AGENT_", "PIPELINE_", "RUN_", "TASK_"))
 
 
@@ -56,12 +59,25 @@ def warnings_about(settings: Settings, environ: Mapping[str, str]) -> list[str]:
         for name in sorted(environ)
         if _looks_misspelt(name)
     ]
-    exposed = [
-        f"Listening on {address}: EVERYBODY who can reach it can run commands on your agents"
+    return [*unknown, *_exposed(settings)]
+
+
+def _exposed(settings: Settings) -> list[str]:
+    addresses = [
+        address
         for address in (settings.grpc_listen, settings.http_listen)
         if not address.is_loopback
     ]
-    return unknown + exposed
+    if settings.auth == "on":
+        return [
+            f"Listening on {address} in plain text: who listens in can read tokens"
+            for address in addresses
+        ]
+    everybody = [
+        f"Listening on {address}: EVERYBODY who can reach it can run commands on your agents"
+        for address in addresses
+    ]
+    return everybody or ["auth is off: EVERYBODY on this machine can run commands on your agents"]
 
 
 def _looks_misspelt(variable: str) -> bool:
@@ -86,12 +102,14 @@ def _command() -> click.Command:
     options = [_option(name, field) for name, field in Settings.model_fields.items()]
     return click.Command(
         "muster-server",
-        params=[config, *options, click.Argument(["words"], nargs=-1, metavar="[db COMMAND]")],
+        params=[config, *options, click.Argument(["words"], nargs=-1, metavar="[COMMAND]...")],
         callback=_settings,
         help=(
             "Run the Muster server. Flags beat environment variables, which beat the file.\n\n"
             "db check tells whether the database is sound; db backup FILE copies it. "
-            "Both work while a server runs."
+            "Both work while a server runs.\n\n"
+            "token NAME makes an administrator's token without asking anybody; a server on an "
+            "SQLite file must be stopped for that."
         ),
         epilog="Durations are seconds (30, 2.5) or ISO 8601 (PT30S).",
         context_settings={"max_content_width": 100},
@@ -149,8 +167,9 @@ def _settings(
     Raises:
         click.UsageError: a value is wrong; one line names each.
     """
-    if words and words[0] != "db":
-        raise click.UsageError(f"there is no command {words[0]!r}; the only one is db")
+    if words and words[0] not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        raise click.UsageError(f"there is no command {words[0]!r}; there are {known}")
     given = {name: value for name, value in flags.items() if value is not None}
     in_file = _read(config) if config else {}
     try:

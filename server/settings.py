@@ -7,7 +7,7 @@ default; `server/config.py` does that reading.
 import math
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
@@ -89,8 +89,11 @@ class Settings(BaseSettings):
     data_dir: Folder = Field(default_factory=lambda: platformdirs.user_data_path("muster"))
     """Folder for everything the server keeps; created on first start."""
 
+    auth: Literal["off", "on"] = "off"
+    """Whether callers must show a token; off lets everybody in who can reach the server."""
+
     insecure: bool = False
-    """Allow listening beyond this machine although nobody has to log in yet."""
+    """Allow listening beyond this machine although nobody has to log in, or in plain text."""
 
     grpc_listen: Listen = Address("127.0.0.1", 50051)
     """Where gRPC is served, as HOST:PORT; port 0 takes a free one."""
@@ -227,8 +230,11 @@ class Settings(BaseSettings):
     def _stays_on_this_machine(cls, address: Address, info: ValidationInfo) -> Address:
         if address.is_loopback or info.data.get("insecure", True):
             return address
+        danger = (
+            "nobody has to log in" if info.data.get("auth") == "off" else "nothing is encrypted"
+        )
         raise ValueError(
-            f"{address} can be reached from other machines and nobody has to log in yet;"
+            f"{address} can be reached from other machines and {danger};"
             " say --insecure if that is meant"
         )
 

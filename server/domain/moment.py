@@ -11,6 +11,7 @@ Moment = int
 Millis = int
 
 SECOND: Millis = 1000
+DAY: Millis = 86_400 * SECOND
 
 
 def millis(duration: timedelta) -> Millis:

@@ -52,7 +52,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
             description=request.description,
             trigger_type=request.trigger_type or MANUAL,
             cron=request.cron,
-            created_by=request.created_by or caller.name,
+            created_by=caller.author(request.created_by),
         )
         command.check()
         pipeline_id = await self._writer.submit(command, new_work=True)
@@ -107,7 +107,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
             branch=request.branch,
             commit_sha=request.commit_sha,
             env=dict(request.env),
-            triggered_by=request.triggered_by or caller.name,
+            triggered_by=caller.author(request.triggered_by),
         )
         trigger.check()
         command = TriggerPipeline(

@@ -194,10 +194,19 @@ class Kit:
         command = [*_module("cli"), *arguments]
         return self.launcher.start("cli", command, {"MUSTER_SERVER": address, **(env or {})})
 
-    def get(self, server: Server, path: str) -> tuple[int, str]:
+    def server_command(
+        self, *arguments: str, data_dir: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of `muster-server` on the folder that a server has or will have."""
+        folder = ["--data-dir", str(data_dir or self.folder / "server")]
+        return self.launcher.run([*_module("server"), *folder, *arguments])
+
+    def get(
+        self, server: Server, path: str, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, str]:
         """Return status and text of a page of a server."""
         with contextlib.closing(http.client.HTTPConnection(server.http, timeout=10)) as connection:
-            connection.request("GET", path)
+            connection.request("GET", path, headers=dict(headers or {}))
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
 

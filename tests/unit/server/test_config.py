@@ -7,6 +7,8 @@ import pytest
 from server.address import Address
 from server.config import load, warnings_about
 
+OFF = "auth is off: EVERYBODY on this machine can run commands on your agents"
+
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
@@ -96,7 +98,8 @@ def test_listening_beyond_this_machine_needs_insecure(capsys, address):
 def test_listening_on_this_machine_needs_nothing(address):
     settings = load(["--http-listen", address])
     assert str(settings.http_listen) == address
-    assert warnings_about(settings, {}) == []
+    assert warnings_about(settings, {}) == [OFF]
+    assert warnings_about(load(["--http-listen", address, "--auth", "on"]), {}) == []
 
 
 @pytest.mark.parametrize("address", ["", "1", "host", "host:", ":1", "::1:80", "h:65536", "h:²"])
@@ -158,8 +161,8 @@ def test_a_lease_may_be_short_where_heartbeats_and_grace_are():
 
 def test_a_misspelt_variable_is_reported_and_those_of_other_programs_are_not():
     variables = ["MUSTER_LEASES", "MUSTER_LEASE", "MUSTER_AGENT_SLOTS", "MUSTER_SERVER", "HOME"]
-    (warning,) = warnings_about(load([]), dict.fromkeys(variables, "1"))
-    assert warning.startswith("MUSTER_LEASES ")
+    warning, off = warnings_about(load([]), dict.fromkeys(variables, "1"))
+    assert (warning.startswith("MUSTER_LEASES "), off) == (True, OFF)
 
 
 def test_help_tells_every_setting_with_its_variable_and_default(capsys):

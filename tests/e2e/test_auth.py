@@ -1,0 +1,181 @@
+"""A server with auth on: tokens, roles, namespaces, and the CLI that shows them."""
+
+import json
+import os
+import stat
+
+import grpc
+import pytest
+
+from generated.auth.v1 import auth_pb2, auth_pb2_grpc
+from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from generated.task.v1 import task_pb2, task_pb2_grpc
+
+ON = ("--auth", "on")
+
+
+@pytest.fixture(scope="module")
+def admin(shared):
+    """The text of an administrator's token, and the server that knows it."""
+    made = shared.server_command("token", "root")
+    assert made.returncode == 0, made.stderr
+    return made.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def server(shared, admin):
+    return shared.start_server(*ON)
+
+
+@pytest.fixture
+def person(shared, server, tmp_path):
+    """Run `muster` as one person with a folder of their own."""
+    kept = {"MUSTER_CONFIG_DIR": str(tmp_path / "config"), "MUSTER_KEYRING": "off"}
+
+    def run(*arguments, token="", stdin=""):
+        env = {**kept, **({"MUSTER_TOKEN": token} if token else {})}
+        return shared.cli(*arguments, server=server, env=env, stdin=stdin)
+
+    run.folder = tmp_path / "config"
+    return run
+
+
+def made(person, admin, *arguments):
+    """Return a new token's text."""
+    done = person("token", "create", *arguments, token=admin)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def call(server, token, namespace=None):
+    metadata = [("authorization", f"Bearer {token}")] if token else []
+    metadata += [("muster-namespace", namespace)] if namespace else []
+    with grpc.insecure_channel(server.grpc) as channel:
+        stub = auth_pb2_grpc.AuthServiceStub(channel)
+        return stub.WhoAmI(auth_pb2.WhoAmIRequest(), metadata=metadata, timeout=10)
+
+
+def test_who_shows_nothing_is_told_how_to_log_in(person):
+    done = person("task", "list")
+    assert done.returncode == 1
+    assert "muster login" in done.stderr
+    assert "does not know you" in done.stderr
+
+
+def test_login_keeps_a_token_that_logout_forgets(person, admin, server):
+    done = person("login", stdin=f"{admin}\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"You are root on {server.grpc}")
+    file = person.folder / "credentials.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    who = json.loads(person("whoami", "-o", "json").stdout)
+    assert (who["name"], who["role"], who["server_wide"]) == ("root", "ROLE_ADMIN", True)
+    listed = person("context", "list").stdout
+    assert server.grpc in listed
+    assert person("logout").returncode == 0
+    assert admin not in file.read_text()
+    assert person("whoami").returncode == 1
+
+
+def test_a_token_that_is_wrong_is_not_kept(person):
+    done = person("login", stdin="muster_user_nonsense\n")
+    assert done.returncode == 1
+    assert "is no token of Muster's" in done.stderr
+    assert not (person.folder / "credentials.json").exists()
+
+
+def test_a_file_that_others_may_read_is_not_used(person, admin):
+    assert person("login", stdin=admin).returncode == 0
+    os.chmod(person.folder / "credentials.json", 0o644)  # noqa: PTH101
+    done = person("whoami")
+    assert done.returncode == 1
+    assert "chmod 600" in done.stderr
+
+
+def test_roles_bound_what_one_may_do(person, admin):
+    viewer = made(person, admin, "eve", "--role", "viewer")
+    operator = made(person, admin, "otto", "--role", "operator")
+    assert person("task", "list", token=viewer).returncode == 0
+    refused = person("task", "create", "--", "true", token=viewer)
+    assert refused.returncode == 1
+    assert "needs the permission operate" in refused.stderr
+    assert person("task", "create", "--", "true", token=operator).returncode == 0
+    assert "needs the permission administer" in person("token", "list", token=operator).stderr
+    task = json.loads(person("task", "list", "-o", "json", token=viewer).stdout)[0]
+    assert task["created_by"] == "otto"
+
+
+def test_nobody_signs_with_another_name(person, admin, server):
+    operator = made(person, admin, "oscar", "--role", "operator")
+    with grpc.insecure_channel(server.grpc) as channel:
+        stub = pipeline_pb2_grpc.PipelineServiceStub(channel)
+        metadata = [("authorization", f"Bearer {operator}")]
+        job = pipeline_pb2.Job(name="one", commands=["true"])
+        stages = [pipeline_pb2.Stage(name="all", jobs=[job])]
+        request = pipeline_pb2.CreatePipelineRequest(name="p", stages=stages, created_by="root")
+        made_id = stub.CreatePipeline(request, metadata=metadata, timeout=10).pipeline_id
+        wanted = pipeline_pb2.GetPipelineRequest(pipeline_id=made_id)
+        pipeline = stub.GetPipeline(wanted, metadata=metadata, timeout=10).pipeline
+    assert pipeline.created_by == "oscar"
+
+
+def test_a_token_counts_in_its_namespace_alone(person, admin, server):
+    team = made(person, admin, "t", "--role", "admin", "--namespace", "team-a")
+    assert call(server, team).namespace == "team-a"
+    assert call(server, team, "team-a").namespace == "team-a"
+    for foreign in ("team-b", "default", "nowhere"):
+        with pytest.raises(grpc.RpcError) as refused:
+            call(server, team, foreign)
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    wide = person("token", "create", "x", "--role", "viewer", "--server-wide", token=team)
+    assert "may not call anything outside its namespace" in wide.stderr
+    listed = person("token", "list", "--all", "-o", "json", token=team).stdout
+    assert {token["namespace"] for token in json.loads(listed)} == {"team-a"}
+
+
+def test_a_revoked_token_counts_no_more(person, admin, server):
+    token = made(person, admin, "gone", "--role", "viewer")
+    assert call(server, token).name == "gone"
+    listed = json.loads(person("token", "list", "-o", "json", token=admin).stdout)
+    [token_id] = [each["token_id"] for each in listed if each["name"] == "gone"]
+    assert person("token", "revoke", token_id, token=admin).returncode == 0
+    with pytest.raises(grpc.RpcError) as refused:
+        call(server, token)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert "was revoked" in refused.value.details()
+
+
+@pytest.mark.parametrize(
+    "shown",
+    ["", "Bearer ", "Basic cm9vdDpyb290", "Bearer x", "bearer " + "é" * 20, "Bearer " + "a" * 4000],
+)
+def test_nonsense_is_refused_as_such(server, shown):
+    with grpc.insecure_channel(server.grpc) as channel:
+        stub = task_pb2_grpc.TaskServiceStub(channel)
+        metadata = [("authorization", shown.encode("ascii", "replace").decode())]
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.ListTasks(task_pb2.ListTasksRequest(), metadata=metadata, timeout=10)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_figures_are_for_those_who_may_see_the_whole_server(shared, person, admin, server):
+    local = made(person, admin, "local", "--role", "admin")
+    wide = made(person, admin, "prometheus", "--role", "viewer", "--server-wide")
+    assert shared.get(server, "/livez")[0] == 200
+    assert shared.get(server, "/metrics")[0] == 401
+    assert shared.get(server, "/metrics", {"authorization": f"Bearer {local}"})[0] == 403
+    status, text = shared.get(server, "/metrics", {"authorization": f"Bearer {wide}"})
+    assert status == 200
+    assert "muster_rpc_requests_total" in text
+
+
+def test_tokens_are_kept_as_digests_alone(shared, admin, server):
+    for file in server.data_dir.glob("muster.db*"):
+        assert admin.encode() not in file.read_bytes()
+
+
+def test_an_administrator_with_no_token_makes_one_when_the_server_is_stopped(shared, server):
+    refused = shared.server_command("token", "again")
+    assert refused.returncode == 1
+    assert "in use" in refused.stderr
+    assert "muster token create" in refused.stderr
