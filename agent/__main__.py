@@ -15,6 +15,7 @@ import click
 from agent.config import (
     ENVIRONMENT_PREFIX,
     Settings,
+    Tls,
     check_levels,
     check_server,
     default_data_dir,
@@ -22,6 +23,7 @@ from agent.config import (
     misspelt,
     parse_labels,
 )
+from agent.credential import CredentialError, enrolment_token
 from servicelog.levels import LEVELS, Level
 from servicelog.setup import FORMATS, Format, LogFile
 
@@ -58,7 +60,29 @@ from servicelog.setup import FORMATS, Format, LogFile
     default=60.0,
     help="Seconds SIGTERM waits for tasks before it stops them.",
 )
-@click.option("--namespace", default="default", help="Sent with every call.")
+@click.option("--namespace", default="", help="Namespace to register in (default: the token's).")
+@click.option(
+    "--enrolment-token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with the token that makes this host an agent; only for the first start.",
+)
+@click.option("--tls", is_flag=True, help="Encrypt; trust the authorities of the system.")
+@click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Encrypt; trust the authority in this file.",
+)
+@click.option(
+    "--tls-cert",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The agent's own certificate, for a server that asks for one.",
+)
+@click.option(
+    "--tls-key",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The key of --tls-cert.",
+)
+@click.option("--insecure", is_flag=True, help="Show tokens to another machine in plain text.")
 @click.option(
     "--metrics-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -108,6 +132,12 @@ def main(
     name: str,
     drain_limit: float,
     namespace: str,
+    enrolment_token_file: Path | None,
+    tls: bool,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    insecure: bool,
     metrics_dir: Path | None,
     log_level: Level,
     log_levels: dict[str, Level],
@@ -120,7 +150,7 @@ def main(
     from agent import app  # imports grpc, which `--help` need not wait for
 
     options = [parameter.name for parameter in context.command.params if parameter.name]
-    for warning in misspelt(os.environ, options):
+    for warning in misspelt(os.environ, [*options, "enrolment_token"]):
         click.echo(f"Warning: {warning}", err=True)
     if len(name) > 128:
         raise click.BadParameter("longer than 128 characters", param_hint="--name")
@@ -133,6 +163,9 @@ def main(
         name=name,
         drain_limit=timedelta(seconds=drain_limit),
         namespace=namespace,
+        enrolment=_enrolment(enrolment_token_file),
+        tls=_tls(tls, tls_ca, tls_cert, tls_key),
+        insecure=insecure,
         metrics_dir=metrics_dir.expanduser() if metrics_dir else None,
         log_level=log_level,
         log_levels=log_levels,
@@ -140,6 +173,21 @@ def main(
         log_file=LogFile(log_file, log_file_bytes, log_file_count) if log_file else None,
     )
     sys.exit(app.run(settings))
+
+
+def _enrolment(file: Path | None) -> str:
+    try:
+        return enrolment_token(file)
+    except CredentialError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _tls(wanted: bool, ca: Path | None, certificate: Path | None, key: Path | None) -> Tls | None:
+    if (certificate is None) != (key is None):
+        raise click.UsageError("--tls-cert and --tls-key belong together")
+    if not (wanted or ca or certificate):
+        return None
+    return Tls(ca, certificate, key)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import structlog
 
 from agent.board import Board
 from agent.config import Settings
+from agent.credential import Credential, CredentialError
 from agent.data_dir import DataDir, InUseError
 from agent.drain import Drain
 from agent.heartbeat import Heartbeat
@@ -33,14 +34,31 @@ def run(settings: Settings) -> int:
         data_dir.claim()
         Spool(settings.data_dir).create()
         agent_id = data_dir.agent_id(settings.name)
+        credential = Credential(settings.data_dir, settings.enrolment)
+        _check_safe(settings, credential)
+    except CredentialError as error:
+        raise click.ClickException(str(error)) from error
     except InUseError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"data directory: {error}") from error
     try:
-        return asyncio.run(_App(settings, agent_id).run())
+        return asyncio.run(_App(settings, agent_id, credential).run())
     finally:
         data_dir.release()
+
+
+def _check_safe(settings: Settings, credential: Credential) -> None:
+    """Refuses to show tokens to whoever listens in.
+
+    Raises:
+        click.ClickException: The connection is to another machine and in plain text.
+    """
+    if credential.any and settings.tls is None and not (settings.stays_here or settings.insecure):
+        raise click.ClickException(
+            f"the agent's token would go to {settings.server} in plain text; encrypt with --tls-ca"
+            " FILE or --tls, or say --insecure if that is meant"
+        )
 
 
 def _set_up_log(settings: Settings) -> None:
@@ -58,8 +76,9 @@ def _set_up_log(settings: Settings) -> None:
 class _App:
     """The parts of one session process."""
 
-    def __init__(self, settings: Settings, agent_id: str) -> None:
+    def __init__(self, settings: Settings, agent_id: str, credential: Credential) -> None:
         self._settings = settings
+        self._credential = credential
         self._agent_id = agent_id
         self._announced = False
 
@@ -79,7 +98,13 @@ class _App:
             room.changed = tell_of_room
             link.found, link.says = board.supervisor_found, board.supervisor_says
             session = Session(
-                self._settings, self._agent_id, board, outbox, heartbeat, self._announce
+                self._settings,
+                self._agent_id,
+                self._credential,
+                board,
+                outbox,
+                heartbeat,
+                self._announce,
             )
             drain = Drain(board, session, heartbeat, self._settings.drain_limit)
             self._handle_signals(drain, session, group)
@@ -107,17 +132,22 @@ class _App:
             await session.run()
         except SupersededError as error:
             _log.error("stopping: another instance has this agent's id", error=str(error))
-            board.stop_all("superseded", "a newer instance has this agent's id")
-            try:
-                async with asyncio.timeout(_SUPERSEDED_STOP_SECONDS):
-                    await board.quiet.wait()
-            except TimeoutError:
-                _log.warning("tasks are still being stopped by the supervisor")
+            await self._stop_all(board, "superseded", "a newer instance has this agent's id")
             return 3
         except RefusedError as error:
             _log.error("stopping: the control plane refuses this agent", error=str(error))
+            await self._stop_all(board, "superseded", "the control plane refuses this agent")
             return 1
         return 0
+
+    async def _stop_all(self, board: Board, cause: str, message: str) -> None:
+        """Stops what still runs: nobody will ask for its end."""
+        board.stop_all(cause, message)
+        try:
+            async with asyncio.timeout(_SUPERSEDED_STOP_SECONDS):
+                await board.quiet.wait()
+        except TimeoutError:
+            _log.warning("tasks are still being stopped by the supervisor")
 
     def _announce(self) -> None:
         if not self._announced:

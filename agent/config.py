@@ -18,6 +18,20 @@ ENVIRONMENT_PREFIX = "MUSTER_AGENT"
 
 
 @dataclass(frozen=True)
+class Tls:
+    """How the connection to the control plane is encrypted."""
+
+    ca: Path | None
+    """The authority that the server's certificate is from; None takes those of the system."""
+
+    certificate: Path | None = None
+    """The agent's own certificate, where the server asks for one."""
+
+    key: Path | None = None
+    """The key of that."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """What the agent is told at its start."""
 
@@ -43,7 +57,21 @@ class Settings:
     """How long SIGTERM waits for tasks before it stops them."""
 
     namespace: str
-    """Sent with every call."""
+    """Sent with every call, where it is set."""
+
+    enrolment: str
+    """The token to enrol with; empty for an agent that is enrolled, or where nobody asks."""
+
+    tls: Tls | None
+    """How the connection is encrypted; None is not at all."""
+
+    insecure: bool
+    """Whether tokens may go to another machine in plain text."""
+
+    @property
+    def stays_here(self) -> bool:
+        """Whether the control plane is on this machine."""
+        return self.server.startswith(("127.", "localhost:", "[::1]:"))
 
     metrics_dir: Path | None
     """Where files with further measurements of the host lie."""

@@ -6,6 +6,7 @@ import grpc
 import grpc.aio
 
 from agent.config import Settings
+from agent.credential import Credential
 from agent.rpc import CALL_SECONDS, open_channel
 from generated.agent.v1 import agent_pb2, agent_pb2_grpc
 from generated.stream.v1 import stream_pb2, stream_pb2_grpc
@@ -22,11 +23,12 @@ class ControlPlane:
         session_id: The session that calls belong to; empty until one is registered.
     """
 
-    def __init__(self, settings: Settings, agent_id: str) -> None:
+    def __init__(self, settings: Settings, agent_id: str, credential: Credential) -> None:
         self.agent_id = agent_id
         self.session_id = ""
-        self._metadata = (("muster-namespace", settings.namespace),)
-        self._channel = open_channel(settings.server)
+        self._namespace = settings.namespace
+        self._credential = credential
+        self._channel = open_channel(settings.server, settings.tls)
         self._agents: agent_pb2_grpc.AgentServiceAsyncStub = agent_pb2_grpc.AgentServiceStub(
             self._channel
         )
@@ -34,16 +36,52 @@ class ControlPlane:
             self._channel
         )
 
+    @property
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._showing(self._credential.key)
+
+    def _showing(self, token: str) -> tuple[tuple[str, str], ...]:
+        namespace = (("muster-namespace", self._namespace),) if self._namespace else ()
+        return (*namespace, ("authorization", f"Bearer {token}")) if token else namespace
+
     async def register(self, request: agent_pb2.RegisterRequest) -> agent_pb2.RegisterResponse:
-        """Opens a session and keeps its id."""
-        answer = await self._agents.Register(request, timeout=CALL_SECONDS, metadata=self._metadata)
+        """Opens a session and keeps its id.
+
+        Raises:
+            CredentialError: The agent's own token cannot be kept.
+        """
+        *first, last = self._credential.to_register()
+        request.credential_digest = self._credential.digest
+        for token in first:
+            try:
+                return await self._register(request, token)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
+                    raise
+        return await self._register(request, last)
+
+    async def _register(
+        self, request: agent_pb2.RegisterRequest, token: str
+    ) -> agent_pb2.RegisterResponse:
+        answer = await self._agents.Register(
+            request, timeout=CALL_SECONDS, metadata=self._showing(token)
+        )
         self.session_id = answer.session_id
+        self.take_key(answer.agent_key)
         return answer
+
+    def take_key(self, key: str) -> None:
+        """Shows another key from now on; an empty one leaves what there is."""
+        self._credential.key = key or self._credential.key
 
     async def heartbeat(self, request: agent_pb2.HeartbeatRequest) -> agent_pb2.HeartbeatResponse:
         """Says that the session lives."""
         request.agent_id, request.session_id = self.agent_id, self.session_id
-        return await self._agents.Heartbeat(request, timeout=CALL_SECONDS, metadata=self._metadata)
+        answer = await self._agents.Heartbeat(
+            request, timeout=CALL_SECONDS, metadata=self._metadata
+        )
+        self.take_key(answer.agent_key)
+        return answer
 
     async def fetch(self, request: agent_pb2.FetchTaskRequest) -> agent_pb2.FetchTaskResponse:
         """Asks for tasks; the call lasts as long as the request waits, and a little longer."""

@@ -4,6 +4,7 @@ import grpc
 import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
+from agent.config import Tls
 from generated.task.v1 import error_reason_pb2
 
 CALL_SECONDS = 15.0
@@ -32,9 +33,20 @@ _TRANSIENT = {
 }
 
 
-def open_channel(server: str) -> grpc.aio.Channel:
-    """Returns a channel to the control plane at HOST:PORT."""
-    return grpc.aio.insecure_channel(server, options=_OPTIONS)
+def open_channel(server: str, tls: Tls | None) -> grpc.aio.Channel:
+    """Returns a channel to the control plane at HOST:PORT.
+
+    Raises:
+        OSError: A certificate or key cannot be read.
+    """
+    if tls is None:
+        return grpc.aio.insecure_channel(server, options=_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(
+        tls.ca.read_bytes() if tls.ca else None,
+        tls.key.read_bytes() if tls.key else None,
+        tls.certificate.read_bytes() if tls.certificate else None,
+    )
+    return grpc.aio.secure_channel(server, credentials, options=_OPTIONS)
 
 
 def status_code(number: int) -> grpc.StatusCode:

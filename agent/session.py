@@ -13,6 +13,7 @@ from agent.backoff import Backoff
 from agent.board import Board
 from agent.config import Settings
 from agent.control_plane import ControlPlane
+from agent.credential import Credential, CredentialError
 from agent.heartbeat import Heartbeat
 from agent.line import BestLine
 from agent.measuring import Measuring
@@ -48,6 +49,7 @@ class Session:
         self,
         settings: Settings,
         agent_id: str,
+        credential: Credential,
         board: Board,
         outbox: Outbox,
         heartbeat: Heartbeat,
@@ -59,7 +61,7 @@ class Session:
         self._heartbeat = heartbeat
         self._announce = welcomed
         self._backoff = Backoff()
-        self._plane = ControlPlane(settings, agent_id)
+        self._plane = ControlPlane(settings, agent_id, credential)
         measuring = Measuring(settings.data_dir, settings.metrics_dir)
         shared = (self._plane, board, outbox, heartbeat, self._welcomed, measuring)
         self._line = BestLine(StreamLine(*shared), UnaryLine(*shared))
@@ -115,14 +117,19 @@ class Session:
             raise SupersededError(message) from error
         registering = not self._plane.session_id
         if registering and error.code() in _HOPELESS:
-            raise RefusedError(f"{error.code().name}: {error.details()}") from error
-        if error.code() in _UNKNOWN_SESSION:
+            raise RefusedError(f"{error.code().name}: {error.details()}{_hint(error)}") from error
+        if error.code() in (*_UNKNOWN_SESSION, grpc.StatusCode.UNAUTHENTICATED):
             self._plane.session_id = ""
         _log.warning(
             "the control plane did not answer", code=error.code().name, error=error.details()
         )
 
     async def _register(self) -> None:
+        """Opens a session.
+
+        Raises:
+            RefusedError: The agent's own token cannot be kept.
+        """
         request = host.facts()
         request.agent_id = self._plane.agent_id
         request.version = VERSION
@@ -131,9 +138,21 @@ class Session:
         request.held.CopyFrom(self._board.held())
         request.held.seen_through = 0
         sent_at = time.monotonic()
-        answer = await self._plane.register(request)
+        try:
+            answer = await self._plane.register(request)
+        except CredentialError as error:
+            raise RefusedError(str(error)) from error
         self._board.seen_through = 0
         self._heartbeat.set_interval(answer.heartbeat_interval)
         self._board.set_lease_seconds(answer.lease_seconds)
         self._board.renewed(sent_at)
         self._board.judge(answer.verdicts)
+
+
+def _hint(error: grpc.aio.AioRpcError) -> str:
+    if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
+        return ""
+    return (
+        " Enrol this host: an administrator makes a token (muster token enrol NAME), and"
+        " --enrolment-token-file names the file with it."
+    )

@@ -136,6 +136,7 @@ class StreamLine:
             sent_at = self._heartbeat.answered(answer.response_id)
             if sent_at is not None:
                 self._board.renewed(sent_at)
+            self._plane.take_key(answer.heartbeat_ack.agent_key)
             self._board.judge(answer.heartbeat_ack.verdicts)
             if answer.heartbeat_ack.hand_back:
                 self._board.hand_back()

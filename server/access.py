@@ -13,6 +13,7 @@ _VIEW = frozenset({Permission.VIEW})
 _OPERATE = frozenset({Permission.OPERATE})
 _SERVE = frozenset({Permission.SERVE})
 _ENROL = frozenset({Permission.ENROL, Permission.SERVE})
+_ATTEND = frozenset({Permission.ATTEND})
 _MEASURE = frozenset({Permission.MEASURE})
 
 RPCS: Mapping[str, frozenset[Permission]] = {
@@ -33,6 +34,7 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     "/agent.v1.AgentService/ListAgents": _VIEW,
     "/agent.v1.AgentService/GetAgent": _VIEW,
     "/agent.v1.AgentService/SetAgentState": _OPERATE,
+    "/agent.v1.AgentService/RevokeAgent": _ADMINISTER,
     "/agent.v1.AgentService/ConfigureAgent": _OPERATE,
     # Who may call.
     "/auth.v1.AuthService/WhoAmI": ANYBODY,
@@ -43,7 +45,7 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     "/task.v1.TaskService/Ping": ANYBODY,
     "/task.v1.TaskService/CreateTask": _OPERATE,
     "/task.v1.TaskService/CreateTasks": _OPERATE,
-    "/task.v1.TaskService/GetTask": _VIEW,
+    "/task.v1.TaskService/GetTask": _VIEW | _ATTEND,
     "/task.v1.TaskService/ExplainTask": _VIEW,
     "/task.v1.TaskService/ListTasks": _VIEW,
     "/task.v1.TaskService/UpdateTask": _OPERATE,
@@ -51,7 +53,7 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     "/task.v1.TaskService/CancelTask": _OPERATE,
     "/task.v1.TaskService/RetryTask": _OPERATE,
     "/task.v1.TaskService/GetTaskLog": _VIEW,
-    "/task.v1.TaskService/ListTaskArtifacts": _VIEW,
+    "/task.v1.TaskService/ListTaskArtifacts": _VIEW | _ATTEND,
     # Pipelines and their runs.
     "/pipeline.v1.PipelineService/Ping": ANYBODY,
     "/pipeline.v1.PipelineService/CreatePipeline": _OPERATE,
@@ -59,7 +61,7 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     "/pipeline.v1.PipelineService/ListPipelines": _VIEW,
     "/pipeline.v1.PipelineService/TriggerPipeline": _OPERATE,
     "/pipeline.v1.PipelineService/StopPipeline": _OPERATE,
-    "/pipeline.v1.PipelineService/GetRun": _VIEW,
+    "/pipeline.v1.PipelineService/GetRun": _VIEW | _ATTEND,
     "/pipeline.v1.PipelineService/ListRuns": _VIEW,
     # What goes on.
     "/stream.v1.StreamService/Ping": ANYBODY,

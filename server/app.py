@@ -48,12 +48,14 @@ from server.engine.timers import Timers
 from server.engine.token_uses import TokenUses
 from server.engine.write_watch import WriteWatch
 from server.engine.writer import Writer
+from server.issuer import Issuer
 from server.rpc.agent_service import AgentService
 from server.rpc.auth_service import AuthService
 from server.rpc.interceptors import CallInterceptor
 from server.rpc.pipeline_service import PipelineService
 from server.rpc.stream_service import StreamService
 from server.rpc.task_service import TaskService
+from server.signing import KEY_FILE, SigningKeys
 from server.stores.blobs.folder import FolderBlobs
 from server.stores.log_journal import LogJournal
 from server.stores.sql.database import open_url
@@ -200,6 +202,8 @@ class App:
         self._sealer = self._build_sealer(clock)
         self._tail = EventTail(self._reader)
         self._token_uses = TokenUses(self._writer, clock)
+        self._signing_keys: SigningKeys | None = None
+        self._issuer: Issuer | None = None
         self._authenticator = self._build_authenticator(clock)
         self._connect_rooms()
         self._health = health.aio.HealthServicer()
@@ -222,10 +226,35 @@ class App:
         self._logs.hint(log_tasks)
         self._tail.hint()
 
+    @property
+    def _signing_file(self) -> Path:
+        return self._settings.signing_keys or self._settings.data_dir / KEY_FILE
+
+    def _open_signing_keys(self) -> None:
+        """Read the secrets that sign agents' keys; make one where this server is the only one.
+
+        Raises:
+            OSError: they cannot be read, or servers that share a database have none in common.
+        """
+        if self._signing_keys is None:
+            return
+        alone = self._settings.sqlite_file is not None
+        if not alone and self._settings.signing_keys is None:
+            raise OSError(
+                "servers that share a database sign with the same secrets: name a file that all "
+                "of them have with --signing-keys"
+            )
+        self._signing_keys.open(make=self._settings.signing_keys is None)
+
     def _build_authenticator(self, clock: Clock) -> Authenticator:
         if self._settings.auth == "off":
             return Open()
-        authenticator = TokenAuthenticator(self._reader, clock, self._token_uses)
+        self._signing_keys = SigningKeys(self._signing_file, clock)
+        authenticator = TokenAuthenticator(
+            self._reader, clock, self._token_uses, self._signing_keys
+        )
+        lifetime = millis(self._settings.key_lifetime)
+        self._issuer = Issuer(self._signing_keys, self._reader, clock, lifetime)
         self._writer.listen(authenticator.committed)
         return authenticator
 
@@ -279,6 +308,7 @@ class App:
             self._dispatcher,
             clock,
             policy,
+            self._issuer,
         )
         streams = StreamService(
             self._writer,
@@ -291,6 +321,7 @@ class App:
             clock,
             policy,
             measurements,
+            self._issuer,
         )
         explainer = Explainer(self._reader, self._sessions, clock, policy)
         tasks = TaskService(self._writer, self._reader, explainer, clock)
@@ -321,6 +352,7 @@ class App:
         """
         for flag in ("log_blobs", "log_archive"):
             _check_folder(flag, getattr(self._settings, flag))
+        self._open_signing_keys()
         await self._database.open()
         try:
             await self._take_blobs()

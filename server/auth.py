@@ -47,6 +47,9 @@ class Caller:
     task_id: str = ""
     """The task that a TASK is."""
 
+    run_id: str = ""
+    """The run that a TASK belongs to; empty where it belongs to none."""
+
     lease_id: str = ""
     """The lease a TASK's token is bound to."""
 
@@ -134,6 +137,34 @@ def check_may(caller: Caller, wanted: frozenset[Permission] | None, door: str) -
     """
     if not may(caller.permissions, wanted):
         raise Forbidden(caller.name, door, sorted(wanted or ()))
+
+
+def check_acts_for(agent_id: str) -> None:
+    """See that whoever calls may speak for an agent: one that we know speaks for itself alone.
+
+    Raises:
+        Forbidden: it is another agent.
+    """
+    caller = _current.get()
+    if caller.kind is Kind.AGENT and caller.agent_id != agent_id:
+        raise Forbidden(caller.name, f"anything for agent {agent_id!r}")
+
+
+def check_attends(task_id: str = "", run_id: str = "") -> None:
+    """See that a running task speaks of itself or of its run; others may speak of any.
+
+    Raises:
+        Forbidden: it is another task or run.
+    """
+    caller = _current.get()
+    if caller.kind is not Kind.TASK:
+        return
+    if task_id and task_id != caller.task_id:
+        raise Forbidden(caller.name, f"anything about task {task_id!r}")
+    if run_id and run_id != caller.run_id:
+        raise Forbidden(caller.name, f"anything about run {run_id!r}")
+    if not task_id and not run_id:
+        raise Forbidden(caller.name, "anything about other tasks")
 
 
 def check_namespace(name: str) -> str:

@@ -5,14 +5,17 @@ server has revoked may still count here. One that this server revokes ends at on
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from server.auth import DEFAULT_NAMESPACE, Caller, Kind, Presented
 from server.domain.access import GRANTS, Permission
-from server.domain.errors import Forbidden, Unauthenticated
+from server.domain.errors import Forbidden, NotFound, Unauthenticated
+from server.domain.moment import SECOND
 from server.domain.token import EVERYWHERE, Token, TokenKind, digest_of, kind_of
 from server.engine.clock import Clock
 from server.engine.token_uses import TokenUses
 from server.engine.writer import Committed
+from server.signing import Audience, SigningKeys
 from server.stores.interfaces import Reader
 
 KEPT_SECONDS = 2.0
@@ -27,6 +30,18 @@ COUNTS_NO_MORE = (
 )
 
 
+LEASE_GONE = "This task's key does not count: the task has ended, or runs somewhere else."
+
+KINDS = {
+    TokenKind.USER: Kind.USER,
+    TokenKind.ENROL: Kind.ENROLLING,
+    TokenKind.AGENT: Kind.AGENT,
+}
+_ENROLS = frozenset({Permission.ENROL})
+_SERVES = frozenset({Permission.SERVE})
+_ATTENDS = frozenset({Permission.ATTEND})
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     token: Token | None
@@ -36,8 +51,9 @@ class _Known:
 class TokenAuthenticator:
     """See the module."""
 
-    def __init__(self, reader: Reader, clock: Clock, uses: TokenUses) -> None:
+    def __init__(self, reader: Reader, clock: Clock, uses: TokenUses, keys: SigningKeys) -> None:
         self._reader = reader
+        self._keys = keys
         self._clock = clock
         self._uses = uses
         self._known: dict[str, _Known] = {}
@@ -45,14 +61,76 @@ class TokenAuthenticator:
     async def caller(self, shown: Presented) -> Caller:
         """See Authenticator."""
         text = bearer_of(shown.authorization)
+        if text.count(".") == 2:
+            return await self._with_key(text, shown)
         token = await self._token(text)
         self._uses.note(token.public_id)
         return _caller(token, shown)
 
+    async def _with_key(self, text: str, shown: Presented) -> Caller:
+        """Return the agent or the task that shows a key.
+
+        Raises:
+            Unauthenticated: it does not count.
+            Forbidden: the namespace it asks for is not its own.
+        """
+        try:
+            claims = self._keys.verify(text, Audience.AGENT)
+        except Unauthenticated:
+            return await self._task(self._keys.verify(text, Audience.TASK), shown)
+        credential = await self._credential(str(claims.get("cred")))
+        return Caller(
+            namespace=_same_namespace(claims, shown),
+            name=claims["sub"],
+            kind=Kind.AGENT,
+            permissions=_SERVES,
+            agent_id=claims["sub"],
+            credential_id=credential.public_id,
+            peer=shown.peer,
+            expires_at=claims["exp"] * SECOND,
+        )
+
+    async def _task(self, claims: dict[str, Any], shown: Presented) -> Caller:
+        """Return the task that shows a key, if it still holds its lease."""
+        task_id, namespace = claims["sub"], _same_namespace(claims, shown)
+        try:
+            task = (await self._reader.task(namespace, task_id)).task
+        except NotFound:
+            raise Unauthenticated(LEASE_GONE) from None
+        if not task.leased or task.lease_id != claims.get("lease"):
+            raise Unauthenticated(LEASE_GONE)
+        return Caller(
+            namespace=namespace,
+            name=f"task {task_id}",
+            kind=Kind.TASK,
+            permissions=_ATTENDS,
+            agent_id=str(claims.get("agent", "")),
+            task_id=task_id,
+            run_id=str(claims.get("run", "")),
+            lease_id=task.lease_id,
+            peer=shown.peer,
+            expires_at=claims["exp"] * SECOND,
+        )
+
+    async def _credential(self, public_id: str) -> Token:
+        """Return the credential that a key was made for.
+
+        Raises:
+            Unauthenticated: it was revoked or has ended.
+        """
+        known = self._known.get(public_id)
+        now = self._clock.monotonic()
+        if known is None or now - known.read_at > KEPT_SECONDS:
+            known = _Known(await self._reader.token_named(public_id), now)
+            self._keep(public_id, known)
+        if known.token is None or not known.token.counts(self._clock.now()):
+            raise Unauthenticated(COUNTS_NO_MORE)
+        return known.token
+
     def committed(self, committed: Committed) -> None:
         """Forget tokens that were changed."""
-        for digest in committed.effects.tokens:
-            self._known.pop(digest, None)
+        for name in committed.effects.tokens:
+            self._known.pop(name, None)
 
     async def _token(self, text: str) -> Token:
         """Return the token of this text.
@@ -95,7 +173,7 @@ def _caller(token: Token, shown: Presented) -> Caller:
     return Caller(
         namespace=_namespace(token, shown.namespace),
         name=token.name,
-        kind=Kind.USER if token.kind is TokenKind.USER else Kind.ENROLLING,
+        kind=KINDS[token.kind],
         permissions=_permissions(token),
         agent_id=token.subject,
         credential_id=token.public_id,
@@ -104,6 +182,13 @@ def _caller(token: Token, shown: Presented) -> Caller:
         server_wide=token.namespace == EVERYWHERE,
         expires_at=token.expires_at,
     )
+
+
+def _same_namespace(claims: dict[str, Any], shown: Presented) -> str:
+    namespace: str = claims["ns"]
+    if shown.namespace not in (None, namespace):
+        raise Forbidden(claims["sub"], f"anything in namespace {shown.namespace!r}")
+    return namespace
 
 
 def _namespace(token: Token, wanted: str | None) -> str:
@@ -120,8 +205,10 @@ def _namespace(token: Token, wanted: str | None) -> str:
 
 
 def _permissions(token: Token) -> frozenset[Permission]:
-    if token.kind is not TokenKind.USER:
-        return frozenset({Permission.ENROL})
+    if token.kind is TokenKind.AGENT:
+        return _SERVES
+    if token.kind is TokenKind.ENROL:
+        return _ENROLS
     if token.role is None:
         return frozenset()
     everywhere = {Permission.MEASURE} if token.namespace == EVERYWHERE else set()

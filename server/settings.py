@@ -92,6 +92,12 @@ class Settings(BaseSettings):
     auth: Literal["off", "on"] = "off"
     """Whether callers must show a token; off lets everybody in who can reach the server."""
 
+    signing_keys: Annotated[Path | None, BeforeValidator(parse_folder)] = None
+    """A file with a KID:SECRET a line that signs agents' keys: the first signs, all verify."""
+
+    key_lifetime: Duration = timedelta(minutes=15)
+    """How long an agent's key counts; it gets the next one long before."""
+
     insecure: bool = False
     """Allow listening beyond this machine although nobody has to log in, or in plain text."""
 

@@ -30,6 +30,7 @@ command.add_command(agent_control.pause)
 command.add_command(agent_control.resume)
 command.add_command(agent_control.configure)
 command.add_command(agent_control.drain)
+command.add_command(agent_control.revoke)
 command.add_command(agent_control.watch)
 
 

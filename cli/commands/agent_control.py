@@ -62,6 +62,19 @@ async def drain(api: Api, agent_id: str, deadline: int | None, note: str, wait: 
 
 
 @click.command(
+    "revoke", cls=Command, epilog="muster agent revoke builder-1 --reason 'host was lost'"
+)
+@click.argument("agent_id")
+@click.option("--reason", default="", help="Why, for people.")
+@with_api
+async def revoke(api: Api, agent_id: str, reason: str) -> None:
+    """Let an agent's credentials count no more and end its session; its tasks are queued again."""
+    request = agent_pb2.RevokeAgentRequest(agent_id=agent_id, reason=reason)
+    answer = await api.call(api.agents.RevokeAgent, request)
+    show(answer, lambda: click.echo(answer.message))
+
+
+@click.command(
     "watch", cls=Command, epilog="muster agent watch\nmuster agent watch builder-1 -o json"
 )
 @click.argument("agent_ids", nargs=-1, metavar="[AGENT_ID]...")

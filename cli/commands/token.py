@@ -63,6 +63,7 @@ async def create(
 @click.argument("name")
 @click.option("--uses", type=click.IntRange(1), default=1, show_default=True, help="Hosts.")
 @click.option("--label", type=LABEL, multiple=True, help="K=V that its hosts get for good.")
+@click.option("--server-wide", is_flag=True, help="Let its hosts run tasks of every namespace.")
 @click.option("--expires", type=DURATION, help="How long it counts (default: 1d).")
 @with_api
 async def enrol(
@@ -70,6 +71,7 @@ async def enrol(
     name: str,
     uses: int,
     label: Sequence[tuple[str, str]],
+    server_wide: bool,
     expires: timedelta | None,
 ) -> None:
     """Make a token with which hosts become agents; it is shown this once."""
@@ -77,6 +79,32 @@ async def enrol(
         name=name,
         kind=auth_pb2.TOKEN_KIND_ENROL,
         uses=uses,
+        server_wide=server_wide,
+        labels=dict(label),
+        lifetime_seconds=_seconds(expires),
+    )
+    _show_new(await api.call(api.auth.CreateToken, request))
+
+
+@command.command(
+    "agent",
+    epilog="""
+    muster token agent old-builder
+    muster token agent old-builder --expires 3650d --label pool=legacy
+    """,
+)
+@click.argument("agent_id")
+@click.option("--label", type=LABEL, multiple=True, help="K=V that it gets for good.")
+@click.option("--expires", type=DURATION, help="How long it counts (default: 90d).")
+@with_api
+async def agent(
+    api: Api, agent_id: str, label: Sequence[tuple[str, str]], expires: timedelta | None
+) -> None:
+    """Make a token for one agent that cannot enrol by itself; it is shown this once."""
+    request = auth_pb2.CreateTokenRequest(
+        name=agent_id,
+        kind=auth_pb2.TOKEN_KIND_AGENT,
+        agent_id=agent_id,
         labels=dict(label),
         lifetime_seconds=_seconds(expires),
     )

@@ -90,6 +90,14 @@ class Agent:
     """Settings made here: `interval` (seconds), `slots`, `log_delay` (milliseconds)."""
     measured: dict[str, Any] = field(default_factory=dict)
     """Its latest measurements; see `measuring`."""
+    locked: dict[str, str] = field(default_factory=dict)
+    """Labels from the token it enrolled with, which nothing it says can change."""
+    confined: bool = False
+    """Whether it runs tasks of its own namespace alone."""
+
+    def serves(self, namespace: str) -> bool:
+        """Tell whether it runs tasks of a namespace."""
+        return not self.confined or self.namespace == namespace
 
     @property
     def open(self) -> bool:
@@ -115,7 +123,7 @@ def as_told(agent: Agent) -> dict[str, Any]:
 
 
 def effective_labels(agent: Agent) -> dict[str, str]:
-    """Return reported labels, under the overlay, under the facts about the host."""
+    """Return reported labels, under the overlay, the locked ones and the facts about the host."""
     facts: Mapping[str, str] = {
         "os": agent.os,
         "arch": agent.arch,
@@ -127,6 +135,7 @@ def effective_labels(agent: Agent) -> dict[str, str]:
         **plugins,
         **agent.labels,
         **agent.overlay,
+        **agent.locked,
         **{key: value for key, value in facts.items() if value},
     }
 

@@ -121,7 +121,7 @@ class Effects:
     closed_logs: set[LogKey] = field(default_factory=set)
     """Logs that take no more."""
     tokens: set[str] = field(default_factory=set)
-    """Digests of tokens that were changed."""
+    """Digests and ids of tokens that were changed."""
     unsettled: set[GroupId] = field(default_factory=set)
     """Concurrency groups in which older members are still to be cancelled."""
     wrote: bool = False

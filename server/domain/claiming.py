@@ -35,6 +35,7 @@ class Assignment:
     spec: str
     stop_with_lease: bool
     """Whether its agent stops it before the lease ends when the server cannot be reached."""
+    namespace: str = ""
 
 
 @dataclass(slots=True)
@@ -125,7 +126,11 @@ class Claim:
         ready: dict[str, list[Task]] = {queue.namespace: [] for queue in self.queues}
         namespaces = Counter(queue.class_key for queue in self.queues)
         for queue in self.queues:
-            takers = [offer for offer in offers if queue.class_key in offer.class_keys]
+            takers = [
+                offer
+                for offer in offers
+                if queue.class_key in offer.class_keys and offer.serves(queue.namespace)
+            ]
             # Namespaces share the slots; what one leaves goes to the others in the next claim.
             share = ceil(sum(offer.slots for offer in takers) / namespaces[queue.class_key])
             # Only v1 agents are avoided by tasks; where others take too, nothing is in the way.
@@ -214,6 +219,7 @@ def assignment(task: Task) -> Assignment:
         timeout=task.timeout,
         spec=task.spec,
         stop_with_lease=not task.retry_on_lost or task.group_key is not None,
+        namespace=task.namespace,
     )
 
 

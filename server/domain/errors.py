@@ -4,6 +4,7 @@
     ├── Invalid            a request with malformed fields
     ├── Unauthenticated    nobody knows who calls
     ├── Forbidden          the caller may not do that
+    ├── StillEnrolled      an agent that is enrolled cannot be enrolled again
     ├── NotFound           an id nobody knows
     ├── AlreadyExists      a name that is taken
     ├── RequestIdReused    one request id for two requests
@@ -62,6 +63,16 @@ class Forbidden(MusterError):
         self.caller = caller
         needs = f"; that needs the permission {' or '.join(wanted)}" if wanted else ""
         super().__init__(f"{caller} may not call {door}{needs}.")
+
+
+class StillEnrolled(MusterError):
+    """An agent id that has a credential which counts cannot be enrolled again."""
+
+    def __init__(self, agent_id: str) -> None:
+        super().__init__(
+            f"Agent {agent_id!r} is enrolled already and has its own credential; to enrol it anew, "
+            f"revoke it first: muster agent revoke {agent_id}"
+        )
 
 
 class NotFound(MusterError):

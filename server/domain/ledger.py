@@ -482,7 +482,7 @@ class Ledger:
         """Say that a token was edited."""
         self.edits += 1
         self.changes.tokens[token.key] = token
-        self.effects.tokens.add(token.digest)
+        self.effects.tokens |= {token.digest, token.public_id}
         self.flush()
 
     # ---- requests and events

@@ -28,8 +28,14 @@ class Offer:
     """`request_id` of the FetchTask that waits for them."""
     assigned_at: Moment = 0
     """When it last got work; among equals the longest idle goes first."""
+    namespace: str | None = None
+    """The only namespace whose tasks it runs; None where it runs those of all."""
     ahead: int = 0
     """How many of the slots are none: tasks it takes ahead of free slots, for they are short."""
+
+    def serves(self, namespace: str) -> bool:
+        """Tell whether it runs tasks of a namespace."""
+        return self.namespace is None or self.namespace == namespace
 
 
 def in_turn(waiting: Mapping[str, Sequence[Task]]) -> list[Task]:
@@ -74,6 +80,8 @@ def _best(
     for offer in offers:
         slots = free[offer.session_id]
         if slots <= 0 or task.class_key not in offer.class_keys:
+            continue
+        if not offer.serves(task.namespace):
             continue
         if offer.agent_key in barred:
             continue

@@ -1,11 +1,12 @@
 """Agents come, say what they hold, are lost, come back, and go."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from server.domain.agent import Agent, SessionState, as_told
 from server.domain.checks import AGENT_ID, Checks
+from server.domain.enrolling import Identity, admit
 from server.domain.errors import NotFound, SessionSuperseded
 from server.domain.event import Event, EventKind
 from server.domain.holding import Held, keep_unconfirmed, lose_leases, reconcile
@@ -13,6 +14,7 @@ from server.domain.labels import check_labels
 from server.domain.lease import Verdict, VerdictAction, verdict_for
 from server.domain.ledger import Ledger
 from server.domain.moment import Millis, Moment
+from server.domain.token import EVERYWHERE, Token
 
 SLOT_LIMIT = 10_000
 HELD_LIMIT = 20_000
@@ -63,6 +65,8 @@ class Attached:
     """Leases held now that its agent was asked to end, and has not."""
     leases: dict[str, int]
     """Leases held now, with the number of the frame that carried each."""
+    credential: Token | None = None
+    """What it registered with, from now on its own; None where nobody asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class Register:
     """None from v1 agents."""
     lease: Millis = 0
     """How long its leases last without a word from it; 0 takes the usual time."""
+    identity: Identity | None = None
+    """None where nobody asks who an agent is."""
 
     def task_ids(self) -> Iterable[str]:
         """See Command."""
@@ -84,7 +90,15 @@ class Register:
 
     def decide(self, ledger: Ledger) -> Attached:
         """See Command."""
-        agent = ledger.find_agent(self.agent_id) or self._add(ledger)
+        agent = ledger.find_agent(self.agent_id)
+        credential = None
+        if self.identity is not None:
+            credential = admit(ledger, agent, self.agent_id, self.namespace, self.identity)
+        if agent is None:
+            agent = self._add(ledger)
+        if credential is not None:
+            agent.locked = dict(credential.labels)
+            agent.confined = credential.namespace != EVERYWHERE
         news = agent.session_id != self.session_id or agent.registered_at == ledger.now
         self._open(ledger, agent)
         if self.held is None:
@@ -94,7 +108,8 @@ class Register:
             verdicts = reconcile(ledger, agent, self.held, complete=True)
         if news:
             tell_agent(ledger, agent, EventKind.AGENT_REGISTERED)
-        return _attached(ledger, agent, verdicts, complete=self.held is not None)
+        attached = _attached(ledger, agent, verdicts, complete=self.held is not None)
+        return replace(attached, credential=credential)
 
     def _add(self, ledger: Ledger) -> Agent:
         agent = Agent(
@@ -187,6 +202,41 @@ class Unregister:
         ledger.touch_agent(agent)
         tell_agent(ledger, agent, EventKind.AGENT_UNREGISTERED, reason=self.reason)
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeAgent:
+    """Let an agent's credentials count no more, and end its session; answers how many there were.
+
+    What it holds is queued again, as when it leaves.
+    """
+
+    namespace: str
+    agent_id: str
+    reason: str
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return ()
+
+    def decide(self, ledger: Ledger) -> int:
+        """See Command."""
+        agent = ledger.agent(self.agent_id)
+        if agent.namespace != self.namespace:
+            raise NotFound("agent", self.agent_id)
+        revoked = 0
+        for token in ledger.source.tokens_of(self.agent_id):
+            if token.revoked_at is None:
+                token.revoked_at = ledger.now
+                ledger.touch_token(token)
+                revoked += 1
+        if agent.session_state is not SessionState.CLOSED:
+            cause = f"agent {agent.public_id} was revoked: {self.reason or 'no reason'}"
+            lose_leases(ledger, agent, cause, fault=False)
+            agent.session_state = SessionState.CLOSED
+            ledger.touch_agent(agent)
+            tell_agent(ledger, agent, EventKind.AGENT_UNREGISTERED, reason=cause, revoked="yes")
+        return revoked
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +352,10 @@ class UpdateLabels:
         if agent.namespace != self.namespace:
             raise NotFound("agent", self.agent_id)
         overlay = {**agent.overlay, **self.labels} if self.merge else dict(self.labels)
+        checks = Checks()
+        for key in sorted(self.labels.keys() & agent.locked.keys()):
+            checks.fail(f"labels[{key}]", "was locked when the agent enrolled")
+        checks.done()
         if overlay != agent.overlay:
             agent.overlay = overlay
             ledger.touch_agent(agent)

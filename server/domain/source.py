@@ -136,6 +136,9 @@ class Source(Protocol):
     def token(self, public_id: str) -> Token | None:
         """Return a token, locked, or None."""
 
+    def tokens_of(self, agent_id: str) -> list[Token]:
+        """Return the credentials of an agent, oldest first, locked."""
+
     def token_of_digest(self, digest: str) -> Token | None:
         """Return the token of a digest, locked, or None."""
 

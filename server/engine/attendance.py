@@ -5,7 +5,7 @@ from typing import Any
 
 from server.domain.agent import Agent
 from server.domain.configuring import ConfigureAgent
-from server.domain.errors import SessionSuperseded, WrongState
+from server.domain.errors import SessionSuperseded, Unauthenticated, WrongState
 from server.domain.event import Event, EventKind
 from server.domain.holding import Held
 from server.domain.lease import Verdict, VerdictAction
@@ -49,13 +49,14 @@ class Attendance:
         self._policy = policy
         self._measurements = measurements or Measurements()
 
-    async def register(self, command: Register) -> tuple[Session, tuple[Verdict, ...]]:
+    async def register(self, command: Register) -> tuple[Session, Attached]:
         """Open a session; the agent's older stream and fetches end."""
         older = self._sessions.of_agent(command.agent_id)
-        if older is not None:
+        # Where agents show who they are, nobody else ends a session by naming its agent.
+        if older is not None and command.identity is None:
             self._sessions.remove(older, SessionSuperseded(older.agent_id))
         attached = await self._writer.submit(replace(command, lease=self._lease()))
-        return self._take_up(attached), attached.verdicts
+        return self._take_up(attached), attached
 
     def _lease(self) -> Millis:
         """Return the lease of an agent that registers now.
@@ -191,6 +192,11 @@ class Attendance:
             session = self._sessions.of_agent(event.resource_id)
             if session is not None and session.session_id != event.data["session"]:
                 self._sessions.remove(session, SessionSuperseded(session.agent_id))
+        elif event.kind is EventKind.AGENT_UNREGISTERED and "revoked" in event.data:
+            session = self._sessions.of_agent(event.resource_id)
+            if session is not None and session.session_id == event.data["session"]:
+                reason = "The agent was revoked; it has to be enrolled anew."
+                self._sessions.remove(session, Unauthenticated(reason))
         elif event.kind is EventKind.AGENT_CONFIG:
             session = self._sessions.of_agent(event.resource_id)
             if session is not None:

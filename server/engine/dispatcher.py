@@ -194,6 +194,7 @@ class Dispatcher:
             Queue(class_key, namespace)
             for class_key in classes
             for namespace in self._ready[class_key].namespaces
+            if any(offer.serves(namespace) and class_key in offer.class_keys for offer in offers)
         ]
         queues.sort(key=lambda queue: (self._turns.get(queue.namespace, 0), queue.namespace))
         return Claim(tuple(offers), tuple(queues[:QUEUES_AT_ONCE]))
@@ -204,7 +205,8 @@ class Dispatcher:
         fitting = (
             key
             for key, ready in self._ready.items()
-            if agent_class.fits(key, ready.selector, asked=asked)
+            if agent_class.serves_any(ready.namespaces)
+            and agent_class.fits(key, ready.selector, asked=asked)
         )
         return list(islice(fitting, CLASSES_AT_ONCE))
 
@@ -218,6 +220,7 @@ class Dispatcher:
             session_id=session.session_id,
             slots=wants,
             class_keys=class_keys,
+            namespace=session.serves,
             frame=session.next_frame(),
             request_id=parked.request_id if parked else None,
             assigned_at=session.assigned_at,

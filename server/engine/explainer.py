@@ -35,7 +35,7 @@ class Explainer:
         """Return why a task stands where it stands."""
         task, now = view.task, self._clock.now()
         selector = Selector.from_canonical(view.canonical_class)
-        fleet = await self._fleet() if task.ready else []
+        fleet = await self._fleet(task.namespace) if task.ready else []
         barred = may_be_heard_of(task, view.attempts, now, self._policy)
         fitting = [c for c in fleet if judge(c, selector, barred, now).fit is not Fit.UNFIT]
         ahead, others = await self._line(view, fitting)
@@ -54,10 +54,12 @@ class Explainer:
             )
         )
 
-    async def _fleet(self) -> list[Candidate]:
+    async def _fleet(self, namespace: str) -> list[Candidate]:
+        """Return the agents that run tasks of a namespace."""
         return [
             Candidate(agent, held, self._takes_work(agent.public_id, agent.session_id))
             for agent, held in await self._reader.connected_agents()
+            if agent.serves(namespace)
         ]
 
     def _takes_work(self, agent_id: str, session_id: str) -> bool:

@@ -5,7 +5,7 @@ make every agent a class of its own. A selector is evaluated once an agent class
 agents and tasks there are.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -22,13 +22,21 @@ KNOWN_CLASSES = 10_000
 class AgentClass:
     """Agents that no selector tells apart."""
 
-    def __init__(self, key: frozenset[tuple[str, str]], labels: dict[str, str]) -> None:
+    def __init__(
+        self, key: frozenset[tuple[str, str]], labels: dict[str, str], serves: str | None = None
+    ) -> None:
         self.key = key
+        self.serves = serves
+        """The only namespace whose tasks they run; None where they run those of all."""
         self.members = 0
         self.hungry: dict[str, Session] = {}
         """Sessions that want work, by id; the longest without an offer first."""
         self._labels = labels
         self._fits: dict[str, bool] = {}
+
+    def serves_any(self, namespaces: Collection[str]) -> bool:
+        """Whether they run tasks of one of these namespaces."""
+        return self.serves is None or self.serves in namespaces
 
     def fits(self, class_key: str, selector: Selector, *, asked: int = 0) -> bool:
         """Whether these agents satisfy a task class, one of about so many that are asked for."""
@@ -67,7 +75,9 @@ class Roster:
         self.remove(session)
         labels = {key: value for key, value in session.labels.items() if key in self._keys}
         key = frozenset(labels.items())
-        agent_class = self._classes.setdefault(key, AgentClass(key, labels))
+        if session.serves is not None:
+            key |= {("", session.serves)}  # no label has an empty name
+        agent_class = self._classes.setdefault(key, AgentClass(key, labels, session.serves))
         agent_class.members += 1
         self._members[session.session_id] = session, agent_class
         self.note(session)

@@ -80,6 +80,8 @@ class Session:
     """Whether that is still to be written down."""
     ahead: int = 0
     """Tasks that its agent takes beyond its slots, because its tasks are short."""
+    serves: str | None = None
+    """The only namespace whose tasks it runs; None where it runs those of all."""
     roster: Roster | None = None
     """Who is told when it wants more or less than before."""
 
@@ -220,6 +222,7 @@ class Sessions:
             control=agent.control,
             config=agent.config,
             measured=agent.measured,
+            serves=agent.namespace if agent.confined else None,
         )
         self._by_agent[agent.public_id] = session
         self._by_id[agent.session_id] = session

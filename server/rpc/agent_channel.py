@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
+from server.auth import Kind, check_acts_for, current_caller
 from server.domain.checks import Checks
 from server.domain.errors import Draining, Invalid, MusterError, SessionSuperseded, Violation
 from server.domain.lease import LeaseRef, Verdict, VerdictAction
@@ -27,6 +27,7 @@ from server.engine.mailbox import Configure, HandBackAll, Mailbox, Stop, Work
 from server.engine.parked import Parked
 from server.engine.sessions import Session
 from server.engine.writer import Writer
+from server.issuer import Issuer
 from server.rpc.agent_service import LOOK_SECONDS
 from server.rpc.convert import batch_of
 from server.rpc.convert_agent import (
@@ -34,11 +35,11 @@ from server.rpc.convert_agent import (
     held_of,
     measured_of,
     task_info,
-    task_message,
     update_of,
     verdict_message,
 )
 from server.rpc.errors import answer_to
+from server.rpc.handover import Handover
 
 M = TypeVar("M")
 
@@ -59,7 +60,13 @@ class AgentChannel:
         dispatcher: Dispatcher,
         clock: Clock,
         policy: Policy,
+        issuer: Issuer | None = None,
     ) -> None:
+        self._issuer = issuer
+        self._handover = Handover(policy, issuer)
+        self._caller = current_caller()
+        self._key_ends = self._caller.expires_at
+        """When the key that its agent has now ends; None where nobody asks for one."""
         self._writer = writer
         self._intake = intake
         self._attendance = attendance
@@ -123,6 +130,7 @@ class AgentChannel:
             await self._taken.wait()
 
     async def _open(self, request: Request) -> None:
+        check_acts_for(request.agent_id)
         if not request.HasField("hello"):
             self._session = await self._attendance.session(request.agent_id, "")
             self._attendance.use_v1_stream(self._session, self._mailbox)
@@ -269,8 +277,22 @@ class AgentChannel:
             success=True,
             verdicts=[verdict_message(v, self._policy) for v in verdicts],
             hand_back=not session.open,
+            agent_key=await self._renewed(),
         )
         self._say(request, heartbeat_ack=ack)
+
+    async def _renewed(self) -> str:
+        """Return the agent's next key, where the one it has ends soon, or an empty text.
+
+        Raises:
+            Unauthenticated: its credential was revoked.
+        """
+        if self._issuer is None or self._key_ends is None or self._caller.kind is not Kind.AGENT:
+            return ""
+        if not self._issuer.is_due(self._key_ends):
+            return ""
+        key, self._key_ends = await self._issuer.renewed(self._caller)
+        return key
 
     # ---- v1 agents
 
@@ -341,9 +363,8 @@ class AgentChannel:
         )
 
     def _work(self, work: Work) -> Response:
-        tasks: Sequence[agent_pb2.Task] = [
-            task_message(task, self._policy) for task in work.assignments
-        ]
+        agent_id = self._session.agent_id if self._session else ""
+        tasks = self._handover.messages(work.assignments, agent_id)
         return Response(
             agent_id=self._session.agent_id if self._session else "",
             assignments=stream_pb2.Assignments(frame_number=work.frame, tasks=tasks),

@@ -1,24 +1,37 @@
 """agent.v1.AgentService."""
 
+import re
+
 from uuid_utils import uuid7
 
 from generated.agent.v1 import agent_pb2, agent_pb2_grpc
-from server.auth import current_caller
+from server.auth import Caller, Kind, check_acts_for, current_caller
 from server.domain.canceling import CancelTask, check_reason
 from server.domain.checks import Checks
 from server.domain.claiming import Assignment, Refetch
+from server.domain.enrolling import Identity
 from server.domain.errors import Invalid, NotAvailable, Violation
 from server.domain.labels import check_labels, check_selector
 from server.domain.lease import LeaseRef
 from server.domain.measuring import from_text
 from server.domain.policy import Policy
-from server.domain.registering import SLOT_LIMIT, Register, Unregister, UpdateLabels
+from server.domain.registering import (
+    SLOT_LIMIT,
+    Attached,
+    Register,
+    RevokeAgent,
+    Unregister,
+    UpdateLabels,
+)
+from server.domain.token import TokenKind
 from server.engine.attendance import Attendance
 from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
 from server.engine.log_intake import LogIntake
+from server.engine.minting import mint
 from server.engine.parked import Parked
 from server.engine.writer import Writer
+from server.issuer import Issuer
 from server.rpc.context import Context
 from server.rpc.convert import batch_of, counted, selector_of
 from server.rpc.convert_agent import (
@@ -31,9 +44,9 @@ from server.rpc.convert_agent import (
     report_of,
     said_of,
     set_state_of,
-    task_message,
     verdict_message,
 )
+from server.rpc.handover import Handover
 from server.stores.interfaces import Reader
 
 WAIT_LIMIT = 60
@@ -41,6 +54,9 @@ WAIT_LIMIT = 60
 LOOK_SECONDS = 5.0
 AGENT_PAGE_DEFAULT = 100
 AGENT_PAGE_LIMIT = 1000
+AGENT_KEY = "muster-agent-key"
+
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class AgentService(agent_pb2_grpc.AgentServiceServicer):
@@ -55,7 +71,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         dispatcher: Dispatcher,
         clock: Clock,
         policy: Policy,
+        issuer: Issuer | None = None,
     ) -> None:
+        self._issuer = issuer
+        self._handover = Handover(policy, issuer)
         self._writer = writer
         self._intake = intake
         self._reader = reader
@@ -68,29 +87,54 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.RegisterRequest, context: Context
     ) -> agent_pb2.RegisterResponse:
         """See the proto."""
+        caller = current_caller()
         command = Register(
-            current_caller().namespace,
-            request.agent_id or str(uuid7()),
+            caller.namespace,
+            request.agent_id or caller.agent_id or str(uuid7()),
             str(uuid7()),
             profile_of(request),
             held_of(request.held, "held") if request.HasField("held") else None,
+            identity=_identity(request, caller),
         )
-        session, verdicts = await self._attendance.register(command)
+        session, attached = await self._attendance.register(command)
         interval, lease = self._attendance.times_of(session)
+        key = self._key_of(attached, caller)
+        if key:
+            context.set_trailing_metadata(((AGENT_KEY, key),))
         return agent_pb2.RegisterResponse(
             success=True,
             message="The agent is registered.",
             agent_id=session.agent_id,
             heartbeat_interval=interval,
             session_id=session.session_id,
-            verdicts=[verdict_message(v, self._policy) for v in verdicts],
+            verdicts=[verdict_message(v, self._policy) for v in attached.verdicts],
             lease_seconds=lease,
+            agent_key=key,
         )
+
+    def _key_of(self, attached: Attached, caller: Caller) -> str:
+        if self._issuer is None or attached.credential is None:
+            return ""
+        return self._issuer.agent_key(attached.credential, caller.namespace)
+
+    async def _renewed(self) -> str:
+        """Return the next key of the agent that calls, where its own ends soon, or an empty text.
+
+        Raises:
+            Unauthenticated: its credential was revoked.
+        """
+        caller = current_caller()
+        if self._issuer is None or caller.kind is not Kind.AGENT or caller.expires_at is None:
+            return ""
+        if not self._issuer.is_due(caller.expires_at):
+            return ""
+        return (await self._issuer.renewed(caller))[0]
 
     async def Heartbeat(
         self, request: agent_pb2.HeartbeatRequest, context: Context
     ) -> agent_pb2.HeartbeatResponse:
         """See the proto."""
+        check_acts_for(request.agent_id)
         checks = Checks()
         checks.number("max_concurrent_jobs", request.max_concurrent_jobs, 0, SLOT_LIMIT)
         checks.extend(check_labels(request.labels, "labels"))
@@ -112,12 +156,14 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             verdicts=[verdict_message(v, self._policy) for v in verdicts],
             hand_back=not session.open,
             config=config_message(session.config),
+            agent_key=await self._renewed(),
         )
 
     async def Unregister(
         self, request: agent_pb2.UnregisterRequest, context: Context
     ) -> agent_pb2.UnregisterResponse:
         """See the proto."""
+        check_acts_for(request.agent_id)
         check_reason(request.reason)
         command = Unregister(request.agent_id, request.session_id, request.reason)
         current = await self._attendance.unregister(command)
@@ -128,6 +174,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.FetchTaskRequest, context: Context
     ) -> agent_pb2.FetchTaskResponse:
         """See the proto."""
+        check_acts_for(request.agent_id)
         _check_fetch(request)
         session = await self._attendance.session(request.agent_id, request.session_id)
         session.draining = False  # who asks for work takes some
@@ -137,19 +184,21 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             again = Refetch(request.agent_id, session.session_id, request.request_id)
             if held := await self._writer.submit(again):
                 frame = max(session.leases.get(a.lease_id, 0) for a in held)
-                return self._fetched(held, frame)
+                return self._fetched(held, frame, request.agent_id)
         wait = _wait(request.wait, context.time_remaining())
         parked = Parked(request.max_jobs or 1, request.request_id or None, once=wait <= 0)
         tasks, frame = await self._dispatcher.fetch(session, parked, wait or LOOK_SECONDS)
-        return self._fetched(tasks, frame)
+        return self._fetched(tasks, frame, request.agent_id)
 
-    def _fetched(self, tasks: list[Assignment], frame: int) -> agent_pb2.FetchTaskResponse:
+    def _fetched(
+        self, tasks: list[Assignment], frame: int, agent_id: str
+    ) -> agent_pb2.FetchTaskResponse:
         return agent_pb2.FetchTaskResponse(
             success=True,
             message=counted(len(tasks), "task")
             if tasks
             else "There is no work for this agent now.",
-            tasks=[task_message(task, self._policy) for task in tasks],
+            tasks=self._handover.messages(tasks, agent_id),
             frame_number=frame,
         )
 
@@ -157,6 +206,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.ReportTaskStatusRequest, context: Context
     ) -> agent_pb2.ReportTaskStatusResponse:
         """See the proto."""
+        check_acts_for(request.agent_id)
         report = report_of(request)
         await self._attendance.session(request.agent_id, "")
         verdict = await self._writer.submit(report)
@@ -170,6 +220,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.ReportTaskLogRequest, context: Context
     ) -> agent_pb2.ReportTaskLogResponse:
         """See the proto."""
+        check_acts_for(request.agent_id)
         batch = batch_of(request)
         await self._attendance.session(request.agent_id, "")
         ref = LeaseRef(request.task_id, request.lease_id)
@@ -185,10 +236,14 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.CancelTaskRequest, context: Context
     ) -> agent_pb2.CancelTaskResponse:
         """See the proto."""
+        check_acts_for(request.agent_id)
         check_reason(request.reason)
         if not request.agent_id:
             raise Invalid([Violation("agent_id", "must not be empty")])
-        command = CancelTask(None, request.job_id, request.reason, request.agent_id)
+        caller = current_caller()
+        # An agent ends what it holds, of whichever namespace; a person's own namespace bounds them.
+        namespace = caller.namespace if caller.kind is Kind.USER else None
+        command = CancelTask(namespace, request.job_id, request.reason, request.agent_id)
         ended = await self._writer.submit(command)
         message = "The task is cancelled." if ended else "The agent is told to end it."
         return agent_pb2.CancelTaskResponse(success=True, message=message)
@@ -197,6 +252,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.UpdateLabelsRequest, context: Context
     ) -> agent_pb2.UpdateLabelsResponse:
         """See the proto."""
+        check_acts_for(request.agent_id)
         command = UpdateLabels(
             current_caller().namespace, request.agent_id, dict(request.labels), request.merge
         )
@@ -277,6 +333,34 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         return agent_pb2.ConfigureAgentResponse(
             success=True, message="The settings are kept.", agent=agent_detail(agent, held)
         )
+
+    async def RevokeAgent(
+        self, request: agent_pb2.RevokeAgentRequest, context: Context
+    ) -> agent_pb2.RevokeAgentResponse:
+        """See the proto."""
+        check_reason(request.reason)
+        command = RevokeAgent(current_caller().namespace, request.agent_id, request.reason)
+        revoked = await self._writer.submit(command)
+        what = "1 credential" if revoked == 1 else f"{revoked} credentials"
+        return agent_pb2.RevokeAgentResponse(
+            success=True, message=f"{what} revoked; its session is over."
+        )
+
+
+def _identity(request: agent_pb2.RegisterRequest, caller: Caller) -> Identity | None:
+    """Return how an agent that registers has shown who it is; None where nobody asks.
+
+    Raises:
+        Invalid: the digest is none.
+    """
+    if caller.kind is Kind.ANYBODY:
+        return None
+    digest = request.credential_digest
+    if digest and not _DIGEST.fullmatch(digest):
+        text = "should be a SHA-256 of 64 hexadecimal digits in lower case"
+        raise Invalid([Violation("credential_digest", text)])
+    # A v1 agent has none: nobody will ever show this one, it only bears the revocation.
+    return Identity(caller.credential_id, digest or mint(TokenKind.AGENT)[1])
 
 
 def _check_fetch(request: agent_pb2.FetchTaskRequest) -> None:

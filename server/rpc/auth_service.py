@@ -5,7 +5,7 @@ from uuid_utils import uuid7
 from generated.auth.v1 import auth_pb2, auth_pb2_grpc
 from server.auth import Caller, current_caller
 from server.domain.access import Role
-from server.domain.checks import Checks
+from server.domain.checks import AGENT_ID, Checks
 from server.domain.errors import Forbidden
 from server.domain.labels import check_labels
 from server.domain.moment import DAY, SECOND, Moment
@@ -18,19 +18,28 @@ from server.rpc.context import Context
 from server.stores.interfaces import Reader
 
 LONGEST = 3660 * DAY
-LIFETIMES = {TokenKind.USER: 90 * DAY, TokenKind.ENROL: DAY}
+LIFETIMES = {TokenKind.USER: 90 * DAY, TokenKind.ENROL: DAY, TokenKind.AGENT: 90 * DAY}
 """How long tokens count when nobody says."""
 
 KINDS = {
     auth_pb2.TOKEN_KIND_UNSPECIFIED: TokenKind.USER,
     auth_pb2.TOKEN_KIND_USER: TokenKind.USER,
     auth_pb2.TOKEN_KIND_ENROL: TokenKind.ENROL,
+    auth_pb2.TOKEN_KIND_AGENT: TokenKind.AGENT,
 }
 ROLES = {
     auth_pb2.ROLE_VIEWER: Role.VIEWER,
     auth_pb2.ROLE_OPERATOR: Role.OPERATOR,
     auth_pb2.ROLE_ADMIN: Role.ADMIN,
 }
+FIELDS_OF = {
+    "role": {TokenKind.USER},
+    "uses": {TokenKind.ENROL},
+    "labels": {TokenKind.ENROL, TokenKind.AGENT},
+    "agent_id": {TokenKind.AGENT},
+}
+"""Which kinds of token a field is for."""
+
 _KIND_NUMBERS = {kind: number for number, kind in KINDS.items()}
 _ROLE_NUMBERS = {role: number for number, role in ROLES.items()}
 
@@ -109,19 +118,17 @@ def _check(request: auth_pb2.CreateTokenRequest) -> None:
     checks = Checks()
     if request.kind not in KINDS:
         checks.fail("kind", f"there is no kind {request.kind}")
-    elif KINDS[request.kind] is TokenKind.USER:
-        if request.role not in ROLES:
-            checks.fail("role", "must be VIEWER, OPERATOR or ADMIN")
-        for name in ("uses", "labels"):
-            if getattr(request, name):
-                checks.fail(name, "is for tokens of kind ENROL")
-    else:
-        if request.role:
-            checks.fail("role", "is for tokens of kind USER")
-        if request.server_wide:
-            checks.fail("server_wide", "is for tokens of kind USER: an agent is of one namespace")
-        checks.number("uses", request.uses, 0, USES_LIMIT)
-        checks.extend(check_labels(request.labels, "labels"))
+        checks.done()
+    kind = KINDS[request.kind]
+    if kind is TokenKind.USER and request.role not in ROLES:
+        checks.fail("role", "must be VIEWER, OPERATOR or ADMIN")
+    if kind is TokenKind.AGENT and not AGENT_ID.fullmatch(request.agent_id):
+        checks.fail("agent_id", "must be 1 to 128 letters, digits and . _ : -")
+    for name, kinds in FIELDS_OF.items():
+        if getattr(request, name) and kind not in kinds:
+            checks.fail(name, f"is not for tokens of kind {kind.name}")
+    checks.number("uses", request.uses, 0, USES_LIMIT)
+    checks.extend(check_labels(request.labels, "labels"))
     checks.number("lifetime_seconds", request.lifetime_seconds, 0, LONGEST // SECOND)
     checks.done()
 
@@ -139,6 +146,7 @@ def _command(
         request.name,
         caller.name,
         role=ROLES.get(request.role),
+        subject=request.agent_id,
         labels=dict(request.labels),
         uses=(request.uses or 1) if kind is TokenKind.ENROL else None,
         expires_at=now + lifetime,
@@ -159,6 +167,7 @@ def _message(token: Token) -> auth_pb2.Token:
         expires_at=token.expires_at or 0,
         revoked_at=token.revoked_at or 0,
         used_at=token.used_at or 0,
+        agent_id=token.subject,
     )
 
 

@@ -3,7 +3,7 @@
 from uuid_utils import uuid7
 
 from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
-from server.auth import current_caller
+from server.auth import check_attends, current_caller
 from server.domain.canceling import StopPipeline, check_reason
 from server.domain.errors import Invalid, Violation
 from server.domain.run import RunStatus
@@ -142,6 +142,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
         self, request: pipeline_pb2.GetRunRequest, context: Context
     ) -> pipeline_pb2.GetRunResponse:
         """See the proto."""
+        check_attends(run_id=request.run_id)
         namespace = current_caller().namespace
         run, name, tasks = await self._reader.run(namespace, request.run_id)
         names = {task.key: task.name for task in tasks}

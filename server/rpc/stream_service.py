@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from generated.stream.v1 import stream_pb2, stream_pb2_grpc
-from server.auth import current_caller
+from server.auth import check_acts_for, current_caller
 from server.domain.checks import Checks
 from server.domain.errors import Invalid, NotFound, Violation
 from server.domain.event import Event, EventKind
@@ -20,6 +20,7 @@ from server.engine.log_hub import LogHub, LogPart
 from server.engine.log_intake import LogIntake
 from server.engine.measurements import Measurements
 from server.engine.writer import Writer
+from server.issuer import Issuer
 from server.rpc.agent_channel import AgentChannel
 from server.rpc.agent_stream import AgentStream
 from server.rpc.context import Context
@@ -50,7 +51,9 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
         clock: Clock,
         policy: Policy,
         measurements: Measurements,
+        issuer: Issuer | None = None,
     ) -> None:
+        self._issuer = issuer
         self._measurements = measurements
         self._writer = writer
         self._intake = intake
@@ -107,6 +110,7 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
         async for request in request_iterator:
             if task_id is None:
                 task_id = request.task_id
+                check_acts_for(request.agent_id)
                 await self._attendance.session(request.agent_id, "")
                 agent_id = request.agent_id
             elif (request.task_id, request.agent_id) != (task_id, agent_id):
@@ -183,6 +187,7 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
             self._dispatcher,
             self._clock,
             self._policy,
+            self._issuer,
         )
         async with aclosing(channel.responses(request_iterator)) as responses:
             async for response in responses:

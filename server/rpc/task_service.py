@@ -3,7 +3,7 @@
 from uuid_utils import uuid7
 
 from generated.task.v1 import task_pb2, task_pb2_grpc
-from server.auth import current_caller
+from server.auth import check_attends, current_caller
 from server.domain.canceling import CancelTask, check_reason
 from server.domain.errors import Invalid, NotAvailable, Violation
 from server.domain.submitting import CreateTask, DeleteTask, RetryTask, UpdateTask
@@ -83,6 +83,7 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
         self, request: task_pb2.GetTaskRequest, context: Context
     ) -> task_pb2.GetTaskResponse:
         """See the proto."""
+        check_attends(request.task_id)
         view = await self._reader.task(current_caller().namespace, request.task_id)
         explanation = await self._explainer.explain(view)
         detail = convert.full_task_detail(view, why_it_waits(view.task, explanation))
@@ -201,6 +202,7 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
         self, request: task_pb2.ListTaskArtifactsRequest, context: Context
     ) -> task_pb2.ListTaskArtifactsResponse:
         """See the proto."""
+        check_attends(request.task_id)
         raise NotAvailable("ListTaskArtifacts (the artifact store)")
 
 

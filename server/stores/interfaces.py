@@ -388,6 +388,9 @@ class Reader(Protocol):
     async def token(self, digest: str) -> Token | None:
         """Return the token of a digest, or None."""
 
+    async def token_named(self, public_id: str) -> Token | None:
+        """Return a token by its id, or None."""
+
     async def tokens(self, namespaces: Sequence[str], kind: TokenKind) -> list[Token]:
         """Return the tokens of a kind that count in one of these namespaces, oldest first."""
 

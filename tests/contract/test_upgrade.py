@@ -38,6 +38,7 @@ EARLIER = [
     "0012",
     "0013",
     "0014",
+    "0015",
 ]
 PACKED = "0005"
 """From this schema on a log is kept in blocks; before, it was JSON."""

@@ -170,6 +170,11 @@ class Kit:
         folder = data_dir or self.folder / f"agent{self._agents}"
         return Agent(self, address, labels or {}, slots, folder, flags, env or {})
 
+    def agent_refused(self, server: Server, *flags: str) -> subprocess.CompletedProcess[str]:
+        """Run an agent that its server will not have, to its end."""
+        place = ["--server", server.grpc, "--data-dir", str(self.folder / "refused")]
+        return self.launcher.run([*_module("agent"), *place, *flags])
+
     def cli(
         self,
         *arguments: str,

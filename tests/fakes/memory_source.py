@@ -11,6 +11,7 @@ from server.domain.changes import LogChore
 from server.domain.group import Newcomer
 from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
+from server.domain.token import TokenKind
 from server.stores.interfaces import PoisonError
 
 LARGEST = 2**63 - 1
@@ -254,6 +255,11 @@ class MemorySource:
 
     def token(self, public_id):
         return self._first("tokens", lambda token: token.public_id == public_id)
+
+    def tokens_of(self, agent_id):
+        return self._where(
+            "tokens", lambda token: (token.subject, token.kind) == (agent_id, TokenKind.AGENT)
+        )
 
     def token_of_digest(self, digest):
         return self._first("tokens", lambda token: token.digest == digest)

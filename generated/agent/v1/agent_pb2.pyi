@@ -390,6 +390,7 @@ class HeartbeatResponse(_message.Message):
     VERDICTS_FIELD_NUMBER: _builtins.int
     HAND_BACK_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
+    AGENT_KEY_FIELD_NUMBER: _builtins.int
     success: _builtins.bool
     """True whenever the call succeeds."""
     message: _builtins.str
@@ -398,6 +399,8 @@ class HeartbeatResponse(_message.Message):
     """The server's clock, Unix milliseconds."""
     hand_back: _builtins.bool
     """Whether the agent is given no work now: it hands back every task it has not started."""
+    agent_key: _builtins.str
+    """What the agent shows from now on; empty leaves what it has."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseVerdict]:
         """What to do with leases: one for each held lease that must be ended."""
@@ -415,10 +418,11 @@ class HeartbeatResponse(_message.Message):
         verdicts: _abc.Iterable[Global___LeaseVerdict] | None = ...,
         hand_back: _builtins.bool = ...,
         config: Global___AgentConfig | None = ...,
+        agent_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "hand_back", b"hand_back", "message", b"message", "success", b"success", "timestamp", b"timestamp", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_key", b"agent_key", "config", b"config", "hand_back", b"hand_back", "message", b"message", "success", b"success", "timestamp", b"timestamp", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -558,6 +562,7 @@ class RegisterRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     INSTALLED_PLUGINS_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_DIGEST_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's id, kept across restarts; 1 to 128 characters. Empty lets the server make one."""
     hostname: _builtins.str
@@ -572,6 +577,10 @@ class RegisterRequest(_message.Message):
     """The agent program's version."""
     max_concurrent_jobs: _builtins.int
     """Tasks it runs at most, 0 to 10000; 0 takes 1."""
+    credential_digest: _builtins.str
+    """For an agent that enrols: SHA-256, in hexadecimal, of the token it has made and will show when
+    it registers again. Only the agent knows the token.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Its labels. `os`, `arch`, `hostname` and `agent` are added by the server."""
@@ -597,10 +606,11 @@ class RegisterRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         installed_plugins: _abc.Iterable[_builtins.str] | None = ...,
         held: Global___Held | None = ...,
+        credential_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "arch", b"arch", "held", b"held", "hostname", b"hostname", "installed_plugins", b"installed_plugins", "ip", b"ip", "labels", b"labels", "max_concurrent_jobs", b"max_concurrent_jobs", "os", b"os", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "arch", b"arch", "credential_digest", b"credential_digest", "held", b"held", "hostname", b"hostname", "installed_plugins", b"installed_plugins", "ip", b"ip", "labels", b"labels", "max_concurrent_jobs", b"max_concurrent_jobs", "os", b"os", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -619,6 +629,7 @@ class RegisterResponse(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
+    AGENT_KEY_FIELD_NUMBER: _builtins.int
     success: _builtins.bool
     """True whenever the call succeeds."""
     message: _builtins.str
@@ -631,6 +642,11 @@ class RegisterResponse(_message.Message):
     """The session, to be named in every heartbeat, fetch and stream of it."""
     lease_seconds: _builtins.int
     """Seconds a lease lasts without renewal."""
+    agent_key: _builtins.str
+    """What the agent shows from now on, in `authorization: Bearer`; a heartbeat's answer brings the
+    next one before this one ends. Also in the trailing metadata `muster-agent-key`. Empty where the
+    server asks nobody who they are.
+    """
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaseVerdict]:
         """One for each lease in `held`."""
@@ -645,10 +661,11 @@ class RegisterResponse(_message.Message):
         session_id: _builtins.str = ...,
         verdicts: _abc.Iterable[Global___LeaseVerdict] | None = ...,
         lease_seconds: _builtins.int = ...,
+        agent_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "heartbeat_interval", b"heartbeat_interval", "lease_seconds", b"lease_seconds", "message", b"message", "session_id", b"session_id", "success", b"success", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_key", b"agent_key", "heartbeat_interval", b"heartbeat_interval", "lease_seconds", b"lease_seconds", "message", b"message", "session_id", b"session_id", "success", b"success", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2248,3 +2265,55 @@ class AgentDetail(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentDetail: _TypeAlias = AgentDetail  # noqa: Y015
+
+@_typing.final
+class RevokeAgentRequest(_message.Message):
+    """Request of RevokeAgent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent's id."""
+    reason: _builtins.str
+    """Why, for people."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeAgentRequest: _TypeAlias = RevokeAgentRequest  # noqa: Y015
+
+@_typing.final
+class RevokeAgentResponse(_message.Message):
+    """Answer of RevokeAgent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    success: _builtins.bool
+    """True whenever the call succeeds."""
+    message: _builtins.str
+    """A sentence for people."""
+    def __init__(
+        self,
+        *,
+        success: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "success", b"success"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeAgentResponse: _TypeAlias = RevokeAgentResponse  # noqa: Y015

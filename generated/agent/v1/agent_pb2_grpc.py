@@ -110,6 +110,11 @@ class AgentServiceStub:
                 request_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.ConfigureAgentRequest.SerializeToString,
                 response_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.ConfigureAgentResponse.FromString,
                 _registered_method=True)
+        self.RevokeAgent = channel.unary_unary(
+                '/agent.v1.AgentService/RevokeAgent',
+                request_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.RevokeAgentRequest.SerializeToString,
+                response_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.RevokeAgentResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -225,6 +230,14 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeAgent(self, request, context):
+        """Lets an agent's credentials count no more, and ends its session at once; what it holds is queued
+        again. It has to be enrolled anew. The same again is OK. NOT_FOUND for an unknown id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -297,6 +310,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ConfigureAgent,
                     request_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.ConfigureAgentRequest.FromString,
                     response_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.ConfigureAgentResponse.SerializeToString,
+            ),
+            'RevokeAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeAgent,
+                    request_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.RevokeAgentRequest.FromString,
+                    response_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.RevokeAgentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -683,6 +701,33 @@ class AgentService:
             '/agent.v1.AgentService/ConfigureAgent',
             generated_dot_agent_dot_v1_dot_agent__pb2.ConfigureAgentRequest.SerializeToString,
             generated_dot_agent_dot_v1_dot_agent__pb2.ConfigureAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent.v1.AgentService/RevokeAgent',
+            generated_dot_agent_dot_v1_dot_agent__pb2.RevokeAgentRequest.SerializeToString,
+            generated_dot_agent_dot_v1_dot_agent__pb2.RevokeAgentResponse.FromString,
             options,
             channel_credentials,
             insecure,

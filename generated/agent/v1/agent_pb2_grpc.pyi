@@ -77,6 +77,10 @@ class AgentServiceStub:
     """Changes an agent's settings. They are kept over restarts of server and agent, and reach a
     connected agent at once. NOT_FOUND for an unknown id, INVALID_ARGUMENT for a value out of range.
     """
+    RevokeAgent: _grpc.UnaryUnaryMultiCallable[_agent_pb2.RevokeAgentRequest, _agent_pb2.RevokeAgentResponse]
+    """Lets an agent's credentials count no more, and ends its session at once; what it holds is queued
+    again. It has to be enrolled anew. The same again is OK. NOT_FOUND for an unknown id.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -126,6 +130,10 @@ class AgentServiceAsyncStub(AgentServiceStub):
     ConfigureAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.ConfigureAgentRequest, _agent_pb2.ConfigureAgentResponse]  # type: ignore[assignment]
     """Changes an agent's settings. They are kept over restarts of server and agent, and reach a
     connected agent at once. NOT_FOUND for an unknown id, INVALID_ARGUMENT for a value out of range.
+    """
+    RevokeAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.RevokeAgentRequest, _agent_pb2.RevokeAgentResponse]  # type: ignore[assignment]
+    """Lets an agent's credentials count no more, and ends its session at once; what it holds is queued
+    again. It has to be enrolled anew. The same again is OK. NOT_FOUND for an unknown id.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -257,6 +265,16 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_agent_pb2.ConfigureAgentResponse, _abc.Awaitable[_agent_pb2.ConfigureAgentResponse]]:
         """Changes an agent's settings. They are kept over restarts of server and agent, and reach a
         connected agent at once. NOT_FOUND for an unknown id, INVALID_ARGUMENT for a value out of range.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeAgent(
+        self,
+        request: _agent_pb2.RevokeAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.RevokeAgentResponse, _abc.Awaitable[_agent_pb2.RevokeAgentResponse]]:
+        """Lets an agent's credentials count no more, and ends its session at once; what it holds is queued
+        again. It has to be enrolled anew. The same again is OK. NOT_FOUND for an unknown id.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgenerated/auth/v1/auth.proto\x12\x07\x61uth.v1\"\x0f\n\rWhoAmIRequest\"\xdb\x01\n\x0eWhoAmIResponse\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n\tnamespace\x18\x03 \x01(\tR\tnamespace\x12!\n\x04role\x18\x04 \x01(\x0e\x32\r.auth.v1.RoleR\x04role\x12 \n\x0bpermissions\x18\x05 \x03(\tR\x0bpermissions\x12\x1f\n\x0bserver_wide\x18\x06 \x01(\x08R\nserverWide\x12\x1d\n\nexpires_at\x18\x07 \x01(\x03R\texpiresAt\"\xc0\x03\n\x05Token\x12\x19\n\x08token_id\x18\x01 \x01(\tR\x07tokenId\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x12.auth.v1.TokenKindR\x04kind\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12!\n\x04role\x18\x04 \x01(\x0e\x32\r.auth.v1.RoleR\x04role\x12\x1c\n\tnamespace\x18\x05 \x01(\tR\tnamespace\x12\x32\n\x06labels\x18\x06 \x03(\x0b\x32\x1a.auth.v1.Token.LabelsEntryR\x06labels\x12\x1b\n\tuses_left\x18\x07 \x01(\x05R\x08usesLeft\x12\x1d\n\ncreated_at\x18\x08 \x01(\x03R\tcreatedAt\x12\x1d\n\ncreated_by\x18\t \x01(\tR\tcreatedBy\x12\x1d\n\nexpires_at\x18\n \x01(\x03R\texpiresAt\x12\x1d\n\nrevoked_at\x18\x0b \x01(\x03R\trevokedAt\x12\x17\n\x07used_at\x18\x0c \x01(\x03R\x06usedAt\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xcf\x02\n\x12\x43reateTokenRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x12.auth.v1.TokenKindR\x04kind\x12!\n\x04role\x18\x03 \x01(\x0e\x32\r.auth.v1.RoleR\x04role\x12\x1f\n\x0bserver_wide\x18\x04 \x01(\x08R\nserverWide\x12)\n\x10lifetime_seconds\x18\x05 \x01(\x03R\x0flifetimeSeconds\x12\x12\n\x04uses\x18\x06 \x01(\x05R\x04uses\x12?\n\x06labels\x18\x07 \x03(\x0b\x32\'.auth.v1.CreateTokenRequest.LabelsEntryR\x06labels\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"O\n\x13\x43reateTokenResponse\x12$\n\x05token\x18\x01 \x01(\x0b\x32\x0e.auth.v1.TokenR\x05token\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"M\n\x11ListTokensRequest\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x12.auth.v1.TokenKindR\x04kind\x12\x10\n\x03\x61ll\x18\x02 \x01(\x08R\x03\x61ll\"<\n\x12ListTokensResponse\x12&\n\x06tokens\x18\x01 \x03(\x0b\x32\x0e.auth.v1.TokenR\x06tokens\"/\n\x12RevokeTokenRequest\x12\x19\n\x08token_id\x18\x01 \x01(\tR\x07tokenId\";\n\x13RevokeTokenResponse\x12$\n\x05token\x18\x01 \x01(\x0b\x32\x0e.auth.v1.TokenR\x05token*R\n\tTokenKind\x12\x1a\n\x16TOKEN_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fTOKEN_KIND_USER\x10\x01\x12\x14\n\x10TOKEN_KIND_ENROL\x10\x02*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x32\xa3\x02\n\x0b\x41uthService\x12\x39\n\x06WhoAmI\x12\x16.auth.v1.WhoAmIRequest\x1a\x17.auth.v1.WhoAmIResponse\x12H\n\x0b\x43reateToken\x12\x1b.auth.v1.CreateTokenRequest\x1a\x1c.auth.v1.CreateTokenResponse\x12\x45\n\nListTokens\x12\x1a.auth.v1.ListTokensRequest\x1a\x1b.auth.v1.ListTokensResponse\x12H\n\x0bRevokeToken\x12\x1b.auth.v1.RevokeTokenRequest\x1a\x1c.auth.v1.RevokeTokenResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgenerated/auth/v1/auth.proto\x12\x07\x61uth.v1\"\x0f\n\rWhoAmIRequest\"\xdb\x01\n\x0eWhoAmIResponse\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n\tnamespace\x18\x03 \x01(\tR\tnamespace\x12!\n\x04role\x18\x04 \x01(\x0e\x32\r.auth.v1.RoleR\x04role\x12 \n\x0bpermissions\x18\x05 \x03(\tR\x0bpermissions\x12\x1f\n\x0bserver_wide\x18\x06 \x01(\x08R\nserverWide\x12\x1d\n\nexpires_at\x18\x07 \x01(\x03R\texpiresAt\"\xdb\x03\n\x05Token\x12\x19\n\x08token_id\x18\x01 \x01(\tR\x07tokenId\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x12.auth.v1.TokenKindR\x04kind\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12!\n\x04role\x18\x04 \x01(\x0e\x32\r.auth.v1.RoleR\x04role\x12\x1c\n\tnamespace\x18\x05 \x01(\tR\tnamespace\x12\x32\n\x06labels\x18\x06 \x03(\x0b\x32\x1a.auth.v1.Token.LabelsEntryR\x06labels\x12\x1b\n\tuses_left\x18\x07 \x01(\x05R\x08usesLeft\x12\x1d\n\ncreated_at\x18\x08 \x01(\x03R\tcreatedAt\x12\x1d\n\ncreated_by\x18\t \x01(\tR\tcreatedBy\x12\x1d\n\nexpires_at\x18\n \x01(\x03R\texpiresAt\x12\x1d\n\nrevoked_at\x18\x0b \x01(\x03R\trevokedAt\x12\x17\n\x07used_at\x18\x0c \x01(\x03R\x06usedAt\x12\x19\n\x08\x61gent_id\x18\r \x01(\tR\x07\x61gentId\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xea\x02\n\x12\x43reateTokenRequest\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x12.auth.v1.TokenKindR\x04kind\x12!\n\x04role\x18\x03 \x01(\x0e\x32\r.auth.v1.RoleR\x04role\x12\x1f\n\x0bserver_wide\x18\x04 \x01(\x08R\nserverWide\x12)\n\x10lifetime_seconds\x18\x05 \x01(\x03R\x0flifetimeSeconds\x12\x12\n\x04uses\x18\x06 \x01(\x05R\x04uses\x12?\n\x06labels\x18\x07 \x03(\x0b\x32\'.auth.v1.CreateTokenRequest.LabelsEntryR\x06labels\x12\x19\n\x08\x61gent_id\x18\x08 \x01(\tR\x07\x61gentId\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"O\n\x13\x43reateTokenResponse\x12$\n\x05token\x18\x01 \x01(\x0b\x32\x0e.auth.v1.TokenR\x05token\x12\x12\n\x04text\x18\x02 \x01(\tR\x04text\"M\n\x11ListTokensRequest\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x12.auth.v1.TokenKindR\x04kind\x12\x10\n\x03\x61ll\x18\x02 \x01(\x08R\x03\x61ll\"<\n\x12ListTokensResponse\x12&\n\x06tokens\x18\x01 \x03(\x0b\x32\x0e.auth.v1.TokenR\x06tokens\"/\n\x12RevokeTokenRequest\x12\x19\n\x08token_id\x18\x01 \x01(\tR\x07tokenId\";\n\x13RevokeTokenResponse\x12$\n\x05token\x18\x01 \x01(\x0b\x32\x0e.auth.v1.TokenR\x05token*h\n\tTokenKind\x12\x1a\n\x16TOKEN_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fTOKEN_KIND_USER\x10\x01\x12\x14\n\x10TOKEN_KIND_ENROL\x10\x02\x12\x14\n\x10TOKEN_KIND_AGENT\x10\x03*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x32\xa3\x02\n\x0b\x41uthService\x12\x39\n\x06WhoAmI\x12\x16.auth.v1.WhoAmIRequest\x1a\x17.auth.v1.WhoAmIResponse\x12H\n\x0b\x43reateToken\x12\x1b.auth.v1.CreateTokenRequest\x1a\x1c.auth.v1.CreateTokenResponse\x12\x45\n\nListTokens\x12\x1a.auth.v1.ListTokensRequest\x1a\x1b.auth.v1.ListTokensResponse\x12H\n\x0bRevokeToken\x12\x1b.auth.v1.RevokeTokenRequest\x1a\x1c.auth.v1.RevokeTokenResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,32 +35,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKEN_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CREATETOKENREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_CREATETOKENREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_TOKENKIND']._serialized_start=1401
-  _globals['_TOKENKIND']._serialized_end=1483
-  _globals['_ROLE']._serialized_start=1485
-  _globals['_ROLE']._serialized_end=1565
+  _globals['_TOKENKIND']._serialized_start=1455
+  _globals['_TOKENKIND']._serialized_end=1559
+  _globals['_ROLE']._serialized_start=1561
+  _globals['_ROLE']._serialized_end=1641
   _globals['_WHOAMIREQUEST']._serialized_start=41
   _globals['_WHOAMIREQUEST']._serialized_end=56
   _globals['_WHOAMIRESPONSE']._serialized_start=59
   _globals['_WHOAMIRESPONSE']._serialized_end=278
   _globals['_TOKEN']._serialized_start=281
-  _globals['_TOKEN']._serialized_end=729
-  _globals['_TOKEN_LABELSENTRY']._serialized_start=672
-  _globals['_TOKEN_LABELSENTRY']._serialized_end=729
-  _globals['_CREATETOKENREQUEST']._serialized_start=732
-  _globals['_CREATETOKENREQUEST']._serialized_end=1067
-  _globals['_CREATETOKENREQUEST_LABELSENTRY']._serialized_start=672
-  _globals['_CREATETOKENREQUEST_LABELSENTRY']._serialized_end=729
-  _globals['_CREATETOKENRESPONSE']._serialized_start=1069
-  _globals['_CREATETOKENRESPONSE']._serialized_end=1148
-  _globals['_LISTTOKENSREQUEST']._serialized_start=1150
-  _globals['_LISTTOKENSREQUEST']._serialized_end=1227
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=1229
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=1289
-  _globals['_REVOKETOKENREQUEST']._serialized_start=1291
-  _globals['_REVOKETOKENREQUEST']._serialized_end=1338
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=1340
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=1399
-  _globals['_AUTHSERVICE']._serialized_start=1568
-  _globals['_AUTHSERVICE']._serialized_end=1859
+  _globals['_TOKEN']._serialized_end=756
+  _globals['_TOKEN_LABELSENTRY']._serialized_start=699
+  _globals['_TOKEN_LABELSENTRY']._serialized_end=756
+  _globals['_CREATETOKENREQUEST']._serialized_start=759
+  _globals['_CREATETOKENREQUEST']._serialized_end=1121
+  _globals['_CREATETOKENREQUEST_LABELSENTRY']._serialized_start=699
+  _globals['_CREATETOKENREQUEST_LABELSENTRY']._serialized_end=756
+  _globals['_CREATETOKENRESPONSE']._serialized_start=1123
+  _globals['_CREATETOKENRESPONSE']._serialized_end=1202
+  _globals['_LISTTOKENSREQUEST']._serialized_start=1204
+  _globals['_LISTTOKENSREQUEST']._serialized_end=1281
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=1283
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=1343
+  _globals['_REVOKETOKENREQUEST']._serialized_start=1345
+  _globals['_REVOKETOKENREQUEST']._serialized_end=1392
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=1394
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=1453
+  _globals['_AUTHSERVICE']._serialized_start=1644
+  _globals['_AUTHSERVICE']._serialized_end=1935
 # @@protoc_insertion_point(module_scope)

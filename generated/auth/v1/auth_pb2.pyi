@@ -31,6 +31,8 @@ class _TokenKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TokenKind.V
     """A person or a program calls the API."""
     TOKEN_KIND_ENROL: _TokenKind.ValueType  # 2
     """A host becomes an agent: agent.v1.AgentService.Register takes it."""
+    TOKEN_KIND_AGENT: _TokenKind.ValueType  # 3
+    """One agent calls: for agents that cannot enrol by themselves."""
 
 class TokenKind(_TokenKind, metaclass=_TokenKindEnumTypeWrapper):
     """What a token is for."""
@@ -41,6 +43,8 @@ TOKEN_KIND_USER: TokenKind.ValueType  # 1
 """A person or a program calls the API."""
 TOKEN_KIND_ENROL: TokenKind.ValueType  # 2
 """A host becomes an agent: agent.v1.AgentService.Register takes it."""
+TOKEN_KIND_AGENT: TokenKind.ValueType  # 3
+"""One agent calls: for agents that cannot enrol by themselves."""
 Global___TokenKind: _TypeAlias = TokenKind  # noqa: Y015
 
 class _Role:
@@ -174,6 +178,7 @@ class Token(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     REVOKED_AT_FIELD_NUMBER: _builtins.int
     USED_AT_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     """Its id, by which it is revoked."""
     kind: Global___TokenKind.ValueType
@@ -196,6 +201,8 @@ class Token(_message.Message):
     """When it was revoked, Unix milliseconds; 0 when it was not."""
     used_at: _builtins.int
     """When it was shown last, to the minute, Unix milliseconds; 0 when it never was."""
+    agent_id: _builtins.str
+    """The agent that it is for; empty for other kinds."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels that hosts which enrol with it get and cannot change."""
@@ -215,10 +222,11 @@ class Token(_message.Message):
         expires_at: _builtins.int = ...,
         revoked_at: _builtins.int = ...,
         used_at: _builtins.int = ...,
+        agent_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "kind", b"kind", "labels", b"labels", "name", b"name", "namespace", b"namespace", "revoked_at", b"revoked_at", "role", b"role", "token_id", b"token_id", "used_at", b"used_at", "uses_left", b"uses_left"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "created_at", b"created_at", "created_by", b"created_by", "expires_at", b"expires_at", "kind", b"kind", "labels", b"labels", "name", b"name", "namespace", b"namespace", "revoked_at", b"revoked_at", "role", b"role", "token_id", b"token_id", "used_at", b"used_at", "uses_left", b"uses_left"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -257,6 +265,7 @@ class CreateTokenRequest(_message.Message):
     LIFETIME_SECONDS_FIELD_NUMBER: _builtins.int
     USES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Whose it is, or what it is for: 1-128 characters."""
     kind: Global___TokenKind.ValueType
@@ -264,14 +273,18 @@ class CreateTokenRequest(_message.Message):
     role: Global___Role.ValueType
     """What a user may do with it; required for USER, and for no other."""
     server_wide: _builtins.bool
-    """Let it count in every namespace; only a caller who may call in every one may say so."""
+    """Let it count in every namespace: an agent that enrols with it runs tasks of all. Only a caller
+    who may call in every one may say so.
+    """
     lifetime_seconds: _builtins.int
-    """How long it counts, in seconds: at most ten years. 0 is 90 days for USER and one day for ENROL."""
+    """How long it counts, in seconds: at most ten years. 0 is 90 days, and one day for ENROL."""
     uses: _builtins.int
     """For ENROL: how many hosts may enrol with it; 0 is one."""
+    agent_id: _builtins.str
+    """For AGENT: the agent's id."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """For ENROL: labels that those hosts get and cannot change."""
+        """For ENROL and AGENT: labels that those hosts get and cannot change."""
 
     def __init__(
         self,
@@ -283,10 +296,11 @@ class CreateTokenRequest(_message.Message):
         lifetime_seconds: _builtins.int = ...,
         uses: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        agent_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "labels", b"labels", "lifetime_seconds", b"lifetime_seconds", "name", b"name", "role", b"role", "server_wide", b"server_wide", "uses", b"uses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "kind", b"kind", "labels", b"labels", "lifetime_seconds", b"lifetime_seconds", "name", b"name", "role", b"role", "server_wide", b"server_wide", "uses", b"uses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1246,6 +1246,7 @@ class HeartbeatAck(_message.Message):
     SUCCESS_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
     HAND_BACK_FIELD_NUMBER: _builtins.int
+    AGENT_KEY_FIELD_NUMBER: _builtins.int
     server_time: _builtins.int
     """The server's clock, Unix milliseconds."""
     success: _builtins.bool
@@ -1254,6 +1255,8 @@ class HeartbeatAck(_message.Message):
     """Whether the agent is given no work now: it hands back every task it has not started. Told
     without a heartbeat, and without `response_id`, when that begins.
     """
+    agent_key: _builtins.str
+    """What the agent shows from now on when it calls; empty leaves what it has."""
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.LeaseVerdict]:
         """What to do with leases: one for each held lease that must be ended."""
@@ -1265,10 +1268,11 @@ class HeartbeatAck(_message.Message):
         success: _builtins.bool = ...,
         verdicts: _abc.Iterable[_agent_pb2.LeaseVerdict] | None = ...,
         hand_back: _builtins.bool = ...,
+        agent_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hand_back", b"hand_back", "server_time", b"server_time", "success", b"success", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_key", b"agent_key", "hand_back", b"hand_back", "server_time", b"server_time", "success", b"success", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

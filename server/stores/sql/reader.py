@@ -200,7 +200,14 @@ class SqlReader:
 
     async def token(self, digest: str) -> Token | None:
         """See Reader."""
-        query = select(*TOKEN.columns).where(tables.tokens.c.digest == digest)
+        return await self._token(tables.tokens.c.digest == digest)
+
+    async def token_named(self, public_id: str) -> Token | None:
+        """See Reader."""
+        return await self._token(_is(tables.tokens.c.public_id, public_id))
+
+    async def _token(self, condition: ColumnElement[bool]) -> Token | None:
+        query = select(*TOKEN.columns).where(condition)
         async with self._database.reading() as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else TOKEN.load(row)

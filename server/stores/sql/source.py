@@ -38,7 +38,7 @@ from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
 from server.domain.task import Queue, Task, TaskStatus
-from server.domain.token import Token
+from server.domain.token import Token, TokenKind
 from server.stores.sql import log_rows, tables
 from server.stores.sql.bulk import insert_rows, update_rows
 from server.stores.sql.keys import Keys, touch
@@ -467,6 +467,14 @@ class SqlSource:
     def token(self, public_id: str) -> Token | None:
         """See Source."""
         return self._named(TOKEN, _TOKEN_NAMED, public_id)
+
+    def tokens_of(self, agent_id: str) -> list[Token]:
+        """See Source."""
+        table = tables.tokens
+        query = select(*TOKEN.columns).where(
+            table.c.subject == agent_id, table.c.kind == TokenKind.AGENT.value
+        )
+        return self._load(TOKEN, query.order_by(table.c.key).with_for_update())
 
     def token_of_digest(self, digest: str) -> Token | None:
         """See Source."""

@@ -85,6 +85,8 @@ agents = Table(
     Column("due_at", Moment),
     Column("config", JSON, nullable=False),
     Column("measured", JSON, nullable=False),
+    Column("locked", JSON, nullable=False),
+    Column("confined", Boolean, nullable=False),
 )
 _AGENT_DUE = text("due_at IS NOT NULL")
 Index("ix_agents_due", agents.c.due_at, sqlite_where=_AGENT_DUE, postgresql_where=_AGENT_DUE)

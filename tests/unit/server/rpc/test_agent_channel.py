@@ -7,6 +7,7 @@ from agent.log_block import BlockBuilder
 from agent.log_lines import Run
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
+from server.auth import Caller, set_caller
 from server.domain.lease import go_on
 from server.domain.log_keeping import LogAnswer
 from server.engine.log_intake import RowIntake
@@ -16,6 +17,7 @@ from tests.fakes.virtual_time import in_virtual_time
 
 
 def channel_of(shop, intake):
+    set_caller(Caller())
     return AgentChannel(
         shop.writer, intake, shop.attendance, shop.dispatcher, shop.clock, shop.policy
     )
