@@ -5,6 +5,8 @@ import os
 # Before anything imports grpc: with its fork handlers, children of a process with a live stream
 # died before exec in half of the spawns that were measured.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+# Its own remarks on standard error are no lines of the log.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import sys
 from datetime import timedelta

@@ -49,6 +49,26 @@ def open_channel(server: str, tls: Tls | None) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(server, credentials, options=_OPTIONS)
 
 
+_TLS_FAILURES = {
+    "certificate has expired": "its certificate has expired; renew it: muster-server certificate",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is from an authority that is not trusted here;"
+    " name the authority's file: --tls-ca FILE",
+    "ostname Verification": "its certificate is for another name; use a name that is in it, or"
+    " renew it: muster-server certificate HOST",
+    "CERTIFICATE_REQUIRED": "it wants a certificate: --tls-cert FILE --tls-key FILE",
+    "WRONG_VERSION_NUMBER": "it does not encrypt; leave --tls and --tls-ca out",
+    "Socket closed": "it hangs up without a word; it may want TLS: --tls-ca FILE or --tls",
+}
+
+
+def what_to_do(error: grpc.aio.AioRpcError) -> str:
+    """Returns what a failed connection lacks, where gRPC's words tell, or an empty string."""
+    said = error.details() or ""
+    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+        return ""
+    return next((why for sign, why in _TLS_FAILURES.items() if sign in said), "")
+
+
 def status_code(number: int) -> grpc.StatusCode:
     """Returns the status with a number, UNKNOWN for a number without a name."""
     return _BY_NUMBER.get(number, grpc.StatusCode.UNKNOWN)

@@ -18,7 +18,7 @@ from agent.heartbeat import Heartbeat
 from agent.line import BestLine
 from agent.measuring import Measuring
 from agent.outbox import Outbox
-from agent.rpc import is_superseded
+from agent.rpc import is_superseded, what_to_do
 from agent.stream_line import StreamLine
 from agent.unary_line import UnaryLine
 from agent.version import VERSION
@@ -120,8 +120,12 @@ class Session:
             raise RefusedError(f"{error.code().name}: {error.details()}{_hint(error)}") from error
         if error.code() in (*_UNKNOWN_SESSION, grpc.StatusCode.UNAUTHENTICATED):
             self._plane.session_id = ""
+        hint = {"hint": why} if (why := what_to_do(error)) else {}
         _log.warning(
-            "the control plane did not answer", code=error.code().name, error=error.details()
+            "the control plane did not answer",
+            code=error.code().name,
+            error=error.details(),
+            **hint,
         )
 
     async def _register(self) -> None:

@@ -103,13 +103,23 @@ def _channel(settings: Settings) -> aio.Channel:
     options = _channel_options(settings.server)
     if not settings.encrypted:
         return aio.insecure_channel(settings.server, options=options)
-    roots = None
-    if settings.tls_ca:
-        try:
-            roots = Path(settings.tls_ca).read_bytes()
-        except OSError as error:
-            raise CommandFailed(f"--tls-ca {settings.tls_ca}: {error.strerror}") from None
-    return aio.secure_channel(settings.server, grpc.ssl_channel_credentials(roots), options=options)
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        raise CommandFailed("--tls-cert and --tls-key belong together")
+    credentials = grpc.ssl_channel_credentials(
+        _read("--tls-ca", settings.tls_ca),
+        _read("--tls-key", settings.tls_key),
+        _read("--tls-cert", settings.tls_cert),
+    )
+    return aio.secure_channel(settings.server, credentials, options=options)
+
+
+def _read(option: str, file: str) -> bytes | None:
+    if not file:
+        return None
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise CommandFailed(f"{option} {file}: {error.strerror}") from None
 
 
 def _channel_options(server: str) -> list[tuple[str, int]]:

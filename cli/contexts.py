@@ -28,6 +28,9 @@ class Context:
     """Encrypted, with a certificate of an authority that this system trusts."""
     tls_ca: str = ""
     """Encrypted, with a certificate of the authority in this file."""
+    tls_cert: str = ""
+    """A certificate of one's own, for a server that asks for one."""
+    tls_key: str = ""
     insecure: bool = False
     """Whether tokens may be sent in plain text to another machine."""
 

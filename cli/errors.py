@@ -8,6 +8,18 @@ from grpc_status import rpc_status
 from cli.exit_codes import Exit
 from cli.failure import Refusal
 
+TLS_FAILURES = {
+    "certificate has expired": "its certificate has expired — renew it: muster-server certificate",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is from an authority that is not trusted here"
+    " — name the authority's file: --tls-ca FILE",
+    "ostname Verification": "its certificate is for another name — use a name that is in it, or"
+    " renew it: muster-server certificate HOST",
+    "CERTIFICATE_REQUIRED": "it wants a certificate of yours: --tls-cert FILE --tls-key FILE",
+    "WRONG_VERSION_NUMBER": "it does not encrypt — leave --tls and --tls-ca out",
+    "Socket closed": "it hangs up without a word — it may want TLS: --tls-ca FILE or --tls",
+}
+"""Words of gRPC about a connection that fails, and what they mean to people."""
+
 NOUNS = ("task", "pipeline", "run", "agent")
 
 
@@ -33,6 +45,8 @@ def _message(
         case grpc.StatusCode.UNAVAILABLE if from_server:
             why = f"{said.rstrip('.')}{_retry_hint(found)}"
             return f"{server} cannot serve now: {why}", Exit.UNREACHABLE
+        case grpc.StatusCode.UNAVAILABLE if why := _what_tls_lacks(said):
+            return f"cannot speak with {server}: {why}", Exit.UNREACHABLE
         case grpc.StatusCode.UNAVAILABLE:
             hint = "is the server running? start one with: muster up"
             return f"cannot reach {server} — {hint}", Exit.UNREACHABLE
@@ -51,6 +65,14 @@ def _message(
             return f"the server failed: {said} — its log tells more", Exit.FAILED
         case _:
             return f"{said.rstrip('.')}{_retry_hint(found)}", Exit.FAILED
+
+
+def _what_tls_lacks(said: str) -> str:
+    """Return why the two do not agree how to encrypt, with what to do; empty where that is not it.
+
+    gRPC tells it in words only.
+    """
+    return next((why for sign, why in TLS_FAILURES.items() if sign in said), "")
 
 
 def _details(error: grpc.aio.AioRpcError) -> list[object]:

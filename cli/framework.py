@@ -107,6 +107,18 @@ def shared_options(*, from_environment: bool) -> list[click.Parameter]:
             text="Encrypt; the server's certificate is from the authority in this file.",
         ),
         SharedOption(
+            "--tls-cert",
+            envvar=variable("TLS_CERT"),
+            metavar="FILE",
+            text="Your own certificate, for a server that asks for one.",
+        ),
+        SharedOption(
+            "--tls-key",
+            envvar=variable("TLS_KEY"),
+            metavar="FILE",
+            text="The key of --tls-cert.",
+        ),
+        SharedOption(
             "--insecure",
             envvar=None,
             is_flag=True,

@@ -7,6 +7,9 @@ import signal
 import sys
 from collections.abc import Callable
 
+# gRPC's own remarks on standard error (a line for each failed handshake) are no lines of the log.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 import structlog
 
 from server.app import App
@@ -38,6 +41,14 @@ def main() -> None:
 def _command(word: str) -> Callable[[list[str], Settings], int]:
     """Return what carries a command out; imported here, for a server has no use for it."""
     match word:
+        case "init" | "certificate" | "agent-certificate":
+            from server import init_command
+
+            return {
+                "init": init_command.init,
+                "certificate": init_command.certificate,
+                "agent-certificate": init_command.for_agent,
+            }[word]
         case "token":
             from server import token_commands
 

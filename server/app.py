@@ -53,6 +53,7 @@ from server.rpc.agent_service import AgentService
 from server.rpc.auth_service import AuthService
 from server.rpc.interceptors import CallInterceptor
 from server.rpc.pipeline_service import PipelineService
+from server.rpc.secure_port import server_credentials
 from server.rpc.stream_service import StreamService
 from server.rpc.task_service import TaskService
 from server.signing import KEY_FILE, SigningKeys
@@ -60,6 +61,7 @@ from server.stores.blobs.folder import FolderBlobs
 from server.stores.log_journal import LogJournal
 from server.stores.sql.database import open_url
 from server.stores.sql.reader import SqlReader
+from server.tls import ServerCertificate, TlsFiles
 from server.web.app import build
 from server.web.guard import Guard
 from server.web.serve import WebServer, address_of, bind
@@ -111,6 +113,12 @@ def _blobs(settings: Settings) -> FolderBlobs | None:
         return FolderBlobs(settings.log_blobs)
     folder = settings.log_folder
     return FolderBlobs(folder / "blobs") if folder is not None else None
+
+
+def _certificate(settings: Settings) -> ServerCertificate | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return ServerCertificate(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
 
 
 def _check_folder(setting: str, folder: Path | None) -> None:
@@ -201,6 +209,7 @@ class App:
         self._intake = self._build_intake(clock)
         self._sealer = self._build_sealer(clock)
         self._tail = EventTail(self._reader)
+        self._certificate = _certificate(settings)
         self._token_uses = TokenUses(self._writer, clock)
         self._signing_keys: SigningKeys | None = None
         self._issuer: Issuer | None = None
@@ -353,6 +362,8 @@ class App:
         for flag in ("log_blobs", "log_archive"):
             _check_folder(flag, getattr(self._settings, flag))
         self._open_signing_keys()
+        if self._certificate is not None:
+            self._certificate.open()
         await self._database.open()
         try:
             await self._take_blobs()
@@ -363,6 +374,7 @@ class App:
                 Guard(build(self._readiness, self._look), self._authenticator),
                 bound,
                 self._settings.shutdown_grace,
+                self._certificate,
             )
             grpc_address = self._listen()
             await self._dispatcher.start(self._reader)
@@ -451,7 +463,12 @@ class App:
         wanted = self._settings.grpc_listen
         try:
             bind(wanted).close()  # gRPC would say in C++ what is wrong
-            port = self._grpc.add_insecure_port(str(wanted))
+            if self._certificate is None:
+                port = self._grpc.add_insecure_port(str(wanted))
+            else:
+                port = self._grpc.add_secure_port(
+                    str(wanted), server_credentials(self._certificate)
+                )
         except OSError as error:
             raise OSError(f"cannot listen on {wanted} for gRPC: {error.strerror}") from error
         except RuntimeError as error:

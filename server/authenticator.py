@@ -17,6 +17,7 @@ from server.engine.token_uses import TokenUses
 from server.engine.writer import Committed
 from server.signing import Audience, SigningKeys
 from server.stores.interfaces import Reader
+from server.tls import agent_of
 
 KEPT_SECONDS = 2.0
 KEPT_TOKENS = 10_000
@@ -60,6 +61,8 @@ class TokenAuthenticator:
 
     async def caller(self, shown: Presented) -> Caller:
         """See Authenticator."""
+        if not shown.authorization and (named := agent_of(shown.certificate_names)):
+            return _certified(*named, shown)
         text = bearer_of(shown.authorization)
         if text.count(".") == 2:
             return await self._with_key(text, shown)
@@ -78,6 +81,9 @@ class TokenAuthenticator:
             claims = self._keys.verify(text, Audience.AGENT)
         except Unauthenticated:
             return await self._task(self._keys.verify(text, Audience.TASK), shown)
+        named = agent_of(shown.certificate_names)
+        if named is not None and named != (claims["ns"], claims["sub"]):
+            raise Unauthenticated("The agent's key and its certificate name two agents.")
         credential = await self._credential(str(claims.get("cred")))
         return Caller(
             namespace=_same_namespace(claims, shown),
@@ -167,6 +173,20 @@ def bearer_of(authorization: str) -> str:
     if authorization[: len(SCHEME)].lower() != SCHEME:
         raise Unauthenticated(NO_TOKEN)
     return authorization[len(SCHEME) :].strip()
+
+
+def _certified(namespace: str, agent_id: str, shown: Presented) -> Caller:
+    """Return the agent that a certificate names."""
+    if shown.namespace not in (None, namespace):
+        raise Forbidden(agent_id, f"anything in namespace {shown.namespace!r}")
+    return Caller(
+        namespace=namespace,
+        name=agent_id,
+        kind=Kind.AGENT,
+        permissions=_SERVES,
+        agent_id=agent_id,
+        peer=shown.peer,
+    )
 
 
 def _caller(token: Token, shown: Presented) -> Caller:

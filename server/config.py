@@ -26,7 +26,7 @@ FOREIGN = frozenset(
         "RUN", "SERVER", "STAGE", "TASK", "TLS", "TLS_CA", "TOKEN", "TOKEN_FILE", "WORKSPACE",
     )
 )  # fmt: skip
-COMMANDS = ("db", "token")
+COMMANDS = ("init", "token", "certificate", "agent-certificate", "db")
 """What the first word may be."""
 
 FOREIGN_PREFIXES = tuple(PREFIX + name for name in ("AGENT_", "PIPELINE_", "RUN_", "TASK_"))
@@ -68,6 +68,8 @@ def _exposed(settings: Settings) -> list[str]:
         for address in (settings.grpc_listen, settings.http_listen)
         if not address.is_loopback
     ]
+    if settings.auth == "on" and settings.tls_cert is not None:
+        return []
     if settings.auth == "on":
         return [
             f"Listening on {address} in plain text: who listens in can read tokens"
@@ -108,6 +110,9 @@ def _command() -> click.Command:
             "Run the Muster server. Flags beat environment variables, which beat the file.\n\n"
             "db check tells whether the database is sound; db backup FILE copies it. "
             "Both work while a server runs.\n\n"
+            "init [HOST]... makes a secure set-up in --data-dir: an authority, a certificate, "
+            "tokens, and a file for --config. certificate [HOST]... renews the certificate; "
+            "agent-certificate NAMESPACE/ID makes one for an agent.\n\n"
             "token NAME makes an administrator's token without asking anybody; a server on an "
             "SQLite file must be stopped for that."
         ),

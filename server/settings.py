@@ -98,6 +98,15 @@ class Settings(BaseSettings):
     key_lifetime: Duration = timedelta(minutes=15)
     """How long an agent's key counts; it gets the next one long before."""
 
+    tls_cert: Annotated[Path | None, BeforeValidator(parse_folder)] = None
+    """The server's certificate, with its chain, in PEM; both doors are encrypted with it."""
+
+    tls_key: Annotated[Path | None, BeforeValidator(parse_folder)] = None
+    """The key of that certificate, in PEM."""
+
+    tls_client_ca: Annotated[Path | None, BeforeValidator(parse_folder)] = None
+    """Authority from which every gRPC client must show a certificate; an agent's names it."""
+
     insecure: bool = False
     """Allow listening beyond this machine although nobody has to log in, or in plain text."""
 
@@ -231,10 +240,21 @@ class Settings(BaseSettings):
         file = self.sqlite_file
         return file.with_suffix(LOG_SUFFIX) if file is not None else None
 
+    @field_validator("tls_key", "tls_client_ca")
+    @classmethod
+    def _belongs_to_a_certificate(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        if (file is not None) and info.data.get("tls_cert") is None:
+            raise ValueError("belongs to a certificate; name it with tls_cert")
+        if info.field_name == "tls_key" and file is None and info.data.get("tls_cert") is not None:
+            raise ValueError("is missing; the certificate in tls_cert needs its key")
+        return file
+
     @field_validator("grpc_listen", "http_listen")
     @classmethod
     def _stays_on_this_machine(cls, address: Address, info: ValidationInfo) -> Address:
         if address.is_loopback or info.data.get("insecure", True):
+            return address
+        if info.data.get("auth") == "on" and info.data.get("tls_cert") is not None:
             return address
         danger = (
             "nobody has to log in" if info.data.get("auth") == "off" else "nothing is encrypted"

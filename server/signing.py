@@ -129,7 +129,7 @@ class SigningKeys:
                 self._read()
                 log.info("signing keys read again", kids=[each.kid for each in self._secrets])
         except (OSError, ValueError) as error:
-            log.error("signing keys stay as they were", file=str(self._path), reason=str(error))
+            log.warning("signing keys stay as they were", file=str(self._path), reason=str(error))
 
     def _read(self) -> None:
         stamp = _stamp(self._path)

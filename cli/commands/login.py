@@ -47,7 +47,9 @@ def login(token_stdin: bool, name: str | None) -> None:
         settings.server,
         settings.namespace,
         settings.tls,
-        str(Path(settings.tls_ca).absolute()) if settings.tls_ca else "",
+        _absolute(settings.tls_ca),
+        _absolute(settings.tls_cert),
+        _absolute(settings.tls_key),
         settings.insecure,
     )
     known.current = name
@@ -98,6 +100,10 @@ def _print(answer: auth_pb2.WhoAmIResponse, server: str) -> None:
 async def _who(settings: Settings, token: str) -> auth_pb2.WhoAmIResponse:
     async with connect(settings, token) as api:
         return await api.call(api.auth.WhoAmI, auth_pb2.WhoAmIRequest())
+
+
+def _absolute(file: str) -> str:
+    return str(Path(file).absolute()) if file else ""
 
 
 def _read_token(*, from_stdin: bool, server: str) -> str:

@@ -20,6 +20,8 @@ class Identity:
     """The token that the call showed: its credential, or one to enrol with."""
     digest: str = ""
     """The digest of the credential it wants from now on; one it has already stays."""
+    certified: bool = False
+    """Whether a certificate of its own has shown who it is, and no token."""
 
 
 def admit(
@@ -32,16 +34,36 @@ def admit(
         Forbidden: it is another agent's, or the agent is of another namespace.
         StillEnrolled: it enrols under the id of an agent that has its own credential.
     """
+    if agent is not None and agent.namespace != namespace:
+        raise Forbidden(agent_id, f"anything for agent {agent_id!r} of another namespace")
+    if identity.certified:
+        return _certified(ledger, agent_id, namespace, identity)
     shown = ledger.source.token(identity.token_id)
     if shown is None or not shown.counts(ledger.now):
         raise Unauthenticated("The agent's token was revoked, has ended, or is used up.")
-    if agent is not None and agent.namespace != namespace:
-        raise Forbidden(shown.name, f"anything for agent {agent_id!r}")
     if shown.subject not in ("", agent_id):
         raise Forbidden(shown.name, f"anything for agent {agent_id!r}")
     if shown.kind is TokenKind.AGENT:
         return _kept_alive(ledger, shown)
     return _enrolled(ledger, shown, agent_id, identity)
+
+
+def _certified(ledger: Ledger, agent_id: str, namespace: str, identity: Identity) -> Token:
+    """Return the credential of an agent that a certificate names.
+
+    Raises:
+        Unauthenticated: it was revoked; the certificate does not say so.
+    """
+    known = ledger.source.tokens_of(agent_id)
+    for credential in known:
+        if credential.counts(ledger.now):
+            return _kept_alive(ledger, credential)
+    if any(credential.revoked_at is not None for credential in known):
+        raise Unauthenticated(
+            "The agent was revoked; to let it back in, make it a token: "
+            f"muster token agent {agent_id}"
+        )
+    return _new_credential(ledger, agent_id, namespace, identity, "its certificate", {})
 
 
 def _kept_alive(ledger: Ledger, credential: Token) -> Token:
@@ -64,18 +86,32 @@ def _enrolled(ledger: Ledger, shown: Token, agent_id: str, identity: Identity) -
     if shown.uses_left is not None:
         shown.uses_left -= 1
         ledger.touch_token(shown)
+    return _new_credential(
+        ledger, agent_id, shown.namespace, identity, shown.name, dict(shown.labels)
+    )
+
+
+def _new_credential(
+    ledger: Ledger,
+    agent_id: str,
+    namespace: str,
+    identity: Identity,
+    made_by: str,
+    labels: dict[str, str],
+) -> Token:
+    key = ledger.source.new_key()
     credential = Token(
-        ledger.source.new_key(),
-        shown.namespace,
-        f"{shown.public_id}.{ledger.source.new_key()}",
+        key,
+        namespace,
+        f"{agent_id[:100]}.{key}",
         TokenKind.AGENT,
         identity.digest,
         agent_id,
         None,
         agent_id,
         ledger.now,
-        shown.name,
-        dict(shown.labels),
+        made_by,
+        labels,
         expires_at=ledger.now + CREDENTIAL_LIFE,
     )
     ledger.add_token(credential)

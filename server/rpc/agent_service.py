@@ -88,6 +88,8 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     ) -> agent_pb2.RegisterResponse:
         """See the proto."""
         caller = current_caller()
+        if request.agent_id:
+            check_acts_for(request.agent_id)
         command = Register(
             caller.namespace,
             request.agent_id or caller.agent_id or str(uuid7()),
@@ -360,7 +362,11 @@ def _identity(request: agent_pb2.RegisterRequest, caller: Caller) -> Identity | 
         text = "should be a SHA-256 of 64 hexadecimal digits in lower case"
         raise Invalid([Violation("credential_digest", text)])
     # A v1 agent has none: nobody will ever show this one, it only bears the revocation.
-    return Identity(caller.credential_id, digest or mint(TokenKind.AGENT)[1])
+    return Identity(
+        caller.credential_id,
+        digest or mint(TokenKind.AGENT)[1],
+        certified=caller.kind is Kind.AGENT and not caller.credential_id,
+    )
 
 
 def _check_fetch(request: agent_pb2.FetchTaskRequest) -> None:

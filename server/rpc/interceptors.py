@@ -190,7 +190,14 @@ def _presented(sent: Mapping[str, str | bytes], context: Context) -> Presented:
         authorization=str(sent.get(AUTHORIZATION, "")),
         namespace=None if namespace is None else check_namespace(str(namespace)),
         peer=context.peer(),
+        certificate_names=_certificate_names(context),
     )
+
+
+def _certificate_names(context: Context) -> tuple[str, ...]:
+    """Return the names of the client's certificate, which the transport has verified."""
+    found = context.auth_context().get("x509_subject_alternative_name", ())
+    return tuple(name.decode(errors="replace") for name in found)
 
 
 def _surround(handler: Handler, door: Door) -> Handler:

@@ -10,6 +10,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from server.address import Address
+from server.tls import ServerCertificate
+
+LOOK_SECONDS = 5.0
+"""How often the files of the certificate are looked at; gRPC looks at each handshake too."""
 
 
 def bind(address: Address) -> socket.socket:
@@ -31,8 +35,15 @@ def address_of(bound: socket.socket) -> Address:
 class WebServer:
     """One HTTP server; `run` it in a task group, and `stop` it to let `run` return."""
 
-    def __init__(self, app: ASGIApp, bound: socket.socket, grace: timedelta) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        bound: socket.socket,
+        grace: timedelta,
+        certificate: ServerCertificate | None = None,
+    ) -> None:
         self._socket = bound
+        self._certificate = certificate
         self._server = _OwnedServer(
             uvicorn.Config(
                 app,
@@ -43,12 +54,21 @@ class WebServer:
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=max(1, round(grace.total_seconds())),
+                ssl_context_factory=certificate.context() if certificate else None,
             )
         )
 
     async def run(self) -> None:
         """Serve until `stop`, then let the answers that are under way finish."""
-        await self._server.serve(sockets=[self._socket])
+        async with asyncio.TaskGroup() as tasks:
+            looking = tasks.create_task(self._look_after_certificate())
+            await self._server.serve(sockets=[self._socket])
+            looking.cancel()
+
+    async def _look_after_certificate(self) -> None:
+        while self._certificate is not None:
+            await asyncio.sleep(LOOK_SECONDS)
+            self._certificate.look()
 
     async def started(self) -> None:
         """Wait until requests are answered."""

@@ -170,6 +170,15 @@ class Kit:
         folder = data_dir or self.folder / f"agent{self._agents}"
         return Agent(self, address, labels or {}, slots, folder, flags, env or {})
 
+    @property
+    def agent_program(self) -> list[str]:
+        """How an agent is started."""
+        return _module("agent")
+
+    def server_run(self, data_dir: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+        """Run a server that cannot start, to its end."""
+        return self.launcher.run([*_module("server"), "--data-dir", str(data_dir), *flags])
+
     def agent_refused(self, server: Server, *flags: str) -> subprocess.CompletedProcess[str]:
         """Run an agent that its server will not have, to its end."""
         place = ["--server", server.grpc, "--data-dir", str(self.folder / "refused")]
