@@ -18,6 +18,7 @@ from cli.settings import Settings, current_settings
 from generated.agent.v1.agent_pb2_grpc import AgentServiceStub
 from generated.auth.v1.auth_pb2_grpc import AuthServiceStub
 from generated.pipeline.v1.pipeline_pb2_grpc import PipelineServiceStub
+from generated.secret.v1.secret_pb2_grpc import SecretServiceStub
 from generated.stream.v1.stream_pb2_grpc import StreamServiceStub
 from generated.task.v1.task_pb2_grpc import TaskServiceStub
 
@@ -36,6 +37,7 @@ class Api:
     def __init__(self, channel: aio.Channel, settings: Settings, token: str = "") -> None:
         self.settings = settings
         self.auth = AuthServiceStub(channel)
+        self.secrets = SecretServiceStub(channel)
         self.tasks = TaskServiceStub(channel)
         self.pipelines = PipelineServiceStub(channel)
         self.agents = AgentServiceStub(channel)

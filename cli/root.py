@@ -15,6 +15,7 @@ COMMANDS = {
     "logout": Late("cli.commands.login", "Forget the token of a server.", "logout"),
     "whoami": Late("cli.commands.login", "Show who you are, and what you may do.", "whoami"),
     "context": Late("cli.commands.context", "Choose between the servers you work with."),
+    "secret": Late("cli.commands.secret", "Keep values that tasks get and nobody can read."),
     "token": Late("cli.commands.token", "Make, list and revoke callers' tokens."),
     "up": Late("cli.commands.up", "Start a server and an agent on this machine."),
     "ping": Late("cli.commands.ping", "Check that the server answers."),

@@ -41,6 +41,10 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     "/auth.v1.AuthService/CreateToken": _ADMINISTER,
     "/auth.v1.AuthService/ListTokens": _ADMINISTER,
     "/auth.v1.AuthService/RevokeToken": _ADMINISTER,
+    # Secrets.
+    "/secret.v1.SecretService/PutSecret": _ADMINISTER,
+    "/secret.v1.SecretService/ListSecrets": _OPERATE,
+    "/secret.v1.SecretService/DeleteSecret": _ADMINISTER,
     # Tasks.
     "/task.v1.TaskService/Ping": ANYBODY,
     "/task.v1.TaskService/CreateTask": _OPERATE,

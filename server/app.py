@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from generated.agent.v1 import agent_pb2, agent_pb2_grpc
 from generated.auth.v1 import auth_pb2, auth_pb2_grpc
 from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from generated.secret.v1 import secret_pb2, secret_pb2_grpc
 from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from generated.task.v1 import task_pb2, task_pb2_grpc
 from server.address import Address
@@ -51,11 +52,17 @@ from server.engine.writer import Writer
 from server.issuer import Issuer
 from server.rpc.agent_service import AgentService
 from server.rpc.auth_service import AuthService
+from server.rpc.handover import Handover
 from server.rpc.interceptors import CallInterceptor
 from server.rpc.pipeline_service import PipelineService
+from server.rpc.secret_service import SecretService
 from server.rpc.secure_port import server_credentials
 from server.rpc.stream_service import StreamService
+from server.rpc.task_secrets import TaskSecrets
 from server.rpc.task_service import TaskService
+from server.sealing import Sealer, load_keys
+from server.secret_rewrapper import SecretRewrapper
+from server.secret_store import OwnSecrets, SecretStore, VaultSecrets
 from server.signing import KEY_FILE, SigningKeys
 from server.stores.blobs.folder import FolderBlobs
 from server.stores.log_journal import LogJournal
@@ -72,6 +79,7 @@ SERVICES = [
         (agent_pb2, "AgentService"),
         (auth_pb2, "AuthService"),
         (pipeline_pb2, "PipelineService"),
+        (secret_pb2, "SecretService"),
         (stream_pb2, "StreamService"),
         (task_pb2, "TaskService"),
     )
@@ -119,6 +127,17 @@ def _certificate(settings: Settings) -> ServerCertificate | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return ServerCertificate(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+
+
+def _secret_sealer(settings: Settings) -> Sealer | None:
+    """Return what encrypts secrets; None where servers share a database and no key.
+
+    Raises:
+        OSError: the keys cannot be read, or are malformed.
+    """
+    alone = settings.sqlite_file is not None
+    keys = load_keys(settings.secret_keys, settings.data_dir, make=alone)
+    return Sealer(keys) if keys else None
 
 
 def _check_folder(setting: str, folder: Path | None) -> None:
@@ -215,6 +234,8 @@ class App:
         self._issuer: Issuer | None = None
         self._authenticator = self._build_authenticator(clock)
         self._connect_rooms()
+        self._secret_sealer = _secret_sealer(settings)
+        self._secrets = self._build_secrets()
         self._health = health.aio.HealthServicer()
         self._grpc = self._build_grpc(clock, policy, measurements)
 
@@ -254,6 +275,14 @@ class App:
                 "of them have with --signing-keys"
             )
         self._signing_keys.open(make=self._settings.signing_keys is None)
+
+    def _build_secrets(self) -> SecretStore:
+        settings = self._settings
+        if settings.vault_address and settings.vault_token_file is not None:
+            return VaultSecrets(
+                settings.vault_address, settings.vault_mount, settings.vault_token_file
+            )
+        return OwnSecrets(self._writer, self._reader, self._secret_sealer)
 
     def _build_authenticator(self, clock: Clock) -> Authenticator:
         if self._settings.auth == "off":
@@ -309,6 +338,14 @@ class App:
                 ("grpc.keepalive_time_ms", 30_000),
             ],
         )
+        handover = Handover(
+            policy,
+            self._issuer,
+            self._secrets,
+            self._secret_sealer,
+            self._writer,
+            encrypted=self._certificate is not None,
+        )
         agents = AgentService(
             self._writer,
             self._intake,
@@ -318,6 +355,7 @@ class App:
             clock,
             policy,
             self._issuer,
+            handover,
         )
         streams = StreamService(
             self._writer,
@@ -331,9 +369,12 @@ class App:
             policy,
             measurements,
             self._issuer,
+            handover,
         )
         explainer = Explainer(self._reader, self._sessions, clock, policy)
-        tasks = TaskService(self._writer, self._reader, explainer, clock)
+        task_secrets = TaskSecrets(self._secrets, self._secret_sealer)
+        tasks = TaskService(self._writer, self._reader, explainer, clock, task_secrets)
+        secret_pb2_grpc.add_SecretServiceServicer_to_server(SecretService(self._secrets), server)
         pipelines = PipelineService(self._writer, self._reader, clock)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
         auth = AuthService(self._writer, self._reader, clock)
@@ -403,6 +444,9 @@ class App:
                     if self._sealer is not None:
                         self._sealer.add(closed)
                         loops.append(tasks.create_task(self._sealer.run(), name="log sealer"))
+                if self._secret_sealer is not None:
+                    rewrapper = SecretRewrapper(self._writer, self._reader, self._secret_sealer)
+                    loops.append(tasks.create_task(rewrapper.run(), name="secret rewrapper"))
                 if self._row_sealer is not None:
                     loops.append(tasks.create_task(self._row_sealer.run(), name="row sealer"))
                 if self._archiver is not None:
@@ -426,6 +470,7 @@ class App:
                     web.stop()
                     await serving_web
         finally:
+            await self._secrets.close()
             await self._database.close()
 
     async def _take_blobs(self) -> None:

@@ -98,6 +98,18 @@ class Settings(BaseSettings):
     key_lifetime: Duration = timedelta(minutes=15)
     """How long an agent's key counts; it gets the next one long before."""
 
+    secret_keys: str = ""
+    """Keys that encrypt secrets: a file with a VERSION:KEY a line, or env:VARIABLE."""
+
+    vault_address: str = ""
+    """URL of an OpenBao or Vault that keeps the secrets, in place of the database."""
+
+    vault_mount: str = "secret"
+    """Where its KV store, version 2, is mounted."""
+
+    vault_token_file: Annotated[Path | None, BeforeValidator(parse_folder)] = None
+    """A file with the token for it; read anew for each request."""
+
     tls_cert: Annotated[Path | None, BeforeValidator(parse_folder)] = None
     """The server's certificate, with its chain, in PEM; both doors are encrypted with it."""
 
@@ -239,6 +251,13 @@ class Settings(BaseSettings):
         """Where logs are kept: beside the SQLite file; None where the database is PostgreSQL."""
         file = self.sqlite_file
         return file.with_suffix(LOG_SUFFIX) if file is not None else None
+
+    @field_validator("vault_token_file")
+    @classmethod
+    def _comes_with_its_address(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        if (file is None) is not (not info.data.get("vault_address")):
+            raise ValueError("belongs to vault_address, and that to it")
+        return file
 
     @field_validator("tls_key", "tls_client_ca")
     @classmethod

@@ -4,8 +4,6 @@ The set is a file with a `kid:secret` a line. The first signs; all verify, so an
 until its line is removed. The file is read again when it changes.
 """
 
-import contextlib
-import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ import structlog
 from server.domain.errors import Unauthenticated
 from server.domain.moment import SECOND, Moment
 from server.engine.clock import Clock
+from server.private_file import make_private
 
 ALGORITHM = "HS256"
 ISSUER = "muster"
@@ -67,7 +66,7 @@ class SigningKeys:
             OSError: it cannot be read or made, or does not hold what it should.
         """
         if make and not self._path.exists():
-            _write(self._path, f"k1:{secrets.token_urlsafe(SHORTEST_SECRET)}\n")
+            make_private(self._path, f"k1:{secrets.token_urlsafe(SHORTEST_SECRET)}\n")
         try:
             self._read()
         except ValueError as error:
@@ -163,19 +162,3 @@ def parse(text: str) -> list[Secret]:
 def _stamp(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_mtime_ns, status.st_ino
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file for its owner alone; two servers that start at once agree on one."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    made = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(made, path)
-    finally:
-        made.unlink(missing_ok=True)

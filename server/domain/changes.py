@@ -8,6 +8,7 @@ from server.domain.agent import Agent
 from server.domain.attempt import Attempt
 from server.domain.event import Event
 from server.domain.group import GroupId
+from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
@@ -79,6 +80,9 @@ class Changes:
     runs: dict[int, Run] = field(default_factory=dict)
     new_pipelines: list[Pipeline] = field(default_factory=list)
     pipelines: dict[int, Pipeline] = field(default_factory=dict)
+    new_secrets: list[KeptSecret] = field(default_factory=list)
+    secrets: dict[int, KeptSecret] = field(default_factory=dict)
+    deleted_secrets: list[KeptSecret] = field(default_factory=list)
     new_tokens: list[Token] = field(default_factory=list)
     tokens: dict[int, Token] = field(default_factory=dict)
     new_classes: dict[str, str] = field(default_factory=dict)

@@ -19,7 +19,7 @@
     │   └── BlockUnreadable   a block of a log cannot be read, and may never be
     ├── Draining           the server is shutting down
     ├── NotAvailable       not part of this release
-    └── SecretsRefused     secrets cannot be kept yet
+    └── SecretsRefused     there is no key to encrypt secrets with
 
 Each writes its own message from what it is given. `rpc/errors.py` maps them to gRPC.
 """
@@ -198,10 +198,10 @@ class NotAvailable(MusterError):
 
 
 class SecretsRefused(MusterError):
-    """A request holds secrets, which nothing could keep encrypted."""
+    """A request holds secrets, and there is no key to encrypt them with."""
 
     def __init__(self) -> None:
         super().__init__(
-            "Secrets are never stored in plain text, and their encryption is not part of this "
-            "release; leave `secrets` empty."
+            "Secrets are never stored in plain text, and this server has no key to encrypt them "
+            "with: give all servers of the database the same file with --secret-keys."
         )

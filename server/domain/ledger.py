@@ -17,6 +17,7 @@ from server.domain.changes import Changes, ChoreKind, Effects, LogBatch, LogChor
 from server.domain.errors import NotFound
 from server.domain.event import Event
 from server.domain.group import GroupId, Newcomer
+from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
@@ -469,6 +470,26 @@ class Ledger:
         """Say that a run was edited."""
         self.edits += 1
         self.changes.runs[run.key] = run
+
+    # ---- secrets
+
+    def add_secret(self, secret: KeptSecret) -> None:
+        """Add a new secret."""
+        self.edits += 1
+        self.changes.new_secrets.append(secret)
+        self.flush()  # so that a later command of the batch reads it
+
+    def touch_secret(self, secret: KeptSecret) -> None:
+        """Say that a secret was edited."""
+        self.edits += 1
+        self.changes.secrets[secret.key] = secret
+        self.flush()
+
+    def delete_secret(self, secret: KeptSecret) -> None:
+        """Remove a secret."""
+        self.edits += 1
+        self.changes.deleted_secrets.append(secret)
+        self.flush()
 
     # ---- tokens
 

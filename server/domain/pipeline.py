@@ -32,6 +32,8 @@ class Job:
     allow_failure: bool = False
     priority: int | None = None
     """None is the usual one, and is shown as not given."""
+    secret_refs: dict[str, str] = field(default_factory=dict)
+    """Variables, each with the name of the secret that it gets."""
 
 
 @dataclass(frozen=True, slots=True)

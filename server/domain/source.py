@@ -7,6 +7,7 @@ from server.domain.agent import Agent
 from server.domain.attempt import Attempt
 from server.domain.changes import Changes, ChoreKind, LogChore, RequestRecord
 from server.domain.group import GroupId, Newcomer
+from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
@@ -132,6 +133,9 @@ class Source(Protocol):
 
     def request(self, namespace: str, caller: str, request_id: str) -> RequestRecord | None:
         """Return an answered request id."""
+
+    def secret(self, namespace: str, name: str) -> KeptSecret | None:
+        """Return a secret, locked, or None."""
 
     def token(self, public_id: str) -> Token | None:
         """Return a token, locked, or None."""

@@ -80,13 +80,17 @@ class TaskSpec:
     artifacts: tuple[ArtifactSpec, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     executor: str = ""
+    secret_refs: dict[str, str] = field(default_factory=dict)
+    """Variables, each with the name of the secret that it gets."""
+    sealed: str = ""
+    """Secrets that it brings along, encrypted."""
 
     def to_json(self) -> str:
         """Return the spec as JSON, without what is empty."""
         data: dict[str, Any] = {"commands": self.commands}
         if self.artifacts:
             data["artifacts"] = [asdict(artifact) for artifact in self.artifacts]
-        for name in ("env", "workspace", "image", "labels", "executor"):
+        for name in ("env", "workspace", "image", "labels", "executor", "secret_refs", "sealed"):
             if value := getattr(self, name):
                 data[name] = value
         return _JSON.encode(data)

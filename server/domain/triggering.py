@@ -207,7 +207,12 @@ def _facts(run: Run, definition: Definition) -> dict[str, str]:
 
 
 def _task_of(job: Job, env: Mapping[str, str], facts: Mapping[str, str]) -> NewTask:
-    spec = TaskSpec(commands=job.commands, env={**env, **facts}, image=job.image)
+    spec = TaskSpec(
+        commands=job.commands,
+        env={**env, **facts},
+        image=job.image,
+        secret_refs=job.secret_refs,
+    )
     return NewTask(
         name=job.name,
         spec=spec,

@@ -61,9 +61,10 @@ class AgentChannel:
         clock: Clock,
         policy: Policy,
         issuer: Issuer | None = None,
+        handover: Handover | None = None,
     ) -> None:
         self._issuer = issuer
-        self._handover = Handover(policy, issuer)
+        self._handover = handover or Handover(policy)
         self._caller = current_caller()
         self._key_ends = self._caller.expires_at
         """When the key that its agent has now ends; None where nobody asks for one."""
@@ -319,7 +320,12 @@ class AgentChannel:
     async def _v1_fetch(self, session: Session, request: Request) -> None:
         parked = Parked(max(1, request.task_fetch.max_tasks), None, once=True)
         tasks, _ = await self._dispatcher.fetch(session, parked, LOOK_SECONDS)
-        assignment = stream_pb2.TaskAssignment(tasks=map(task_info, tasks))
+        messages = await self._handover.messages(tasks, session.agent_id, self._caller)
+        secrets = {message.job_id: message.secrets for message in messages}
+        infos = [task_info(task) for task in tasks if task.task_id in secrets]
+        for info in infos:
+            info.secrets.update(secrets[info.task_id])
+        assignment = stream_pb2.TaskAssignment(tasks=infos)
         self._say(request, task_assignment=assignment)
 
     def _obey(self, verdict: Verdict) -> None:
@@ -333,7 +339,7 @@ class AgentChannel:
             for frame in frames:
                 match frame:
                     case Work():
-                        self._out.put_nowait(self._work(frame))
+                        self._out.put_nowait(await self._work(frame))
                     case Stop():
                         verdict = frame.verdict
                         self._tell_stop(verdict.task_id, verdict.lease_id, verdict.reason)
@@ -362,9 +368,9 @@ class AgentChannel:
             ),
         )
 
-    def _work(self, work: Work) -> Response:
+    async def _work(self, work: Work) -> Response:
         agent_id = self._session.agent_id if self._session else ""
-        tasks = self._handover.messages(work.assignments, agent_id)
+        tasks = await self._handover.messages(work.assignments, agent_id, self._caller)
         return Response(
             agent_id=self._session.agent_id if self._session else "",
             assignments=stream_pb2.Assignments(frame_number=work.frame, tasks=tasks),

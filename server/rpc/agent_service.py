@@ -71,10 +71,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         dispatcher: Dispatcher,
         clock: Clock,
         policy: Policy,
-        issuer: Issuer | None = None,
+        issuer: Issuer | None,
+        handover: Handover,
     ) -> None:
         self._issuer = issuer
-        self._handover = Handover(policy, issuer)
+        self._handover = handover
         self._writer = writer
         self._intake = intake
         self._reader = reader
@@ -186,21 +187,22 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             again = Refetch(request.agent_id, session.session_id, request.request_id)
             if held := await self._writer.submit(again):
                 frame = max(session.leases.get(a.lease_id, 0) for a in held)
-                return self._fetched(held, frame, request.agent_id)
+                return await self._fetched(held, frame, request.agent_id)
         wait = _wait(request.wait, context.time_remaining())
         parked = Parked(request.max_jobs or 1, request.request_id or None, once=wait <= 0)
         tasks, frame = await self._dispatcher.fetch(session, parked, wait or LOOK_SECONDS)
-        return self._fetched(tasks, frame, request.agent_id)
+        return await self._fetched(tasks, frame, request.agent_id)
 
-    def _fetched(
-        self, tasks: list[Assignment], frame: int, agent_id: str
+    async def _fetched(
+        self, assignments: list[Assignment], frame: int, agent_id: str
     ) -> agent_pb2.FetchTaskResponse:
+        tasks = await self._handover.messages(assignments, agent_id, current_caller())
         return agent_pb2.FetchTaskResponse(
             success=True,
             message=counted(len(tasks), "task")
             if tasks
             else "There is no work for this agent now.",
-            tasks=self._handover.messages(tasks, agent_id),
+            tasks=tasks,
             frame_number=frame,
         )
 

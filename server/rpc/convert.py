@@ -1,22 +1,22 @@
 """Tasks, selectors and log lines: between messages and records."""
 
 import zlib
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar, cast
 
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 from generated.task.v1 import task_pb2
 from server.domain.attempt import Attempt
 from server.domain.checks import Checks
-from server.domain.errors import Invalid, SecretsRefused, Violation
+from server.domain.errors import Invalid, Violation
 from server.domain.group import Membership
 from server.domain.labels import Operator, Requirement, Selector
 from server.domain.log import BLOCK_LIMIT, LINE_LIMIT, Encoding, LogBlock, LogLine, level_of
 from server.domain.log_keeping import Batch, LooseLines
 from server.domain.moment import SECOND, Moment
 from server.domain.priority import PRIORITIES, PRIORITY_DEFAULT, PRIORITY_LABEL
-from server.domain.secret import check_secrets
+from server.domain.secret import check_secret_refs, check_secrets
 from server.domain.submitting import NewTask
 from server.domain.submitting_many import BATCH_LIMIT, check_batch
 from server.domain.task import ArtifactSpec, Task, TaskSpec
@@ -92,21 +92,24 @@ def selector_message(selector: Selector) -> task_pb2.LabelSelector:
 
 # ---- tasks
 
+Seal: TypeAlias = Callable[[Mapping[str, str]], str]
+"""Encrypts the secrets that a task brings along."""
+
 _QUEUES = task_pb2.CONCURRENCY_POLICY_QUEUE
 _CANCELS = task_pb2.CONCURRENCY_POLICY_CANCEL_RUNNING
 
 
-def new_task(request: task_pb2.CreateTaskRequest) -> NewTask:
-    """Return the task a request describes, checked.
+def new_task(request: task_pb2.CreateTaskRequest, seal: Seal) -> NewTask:
+    """Return the task a request describes, checked; `seal` encrypts the secrets it brings along.
 
     Raises:
         Invalid: a field is malformed.
-        SecretsRefused: it holds secrets.
+        SecretsRefused: it holds secrets, and there is no key for them.
     """
     # Only what is set: asking the message for each field costs more than all the checks.
     given: dict[str, Any] = {field.name: value for field, value in request.ListFields()}
-    if "secrets" in given:
-        _refuse_secrets(given["secrets"])
+    if "secrets" in given or "secret_refs" in given:
+        _check_secrets(given)
     spec = TaskSpec(
         commands=tuple(given.get("commands", ())),
         env=dict(given.get("env", ())),
@@ -115,6 +118,8 @@ def new_task(request: task_pb2.CreateTaskRequest) -> NewTask:
         artifacts=tuple(map(_artifact, given.get("artifacts", ()))),
         labels=dict(given.get("labels", ())),
         executor=given.get("executor", ""),
+        secret_refs=dict(given.get("secret_refs", ())),
+        sealed=seal(given["secrets"]) if "secrets" in given else "",
     )
     by_label = _priority_by_label(spec.labels)
     task = NewTask(
@@ -137,20 +142,29 @@ def new_task(request: task_pb2.CreateTaskRequest) -> NewTask:
     return task
 
 
-def _refuse_secrets(secrets: Mapping[str, str]) -> None:
-    """Refuse them all, and first those that would never be taken."""
+def _check_secrets(given: Mapping[str, Any]) -> None:
+    """Check a task's secrets.
+
+    Raises:
+        Invalid: a name or a value is malformed, or a variable is there twice.
+    """
     checks = Checks()
+    secrets, refs = given.get("secrets", {}), given.get("secret_refs", {})
     check_secrets(checks, secrets)
+    check_secret_refs(checks, refs)
+    for variable in sorted(refs.keys() & secrets.keys()):
+        checks.fail(f"secret_refs[{variable}]", "is in secrets too")
+    for variable in sorted((refs.keys() | secrets.keys()) & given.get("env", {}).keys()):
+        checks.fail(f"env[{variable}]", "is a secret too")
     checks.done()
-    raise SecretsRefused
 
 
-def new_tasks(request: task_pb2.CreateTasksRequest) -> tuple[NewTask, ...]:
+def new_tasks(request: task_pb2.CreateTasksRequest, seal: Seal) -> tuple[NewTask, ...]:
     """Return the tasks a request describes, checked one by one and together.
 
     Raises:
         Invalid: a field is malformed; its path begins with `tasks[N]`.
-        SecretsRefused: one holds secrets.
+        SecretsRefused: one holds secrets, and there is no key for them.
     """
     if not 1 <= len(request.tasks) <= BATCH_LIMIT:
         text = f"must be from 1 to {BATCH_LIMIT}, are {len(request.tasks)}"
@@ -158,7 +172,7 @@ def new_tasks(request: task_pb2.CreateTasksRequest) -> tuple[NewTask, ...]:
     tasks, violations = [], []
     for index, each in enumerate(request.tasks):
         try:
-            tasks.append(_new_task_of_many(each))
+            tasks.append(_new_task_of_many(each, seal))
         except Invalid as error:
             violations += [
                 Violation(f"tasks[{index}].{v.field}", v.description) for v in error.violations
@@ -169,10 +183,10 @@ def new_tasks(request: task_pb2.CreateTasksRequest) -> tuple[NewTask, ...]:
     return tuple(tasks)
 
 
-def _new_task_of_many(request: task_pb2.CreateTaskRequest) -> NewTask:
+def _new_task_of_many(request: task_pb2.CreateTaskRequest, seal: Seal) -> NewTask:
     if request.request_id:
         raise Invalid([Violation("request_id", "must be empty: the call's own covers all tasks")])
-    return new_task(request)
+    return new_task(request, seal)
 
 
 def _priority_by_label(labels: Mapping[str, str]) -> int:

@@ -32,6 +32,7 @@ def _job(message: pipeline_pb2.Job) -> Job:
         selector=selector_of(message.label_selector),
         allow_failure=message.allow_failure,
         priority=message.priority if message.HasField("priority") else None,
+        secret_refs=dict(message.secret_refs),
     )
 
 
@@ -47,6 +48,7 @@ def _job_message(job: Job) -> pipeline_pb2.Job:
         label_selector=selector_message(job.selector),
         allow_failure=job.allow_failure,
         priority=job.priority,
+        secret_refs=job.secret_refs,
     )
 
 

@@ -88,7 +88,7 @@ ANSWERS: dict[type[errors.MusterError], Answer] = {
         grpc.StatusCode.UNIMPLEMENTED, reasons.ERROR_REASON_NOT_AVAILABLE
     ),
     errors.SecretsRefused: Answer(
-        grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_NOT_AVAILABLE
+        grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_NO_SECRET_KEY
     ),
 }  # fmt: skip
 

@@ -29,6 +29,7 @@ from server.rpc.convert_agent import verdict_message
 from server.rpc.convert_event import status_change
 from server.rpc.cursor import check_reached, cursor_of
 from server.rpc.event_stream import stream_events
+from server.rpc.handover import Handover
 from server.rpc.pipeline_stream import PipelineStream
 from server.stores.interfaces import Reader, TaskFilter
 
@@ -52,8 +53,10 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
         policy: Policy,
         measurements: Measurements,
         issuer: Issuer | None = None,
+        handover: Handover | None = None,
     ) -> None:
         self._issuer = issuer
+        self._handover = handover
         self._measurements = measurements
         self._writer = writer
         self._intake = intake
@@ -188,6 +191,7 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
             self._clock,
             self._policy,
             self._issuer,
+            self._handover,
         )
         async with aclosing(channel.responses(request_iterator)) as responses:
             async for response in responses:

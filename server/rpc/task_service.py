@@ -17,6 +17,7 @@ from server.rpc import convert
 from server.rpc.context import Context
 from server.rpc.convert_explanation import explanation_message
 from server.rpc.submission import idempotency
+from server.rpc.task_secrets import TaskSecrets
 from server.stores.interfaces import Reader, TaskFilter
 
 LOG_DEFAULT = 1000
@@ -28,7 +29,15 @@ MASK = ("name", "commands", "env", "timeout")
 class TaskService(task_pb2_grpc.TaskServiceServicer):
     """Tasks: submit, look up, change, end, run again."""
 
-    def __init__(self, writer: Writer, reader: Reader, explainer: Explainer, clock: Clock) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        reader: Reader,
+        explainer: Explainer,
+        clock: Clock,
+        secrets: TaskSecrets,
+    ) -> None:
+        self._secrets = secrets
         self._writer = writer
         self._reader = reader
         self._explainer = explainer
@@ -47,12 +56,15 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
         caller = current_caller()
         if request.key:
             raise Invalid([Violation("key", "must be empty: only tasks of CreateTasks have one")])
+        task = convert.new_task(request, self._secrets.seal)
+        if task.spec.secret_refs:
+            await self._secrets.check_known([("", task.spec.secret_refs)])
         command = CreateTask(
             caller.namespace,
             str(uuid7()),
-            convert.new_task(request),
+            task,
             caller.name,
-            idempotency(request, request.request_id),
+            idempotency(request, request.request_id, self._secrets.digest_for([task])),
         )
         task_id = await self._writer.submit(command, new_work=True)
         return task_pb2.CreateTaskResponse(
@@ -64,13 +76,20 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
     ) -> task_pb2.CreateTasksResponse:
         """See the proto."""
         caller = current_caller()
-        tasks = convert.new_tasks(request)
+        tasks = convert.new_tasks(request, self._secrets.seal)
+        await self._secrets.check_known(
+            [
+                (f"tasks[{n}].", t.spec.secret_refs)
+                for n, t in enumerate(tasks)
+                if t.spec.secret_refs
+            ]
+        )
         command = CreateTasks(
             caller.namespace,
             tuple(str(uuid7()) for _ in tasks),
             tasks,
             caller.name,
-            idempotency(request, request.request_id),
+            idempotency(request, request.request_id, self._secrets.digest_for(tasks)),
         )
         task_ids = await self._writer.submit(command, new_work=True)
         return task_pb2.CreateTasksResponse(

@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt, LogState
 from server.domain.event import Event
+from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey, LogLine
 from server.domain.moment import Millis, Moment
 from server.domain.pipeline import Pipeline
@@ -384,6 +385,12 @@ class Reader(Protocol):
 
     async def used_blobs(self, names: Sequence[str]) -> set[str]:
         """Return those of some blobs that hold parts of logs."""
+
+    async def secrets(self, namespace: str, names: Sequence[str] | None = None) -> list[KeptSecret]:
+        """Return a namespace's secrets by name; only those of these names where some are given."""
+
+    async def secrets_not_under(self, kek: str, after: int, limit: int) -> list[KeptSecret]:
+        """Return secrets that another key encrypts, by key from behind `after`."""
 
     async def token(self, digest: str) -> Token | None:
         """Return the token of a digest, or None."""

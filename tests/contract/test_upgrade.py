@@ -39,6 +39,7 @@ EARLIER = [
     "0013",
     "0014",
     "0015",
+    "0016",
 ]
 PACKED = "0005"
 """From this schema on a log is kept in blocks; before, it was JSON."""

@@ -27,6 +27,7 @@ class Tables:
     runs: dict = field(default_factory=dict)
     pipelines: dict = field(default_factory=dict)
     tokens: dict = field(default_factory=dict)
+    secrets: dict = field(default_factory=dict)
     classes: dict = field(default_factory=dict)
     dependencies: set = field(default_factory=set)
     logs: dict = field(default_factory=dict)
@@ -93,10 +94,16 @@ class MemorySource:
         self._insert(tables.runs, changes.new_runs)
         self._insert(tables.tasks, changes.new_tasks)
         self._insert(tables.tokens, changes.new_tokens, also_unique=("digest",))
+        for secret in changes.new_secrets:
+            known = {(each.namespace, each.name) for each in tables.secrets.values()}
+            _must((secret.namespace, secret.name) not in known, f"{secret.name} twice")
+            _put(tables.secrets, secret.key, secret)
+        for secret in changes.deleted_secrets:
+            tables.secrets.pop(secret.key, None)
         for attempt in changes.new_attempts:
             _put(tables.attempts, (attempt.task_key, attempt.number), attempt)
             _must(attempt.task_key in tables.tasks, "an attempt of no task")
-        for name in ("agents", "pipelines", "runs", "tasks", "attempts", "tokens"):
+        for name in ("agents", "pipelines", "runs", "tasks", "attempts", "tokens", "secrets"):
             self._update(getattr(tables, name), getattr(changes, name))
         for task_key, other in changes.dependencies:
             _must({task_key, other} <= tables.tasks.keys(), "a dependency of no task")
@@ -252,6 +259,9 @@ class MemorySource:
         return self._where(
             "runs", lambda run: run.pipeline_key == pipeline_key and run.status in active
         )
+
+    def secret(self, namespace, name):
+        return self._first("secrets", lambda s: (s.namespace, s.name) == (namespace, name))
 
     def token(self, public_id):
         return self._first("tokens", lambda token: token.public_id == public_id)

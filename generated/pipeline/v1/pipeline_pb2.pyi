@@ -200,6 +200,26 @@ class Job(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SecretRefsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
@@ -210,6 +230,7 @@ class Job(_message.Message):
     LABEL_SELECTOR_FIELD_NUMBER: _builtins.int
     ALLOW_FAILURE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    SECRET_REFS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call it. Unique in the pipeline, 1 to 256 characters."""
     image: _builtins.str
@@ -238,6 +259,12 @@ class Job(_message.Message):
     def label_selector(self) -> _task_pb2.LabelSelector:
         """Which agents may run it; empty lets every agent."""
 
+    @_builtins.property
+    def secret_refs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Environment name to the name of a secret that is kept (secret.v1.SecretService); the job gets the
+        value it has when it starts.
+        """
+
     def __init__(
         self,
         *,
@@ -251,10 +278,11 @@ class Job(_message.Message):
         label_selector: _task_pb2.LabelSelector | None = ...,
         allow_failure: _builtins.bool = ...,
         priority: _builtins.int | None = ...,
+        secret_refs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "label_selector", b"label_selector", "priority", b"priority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "allow_failure", b"allow_failure", "commands", b"commands", "depends_on", b"depends_on", "env", b"env", "image", b"image", "label_selector", b"label_selector", "name", b"name", "priority", b"priority", "retry", b"retry", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "allow_failure", b"allow_failure", "commands", b"commands", "depends_on", b"depends_on", "env", b"env", "image", b"image", "label_selector", b"label_selector", "name", b"name", "priority", b"priority", "retry", b"retry", "secret_refs", b"secret_refs", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

@@ -60,6 +60,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The call shows no credential in `authorization`, or none that counts (any more)."""
     ERROR_REASON_FORBIDDEN: _ErrorReason.ValueType  # 17
     """The caller is known and may not do that; the message says which permission is missing."""
+    ERROR_REASON_NO_SECRET_KEY: _ErrorReason.ValueType  # 18
+    """The server has no key to encrypt secrets with."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused, in `google.rpc.ErrorInfo.reason` of every error of every service
@@ -104,4 +106,6 @@ ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 16
 """The call shows no credential in `authorization`, or none that counts (any more)."""
 ERROR_REASON_FORBIDDEN: ErrorReason.ValueType  # 17
 """The caller is known and may not do that; the message says which permission is missing."""
+ERROR_REASON_NO_SECRET_KEY: ErrorReason.ValueType  # 18
+"""The server has no key to encrypt secrets with."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -480,6 +480,26 @@ class CreateTaskRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SecretRefsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     PIPELINE_ID_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
@@ -502,6 +522,7 @@ class CreateTaskRequest(_message.Message):
     SCHEDULE_TO_START_FIELD_NUMBER: _builtins.int
     CONCURRENCY_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    SECRET_REFS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call the task: 1 to 256 characters, no control characters. Empty takes the first
     command.
@@ -558,9 +579,10 @@ class CreateTaskRequest(_message.Message):
 
     @_builtins.property
     def secrets(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment name to secret value. Refused with FAILED_PRECONDITION: secrets are not stored
-        in plain text, and encryption is not part of this release. A value that could not be masked in
-        logs (under 4 characters, or without a line of 4) is INVALID_ARGUMENT.
+        """Environment name to secret value. The values are kept encrypted, go to the task's agent alone,
+        over TLS or loopback, and are hidden in the log. FAILED_PRECONDITION where the server has no key
+        to encrypt them with. A value that could not be hidden in logs (under 4 characters, or without a
+        line of 4) is INVALID_ARGUMENT.
         """
 
     @_builtins.property
@@ -587,6 +609,12 @@ class CreateTaskRequest(_message.Message):
     def concurrency(self) -> Global___ConcurrencyGroup:
         """The concurrency group it is in; absent for none."""
 
+    @_builtins.property
+    def secret_refs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Environment name to the name of a secret that is kept (secret.v1.SecretService); the task gets
+        the value it has when it starts. INVALID_ARGUMENT for one that does not exist.
+        """
+
     def __init__(
         self,
         *,
@@ -612,10 +640,11 @@ class CreateTaskRequest(_message.Message):
         schedule_to_start: _builtins.int = ...,
         concurrency: Global___ConcurrencyGroup | None = ...,
         key: _builtins.str = ...,
+        secret_refs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retry_on_lost", b"_retry_on_lost", "concurrency", b"concurrency", "label_selector", b"label_selector", "priority", b"priority", "retry_on_lost", b"retry_on_lost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retry_on_lost", b"_retry_on_lost", "allow_failure", b"allow_failure", "artifacts", b"artifacts", "commands", b"commands", "concurrency", b"concurrency", "depends_on", b"depends_on", "env", b"env", "executor", b"executor", "image", b"image", "key", b"key", "label_selector", b"label_selector", "labels", b"labels", "name", b"name", "pipeline_id", b"pipeline_id", "priority", b"priority", "request_id", b"request_id", "retry_count", b"retry_count", "retry_on_lost", b"retry_on_lost", "schedule_to_start", b"schedule_to_start", "secrets", b"secrets", "stage", b"stage", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retry_on_lost", b"_retry_on_lost", "allow_failure", b"allow_failure", "artifacts", b"artifacts", "commands", b"commands", "concurrency", b"concurrency", "depends_on", b"depends_on", "env", b"env", "executor", b"executor", "image", b"image", "key", b"key", "label_selector", b"label_selector", "labels", b"labels", "name", b"name", "pipeline_id", b"pipeline_id", "priority", b"priority", "request_id", b"request_id", "retry_count", b"retry_count", "retry_on_lost", b"retry_on_lost", "schedule_to_start", b"schedule_to_start", "secret_refs", b"secret_refs", "secrets", b"secrets", "stage", b"stage", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

@@ -22,6 +22,7 @@ from server.domain.agent import Agent, SessionState
 from server.domain.attempt import Attempt, AttemptStatus, LogState
 from server.domain.errors import NotFound
 from server.domain.event import Event
+from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
@@ -50,7 +51,7 @@ from server.stores.log_journal import LogJournal
 from server.stores.sql import log_rows, tables
 from server.stores.sql.database import SqlDatabase
 from server.stores.sql.log_library import LogLibrary
-from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, TASK, TOKEN, Record
+from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, SECRET, TASK, TOKEN, Record
 from server.stores.sql.source import AWAITS_PLACE
 
 R = TypeVar("R")
@@ -197,6 +198,24 @@ class SqlReader:
             return set(await connection.scalars(select(column).where(column.in_(names)).distinct()))
 
     # ---- pipelines and runs
+
+    async def secrets(self, namespace: str, names: Sequence[str] | None = None) -> list[KeptSecret]:
+        """See Reader."""
+        table = tables.secrets
+        query = select(*SECRET.columns).where(table.c.namespace == namespace)
+        if names is not None:
+            query = query.where(table.c.name.in_(names))
+        async with self._database.reading() as connection:
+            rows = await connection.execute(query.order_by(table.c.name))
+            return [SECRET.load(row) for row in rows]
+
+    async def secrets_not_under(self, kek: str, after: int, limit: int) -> list[KeptSecret]:
+        """See Reader."""
+        table = tables.secrets
+        query = select(*SECRET.columns).where(table.c.kek != kek, table.c.key > after)
+        async with self._database.reading() as connection:
+            rows = await connection.execute(query.order_by(table.c.key).limit(limit))
+            return [SECRET.load(row) for row in rows]
 
     async def token(self, digest: str) -> Token | None:
         """See Reader."""

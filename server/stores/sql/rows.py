@@ -11,6 +11,7 @@ from server.domain.access import Role
 from server.domain.agent import Agent, Scheduling, SessionState
 from server.domain.attempt import Attempt, AttemptStatus, LogState
 from server.domain.event import Event, EventKind
+from server.domain.kept_secret import KeptSecret
 from server.domain.pipeline import Pipeline
 from server.domain.run import Run, RunStatus
 from server.domain.task import Task, TaskStatus
@@ -144,4 +145,5 @@ TOKEN = Record(
     kind=TokenKind,
     role=Role,
 )  # fmt: skip
+SECRET = Record(KeptSecret, tables.secrets, constant=("key", "namespace", "name", "created_at"))
 EVENT = Record(Event, tables.events, constant=("position",), kind=EventKind)

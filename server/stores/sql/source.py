@@ -33,6 +33,7 @@ from server.domain.attempt import Attempt
 from server.domain.changes import Changes, ChoreKind, LogChore, RequestRecord
 from server.domain.event import Event
 from server.domain.group import GroupId, Newcomer
+from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline
@@ -42,7 +43,7 @@ from server.domain.token import Token, TokenKind
 from server.stores.sql import log_rows, tables
 from server.stores.sql.bulk import insert_rows, update_rows
 from server.stores.sql.keys import Keys, touch
-from server.stores.sql.rows import AGENT, ATTEMPT, PIPELINE, RUN, TASK, TOKEN, Record
+from server.stores.sql.rows import AGENT, ATTEMPT, PIPELINE, RUN, SECRET, TASK, TOKEN, Record
 from server.stores.sql.statements import rows_of
 
 # SQLite before 3.32 knew 999 parameters a statement; long lists go in pieces below that.
@@ -142,6 +143,7 @@ _UPDATE_AGENT = _update(AGENT)
 _UPDATE_RUN = _update(RUN)
 _UPDATE_PIPELINE = _update(PIPELINE)
 _UPDATE_TOKEN = _update(TOKEN)
+_UPDATE_SECRET = _update(SECRET)
 
 
 class SqlSource:
@@ -180,6 +182,7 @@ class SqlSource:
         self._insert_all(TOKEN, changes.new_tokens)
         tokens = [{**TOKEN.changed(t), "_key": t.key} for t in changes.tokens.values()]
         self._update_many(_UPDATE_TOKEN, tokens)
+        self._save_secrets(changes)
         self._insert(TASK, changes.new_tasks)
         self._insert(ATTEMPT, changes.new_attempts)
         self._save_agents(changes)
@@ -188,6 +191,14 @@ class SqlSource:
         self._save_changed(ATTEMPT, changes.attempts.values())
         self._save_rest(changes)
         self._save_events(changes.events)
+
+    def _save_secrets(self, changes: Changes) -> None:
+        self._insert_all(SECRET, changes.new_secrets)
+        secrets = [{**SECRET.changed(s), "_key": s.key} for s in changes.secrets.values()]
+        self._update_many(_UPDATE_SECRET, secrets)
+        for secret in changes.deleted_secrets:
+            table = tables.secrets
+            self._connection.execute(delete(table).where(table.c.key == secret.key))
 
     def _insert(self, record: Record[R], records: Iterable[R]) -> None:
         rows = [record.values(each) for each in records]
@@ -463,6 +474,13 @@ class SqlSource:
         active = table.c.status.in_([int(RunStatus.PENDING), int(RunStatus.RUNNING)])
         query = select(*RUN.columns).where(table.c.pipeline_key == pipeline_key, active)
         return self._load(RUN, query.order_by(table.c.key).with_for_update())
+
+    def secret(self, namespace: str, name: str) -> KeptSecret | None:
+        """See Source."""
+        table = tables.secrets
+        query = select(*SECRET.columns).where(table.c.namespace == namespace, table.c.name == name)
+        found = self._load(SECRET, query.with_for_update())
+        return found[0] if found else None
 
     def token(self, public_id: str) -> Token | None:
         """See Source."""

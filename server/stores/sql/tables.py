@@ -328,6 +328,22 @@ requests = Table(
     Index("ix_requests_expires", "expires_at"),
 )
 
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("updated_by", PublicId, nullable=False),
+    Column("kek", String(64), nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    UniqueConstraint("namespace", "name", name="uq_secrets_name"),
+)
+
 tokens = Table(
     "tokens",
     metadata,
