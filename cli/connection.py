@@ -16,6 +16,7 @@ from cli.errors import refusal
 from cli.failure import CommandFailed
 from cli.settings import Settings, current_settings
 from generated.agent.v1.agent_pb2_grpc import AgentServiceStub
+from generated.audit.v1.audit_pb2_grpc import AuditServiceStub
 from generated.auth.v1.auth_pb2_grpc import AuthServiceStub
 from generated.pipeline.v1.pipeline_pb2_grpc import PipelineServiceStub
 from generated.secret.v1.secret_pb2_grpc import SecretServiceStub
@@ -36,6 +37,7 @@ class Api:
 
     def __init__(self, channel: aio.Channel, settings: Settings, token: str = "") -> None:
         self.settings = settings
+        self.audit = AuditServiceStub(channel)
         self.auth = AuthServiceStub(channel)
         self.secrets = SecretServiceStub(channel)
         self.tasks = TaskServiceStub(channel)

@@ -41,6 +41,8 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     "/auth.v1.AuthService/CreateToken": _ADMINISTER,
     "/auth.v1.AuthService/ListTokens": _ADMINISTER,
     "/auth.v1.AuthService/RevokeToken": _ADMINISTER,
+    # Who changed what.
+    "/audit.v1.AuditService/ListAudit": _ADMINISTER,
     # Secrets.
     "/secret.v1.SecretService/PutSecret": _ADMINISTER,
     "/secret.v1.SecretService/ListSecrets": _OPERATE,

@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from generated.agent.v1 import agent_pb2, agent_pb2_grpc
+from generated.audit.v1 import audit_pb2, audit_pb2_grpc
 from generated.auth.v1 import auth_pb2, auth_pb2_grpc
 from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 from generated.secret.v1 import secret_pb2, secret_pb2_grpc
@@ -28,6 +29,7 @@ from server.domain.policy import Policy
 from server.engine import event_feed
 from server.engine.attendance import Attendance
 from server.engine.backlog_gauge import BacklogGauge
+from server.engine.call_limits import CallLimits, QueueLimit
 from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
 from server.engine.event_feed import EventFeed
@@ -51,6 +53,7 @@ from server.engine.write_watch import WriteWatch
 from server.engine.writer import Writer
 from server.issuer import Issuer
 from server.rpc.agent_service import AgentService
+from server.rpc.audit_service import AuditService
 from server.rpc.auth_service import AuthService
 from server.rpc.handover import Handover
 from server.rpc.interceptors import CallInterceptor
@@ -77,6 +80,7 @@ SERVICES = [
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
         (agent_pb2, "AgentService"),
+        (audit_pb2, "AuditService"),
         (auth_pb2, "AuthService"),
         (pipeline_pb2, "PipelineService"),
         (secret_pb2, "SecretService"),
@@ -84,6 +88,9 @@ SERVICES = [
         (task_pb2, "TaskService"),
     )
 ]
+
+STREAMS_A_CONNECTION = 10_000
+"""Calls under way on one connection; a proxy's carries those of many."""
 
 log = structlog.get_logger(__name__)
 
@@ -207,6 +214,7 @@ class App:
                 settings.task_retention_count,
                 settings.event_retention,
                 settings.event_retention_count,
+                settings.audit_retention,
             ),
         )
         self._log_retention = LogRetention(
@@ -326,8 +334,9 @@ class App:
         self, clock: Clock, policy: Policy, measurements: Measurements
     ) -> grpc.aio.Server:
         settings = self._settings
+        limits = CallLimits(settings.rate_limit, settings.rate_burst, settings.stream_limit)
         server = grpc.aio.server(
-            interceptors=[CallInterceptor(self._authenticator)],
+            interceptors=[CallInterceptor(self._authenticator, limits=limits)],
             options=[
                 ("grpc.so_reuseport", 0),  # else a second server would share the port silently
                 ("grpc.max_receive_message_length", settings.max_receive_bytes),
@@ -336,6 +345,9 @@ class App:
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.keepalive_time_ms", 30_000),
+                # Who connects and says nothing is let go.
+                ("grpc.server_handshake_timeout_ms", 10_000),
+                ("grpc.max_concurrent_streams", STREAMS_A_CONNECTION),
             ],
         )
         handover = Handover(
@@ -373,10 +385,22 @@ class App:
         )
         explainer = Explainer(self._reader, self._sessions, clock, policy)
         task_secrets = TaskSecrets(self._secrets, self._secret_sealer)
-        tasks = TaskService(self._writer, self._reader, explainer, clock, task_secrets)
-        secret_pb2_grpc.add_SecretServiceServicer_to_server(SecretService(self._secrets), server)
-        pipelines = PipelineService(self._writer, self._reader, clock)
+        tasks = TaskService(
+            self._writer,
+            self._reader,
+            explainer,
+            clock,
+            task_secrets,
+            QueueLimit(self._reader, settings.queue_limit),
+        )
+        secret_pb2_grpc.add_SecretServiceServicer_to_server(
+            SecretService(self._secrets, self._writer), server
+        )
+        pipelines = PipelineService(
+            self._writer, self._reader, clock, QueueLimit(self._reader, settings.queue_limit)
+        )
         agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(self._reader), server)
         auth = AuthService(self._writer, self._reader, clock)
         auth_pb2_grpc.add_AuthServiceServicer_to_server(auth, server)
         pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(pipelines, server)

@@ -139,7 +139,13 @@ def _option(name: str, field: FieldInfo) -> click.Option:
 
 
 def _metavar(field: FieldInfo) -> str:
-    kinds: dict[object, str] = {timedelta: "DURATION", int: "NUMBER", Path: "DIR", str: "TEXT"}
+    kinds: dict[object, str] = {
+        timedelta: "DURATION",
+        int: "NUMBER",
+        float: "NUMBER",
+        Path: "DIR",
+        str: "TEXT",
+    }
     kinds |= {Path | None: "FILE", dict[str, Level]: "MODULE=LEVEL,…"}
     if isinstance(field.json_schema_extra, dict):
         return str(field.json_schema_extra["metavar"])

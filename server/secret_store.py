@@ -35,6 +35,9 @@ class SecretInfo:
 class SecretStore(Protocol):
     """Keeps secrets by namespace and name. Names are checked by whoever calls."""
 
+    outside: bool
+    """Whether it is none of the server's own, so that changes are not in its transactions."""
+
     async def put(self, namespace: str, name: str, value: str, by: str) -> SecretInfo:
         """Keep a value in place of the one before.
 
@@ -69,6 +72,8 @@ class SecretStore(Protocol):
 
 class OwnSecrets:
     """Secrets in the server's own database, encrypted by it."""
+
+    outside = False
 
     def __init__(self, writer: Writer, reader: Reader, sealer: Sealer | None) -> None:
         self._writer = writer
@@ -121,6 +126,8 @@ class OwnSecrets:
 
 class VaultSecrets:
     """Secrets in OpenBao or Vault, KV version 2: MOUNT/NAMESPACE/NAME, in the field `value`."""
+
+    outside = True
 
     def __init__(self, address: str, mount: str, token_file: Path) -> None:
         self._token_file = token_file

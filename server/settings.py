@@ -204,6 +204,21 @@ class Settings(BaseSettings):
     event_retention_count: Count = 5_000_000
     """How many events are kept at most."""
 
+    audit_retention: Duration = timedelta(days=365)
+    """How long entries of the audit log are kept."""
+
+    rate_limit: Annotated[float, Field(ge=0)] = 0
+    """How many calls a second one caller may make, agents aside; 0 is no limit."""
+
+    rate_burst: Annotated[int, Field(ge=0)] = 0
+    """How many it may make at once before that counts; 0 is a second's worth."""
+
+    stream_limit: Annotated[int, Field(ge=0)] = 1000
+    """How many streams one caller may have open, agents aside; 0 is no limit."""
+
+    queue_limit: Annotated[int, Field(ge=0)] = 0
+    """How many tasks may wait in a namespace; 0 is no limit."""
+
     writer_queue: Count = 10_000
     """How many changes may wait to be written before new work is refused."""
 

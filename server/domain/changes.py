@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt
+from server.domain.audit import AuditEntry
 from server.domain.event import Event
 from server.domain.group import GroupId
 from server.domain.kept_secret import KeptSecret
@@ -96,6 +97,7 @@ class Changes:
     """Answers that make room for new ones under their ids. Only these go: an answer that another
     server has stored meanwhile must be found out, not replaced."""
     events: list[Event] = field(default_factory=list)
+    audit: list[AuditEntry] = field(default_factory=list)
 
     def any(self) -> bool:
         """Whether there is something to write."""

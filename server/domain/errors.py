@@ -15,6 +15,9 @@
     ├── CursorExpired      events after a reader's cursor are gone
     ├── DamagedLog         stored lines are not what was stored
     ├── Overloaded         the queue is full
+    ├── TooManyCalls       a caller calls too fast
+    ├── TooManyStreams     a caller has too many streams open
+    ├── TooManyTasks       too many tasks wait in a namespace
     ├── StoreUnavailable   the database does not answer
     │   └── BlockUnreadable   a block of a log cannot be read, and may never be
     ├── Draining           the server is shutting down
@@ -169,6 +172,35 @@ class Overloaded(MusterError):
         super().__init__(
             f"{waiting} changes wait to be written; "
             f"try again in {retry_after.total_seconds():g} seconds."
+        )
+
+
+class TooManyCalls(MusterError):
+    """A caller calls faster than it may."""
+
+    def __init__(self, rate: float, retry_after: timedelta) -> None:
+        self.retry_after = retry_after
+        super().__init__(
+            f"You may call {rate:g} times a second; "
+            f"try again in {retry_after.total_seconds():g} seconds."
+        )
+
+
+class TooManyStreams(MusterError):
+    """A caller has too many streams open."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"You have {limit} streams open already, as many as one caller may have.")
+
+
+class TooManyTasks(MusterError):
+    """Too many tasks wait in a namespace."""
+
+    def __init__(self, namespace: str, waiting: int, limit: int) -> None:
+        self.retry_after = timedelta(seconds=5)
+        super().__init__(
+            f"{waiting} tasks wait in namespace {namespace!r}, of {limit} that may; "
+            "try again when some have started."
         )
 
 

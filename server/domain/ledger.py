@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from server.domain.agent import Agent, next_agent_due
 from server.domain.attempt import Attempt, log_state, next_log_due
+from server.domain.audit import AuditEntry
 from server.domain.changes import Changes, ChoreKind, Effects, LogBatch, LogChore, RequestRecord
 from server.domain.errors import NotFound
 from server.domain.event import Event
@@ -525,6 +526,10 @@ class Ledger:
             self.changes.expired_requests.append(self._expired.pop(key))
         self._requests[key] = record
         self.changes.requests.append(record)
+
+    def add_audit(self, entry: AuditEntry) -> None:
+        """Tell who has changed something; nothing asks for it within the transaction."""
+        self.changes.audit.append(entry)
 
     def tell(self, event: Event) -> None:
         """Add an event."""

@@ -41,6 +41,7 @@ class PruneRest:
     events_through: int
     """Position of the last event to remove whatever its age; 0 for none."""
     runs_before: Moment
+    audit_before: Moment = 0
 
     def task_ids(self) -> Iterable[str]:
         """See Command."""
@@ -53,5 +54,6 @@ class PruneRest:
             source.prune_events(self.events_before, self.events_through, EVENT_STEP)
             + source.prune_runs(self.runs_before, STEP)
             + source.prune_groups(STEP)
+            + source.prune_audit(self.audit_before, EVENT_STEP)
             + source.prune_requests(ledger.now, EVENT_STEP)
         )

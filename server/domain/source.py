@@ -193,6 +193,9 @@ class Source(Protocol):
     def prune_events(self, before: Moment, through: int, limit: int) -> int:
         """Remove the oldest events from before a moment or up to a position; return how many."""
 
+    def prune_audit(self, before: Moment, limit: int) -> int:
+        """Remove the oldest entries of the audit log from before a moment; return how many."""
+
     def prune_runs(self, before: Moment, limit: int) -> int:
         """Remove runs without tasks that ended before a moment; return how many."""
 

@@ -28,6 +28,7 @@ class Limits:
     task_count: int
     event_age: timedelta
     event_count: int
+    audit_age: timedelta = timedelta(days=365)
 
 
 class Retention:
@@ -61,6 +62,7 @@ class Retention:
             events_before=now - millis(limits.event_age),
             events_through=max(0, last - limits.event_count),
             runs_before=before,
+            audit_before=now - millis(limits.audit_age),
         )
         while count := await self._writer.submit(rest):
             removed += count

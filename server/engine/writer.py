@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from itertools import zip_longest
 from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from server import metrics
 from server.domain.admission import settle_groups
+from server.domain.audit import Origin
+from server.domain.auditing import Witness
 from server.domain.changes import Effects
 from server.domain.claiming import Claim, Claimed
 from server.domain.errors import Draining, MusterError, Overloaded, StoreUnavailable
@@ -26,6 +29,7 @@ from server.domain.policy import Policy
 from server.domain.source import Source
 from server.domain.task import TaskStatus
 from server.engine.clock import Clock
+from server.engine.origin import current_origin
 from server.stores.interfaces import Database
 
 T = TypeVar("T")
@@ -99,6 +103,7 @@ class _Place:
 class _Waiting:
     command: Command[Any]
     answer: "asyncio.Future[Any] | _Place"
+    origin: Origin | None = None
 
 
 class Writer:
@@ -151,7 +156,7 @@ class Writer:
         if new_work and self._queued >= self._queue_limit:
             raise Overloaded(self._queued, RETRY_AFTER)
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(command, answer))
+        self._queue.append(_Waiting(command, answer, current_origin()))
         self._queued += _weight(command)
         self._wake.set()
         return await answer
@@ -199,7 +204,7 @@ class Writer:
         if not batch and claim is None:
             return False
         metrics.writer_queue_length.set(self._queued)
-        committed = await self._commit([w.command for w in batch], claim)
+        committed = await self._commit(batch, claim)
         if committed is None:
             await self._one_by_one(batch, claim)
         else:
@@ -218,14 +223,20 @@ class Writer:
                 batch.append(waiting)
         return batch
 
-    async def _commit(
-        self, commands: Sequence[Command[Any]], claim: Claim | None
-    ) -> Committed | None:
+    async def _commit(self, batch: Sequence[_Waiting], claim: Claim | None) -> Committed | None:
         """Commit commands together; return None when they must be tried one by one."""
-        every = [*commands, claim] if claim is not None else list(commands)
+        commands = [waiting.command for waiting in batch]
+        every = [*commands, claim] if claim is not None else commands
+        origins = tuple(waiting.origin for waiting in batch)
         try:
             with metrics.writer_commit_seconds.time():
-                work = partial(decide, every, self._clock, self._policy)
+                work = partial(
+                    decide,
+                    every,
+                    self._clock,
+                    self._policy,
+                    origins=origins if any(origins) else (),
+                )
                 committed = await self._database.transact(work)
         except StoreUnavailable as error:
             log.warning("store_unavailable", error=str(error), commands=len(every))
@@ -246,7 +257,7 @@ class Writer:
 
     async def _one_by_one(self, batch: Sequence[_Waiting], claim: Claim | None) -> None:
         for waiting in batch:
-            committed = await self._commit([waiting.command], None)
+            committed = await self._commit([waiting], None)
             if committed is not None:
                 self._answer([waiting], None, committed)
         if claim is not None:
@@ -285,25 +296,40 @@ def _count(events: Sequence[Event]) -> None:
 
 
 def decide(
-    commands: Sequence[Command[Any]], clock: Clock, policy: Policy, source: Source
+    commands: Sequence[Command[Any]],
+    clock: Clock,
+    policy: Policy,
+    source: Source,
+    *,
+    origins: Sequence[Origin | None] = (),
 ) -> Committed:
     """Let commands decide in order over one ledger, and save it. Runs in the database's thread.
+
+    `origins` are the calls that the first commands come from, where those are audited.
 
     Raises:
         BrokenRuleError: a command cannot be trusted to have left the ledger whole.
     """
     ledger = Ledger(source, source.now() or clock.now(), policy)
     ledger.prefetch_tasks(task_id for command in commands for task_id in command.task_ids())
-    answers = [_decide_one(command, ledger) for command in commands]
+    answers = [
+        _decide_one(command, ledger, origin)
+        for command, origin in zip_longest(commands, origins[: len(commands)])
+    ]
     settle_groups(ledger)
     ledger.finish()
     return Committed(answers, ledger.events, ledger.effects)
 
 
-def _decide_one(command: Command[Any], ledger: Ledger) -> object:
+def _decide_one(command: Command[Any], ledger: Ledger, origin: Origin | None) -> object:
     edits = ledger.edits
     try:
-        return command.decide(ledger)
+        if origin is None:
+            return command.decide(ledger)
+        witness = Witness(command, origin, ledger)
+        answer = command.decide(ledger)
+        witness.tell(ledger, answer)
+        return answer
     except MusterError as refusal:
         if isinstance(refusal, StoreUnavailable):
             raise

@@ -75,6 +75,15 @@ ANSWERS: dict[type[errors.MusterError], Answer] = {
     errors.Overloaded: Answer(
         grpc.StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_OVERLOADED, retry=True
     ),
+    errors.TooManyCalls: Answer(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_LIMIT, retry=True
+    ),
+    errors.TooManyStreams: Answer(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_LIMIT
+    ),
+    errors.TooManyTasks: Answer(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_LIMIT, retry=True
+    ),
     errors.StoreUnavailable: Answer(
         grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_STORE_UNAVAILABLE, retry=True
     ),

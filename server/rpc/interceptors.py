@@ -18,9 +18,20 @@ from uuid_utils import uuid7
 
 from server import metrics
 from server.access import RPCS
-from server.auth import Authenticator, Presented, check_may, check_namespace, set_caller
+from server.auth import (
+    Authenticator,
+    Caller,
+    Kind,
+    Presented,
+    check_may,
+    check_namespace,
+    set_caller,
+)
 from server.domain.access import Permission
+from server.domain.audit import Origin
 from server.domain.errors import Invalid, Violation
+from server.engine.call_limits import CallLimits
+from server.engine.origin import set_origin
 from server.rpc.errors import INTERNAL, answer_to, to_status
 
 REQUEST_ID = "x-request-id"
@@ -61,7 +72,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self,
         authenticator: Authenticator,
         table: Mapping[str, frozenset[Permission]] = RPCS,
+        limits: CallLimits | None = None,
     ) -> None:
+        self._limits = limits or CallLimits(0, 0, 0)
         self._authenticator = authenticator
         self._table = table
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
@@ -82,7 +95,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return known[1]
 
     def _surround(self, handler: Handler, method: str) -> Handler:
-        door = Door(method, self._table.get(method), self._authenticator)
+        door = Door(method, self._table.get(method), self._authenticator, self._limits)
         return _surround(handler, door)
 
 
@@ -93,13 +106,15 @@ class Door:
     method: str
     wanted: frozenset[Permission] | None
     authenticator: Authenticator
+    limits: CallLimits
 
 
 class Call:
     """One call from its first byte to its end."""
 
     __slots__ = (
-        "code", "context", "door", "is_stream", "method", "request", "request_id", "started"
+        "code", "context", "counted", "door", "is_stream", "method", "request", "request_id",
+        "started",
     )  # fmt: skip
 
     def __init__(self, door: Door, context: Context, request: object, *, is_stream: bool) -> None:
@@ -111,6 +126,8 @@ class Call:
         self.is_stream = is_stream
         self.code = grpc.StatusCode.OK.name
         self.request_id = ""
+        self.counted = ""
+        """As whose stream it counts."""
         self.started = time.perf_counter()
         if is_stream:
             metrics.streams_open.labels(method).inc()
@@ -133,7 +150,24 @@ class Call:
         await self._tell_request_id()
         caller = await self.door.authenticator.caller(_presented(sent, self.context))
         set_caller(dataclasses.replace(caller, request_id=self.request_id))
+        self._count(caller)
         check_may(caller, self.door.wanted, self.method)
+        if caller.kind is not Kind.ANYBODY:
+            set_origin(_origin(caller, self.request_id, self.method))
+
+    def _count(self, caller: Caller) -> None:
+        """Hold the caller to its limits.
+
+        Raises:
+            TooManyCalls, TooManyStreams: it is beyond them.
+        """
+        if caller.kind is Kind.AGENT:
+            return  # what it may hold bounds it, and a report that is refused comes again
+        who = caller.credential_id or caller.task_id or _host(caller.peer)
+        self.door.limits.call(who)
+        if self.is_stream:
+            self.door.limits.open_stream(who)
+            self.counted = who
 
     async def _tell_request_id(self) -> None:
         """Send the id with a stream's first byte, but with a unary call's answer.
@@ -172,11 +206,30 @@ class Call:
 
     def end(self) -> None:
         """Count the call."""
+        if self.counted:
+            self.door.limits.close_stream(self.counted)
         metrics.rpc_requests.labels(self.method, self.code).inc()
         if self.is_stream:
             metrics.streams_open.labels(self.method).dec()
         else:
             metrics.rpc_seconds.labels(self.method).observe(time.perf_counter() - self.started)
+
+
+def _origin(caller: Caller, request_id: str, method: str) -> Origin:
+    return Origin(
+        caller.namespace,
+        caller.name,
+        caller.kind.value,
+        caller.credential_id,
+        caller.peer,
+        request_id,
+        method,
+    )
+
+
+def _host(peer: str) -> str:
+    """Return the address without the port: each connection has another."""
+    return peer.rpartition(":")[0] or peer
 
 
 def _presented(sent: Mapping[str, str | bytes], context: Context) -> Presented:

@@ -8,6 +8,7 @@ from server.domain.canceling import StopPipeline, check_reason
 from server.domain.errors import Invalid, Violation
 from server.domain.run import RunStatus
 from server.domain.triggering import CreatePipeline, Trigger, TriggerPipeline
+from server.engine.call_limits import QueueLimit
 from server.engine.clock import Clock
 from server.engine.writer import Writer
 from server.rpc import convert
@@ -23,7 +24,10 @@ MANUAL = pipeline_pb2.TRIGGER_TYPE_MANUAL
 class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
     """Pipelines: define, look up, start, stop."""
 
-    def __init__(self, writer: Writer, reader: Reader, clock: Clock) -> None:
+    def __init__(
+        self, writer: Writer, reader: Reader, clock: Clock, queue_limit: QueueLimit
+    ) -> None:
+        self._queue_limit = queue_limit
         self._writer = writer
         self._reader = reader
         self._clock = clock
@@ -103,6 +107,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
     ) -> pipeline_pb2.TriggerPipelineResponse:
         """See the proto."""
         caller = current_caller()
+        await self._queue_limit.check(caller.namespace)
         trigger = Trigger(
             branch=request.branch,
             commit_sha=request.commit_sha,

@@ -2,7 +2,9 @@
 
 from generated.secret.v1 import secret_pb2, secret_pb2_grpc
 from server.auth import current_caller
+from server.domain.auditing import NoteChange
 from server.domain.kept_secret import check_name, check_put
+from server.engine.writer import Writer
 from server.rpc.context import Context
 from server.secret_store import SecretInfo, SecretStore
 
@@ -10,8 +12,9 @@ from server.secret_store import SecretInfo, SecretStore
 class SecretService(secret_pb2_grpc.SecretServiceServicer):
     """Secrets: keep, list, forget."""
 
-    def __init__(self, store: SecretStore) -> None:
+    def __init__(self, store: SecretStore, writer: Writer) -> None:
         self._store = store
+        self._writer = writer
 
     async def PutSecret(
         self, request: secret_pb2.PutSecretRequest, context: Context
@@ -20,6 +23,8 @@ class SecretService(secret_pb2_grpc.SecretServiceServicer):
         caller = current_caller()
         check_put(request.name, request.value)
         kept = await self._store.put(caller.namespace, request.name, request.value, caller.name)
+        if self._store.outside:
+            await self._writer.submit(NoteChange("secret.put", request.name))
         return secret_pb2.PutSecretResponse(secret=_message(kept))
 
     async def ListSecrets(
@@ -35,6 +40,8 @@ class SecretService(secret_pb2_grpc.SecretServiceServicer):
         """See the proto."""
         check_name(request.name)
         await self._store.delete(current_caller().namespace, request.name)
+        if self._store.outside:
+            await self._writer.submit(NoteChange("secret.delete", request.name))
         return secret_pb2.DeleteSecretResponse()
 
 

@@ -10,6 +10,7 @@ from server.domain.submitting import CreateTask, DeleteTask, RetryTask, UpdateTa
 from server.domain.submitting_many import CreateTasks
 from server.domain.task import TaskStatus
 from server.domain.waiting import why_it_waits
+from server.engine.call_limits import QueueLimit
 from server.engine.clock import Clock
 from server.engine.explainer import Explainer
 from server.engine.writer import Writer
@@ -36,7 +37,9 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
         explainer: Explainer,
         clock: Clock,
         secrets: TaskSecrets,
+        queue_limit: QueueLimit,
     ) -> None:
+        self._queue_limit = queue_limit
         self._secrets = secrets
         self._writer = writer
         self._reader = reader
@@ -57,6 +60,7 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
         if request.key:
             raise Invalid([Violation("key", "must be empty: only tasks of CreateTasks have one")])
         task = convert.new_task(request, self._secrets.seal)
+        await self._queue_limit.check(caller.namespace)
         if task.spec.secret_refs:
             await self._secrets.check_known([("", task.spec.secret_refs)])
         command = CreateTask(
@@ -77,6 +81,7 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
         """See the proto."""
         caller = current_caller()
         tasks = convert.new_tasks(request, self._secrets.seal)
+        await self._queue_limit.check(caller.namespace, len(tasks))
         await self._secrets.check_known(
             [
                 (f"tasks[{n}].", t.spec.secret_refs)

@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt, LogState
+from server.domain.audit import AuditEntry
 from server.domain.event import Event
 from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey, LogLine
@@ -111,6 +112,20 @@ class TaskFilter:
     status: int = 0
     agent_id: str = ""
     task_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which entries of the audit log; empty parts match all."""
+
+    namespace: str
+    since: Moment = 0
+    caller: str = ""
+    subject: str = ""
+    action: str = ""
+    """The action, or with a dot at its end the beginning of one."""
+    before: int | None = None
+    """Only older ones than the entry with this key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +400,12 @@ class Reader(Protocol):
 
     async def used_blobs(self, names: Sequence[str]) -> set[str]:
         """Return those of some blobs that hold parts of logs."""
+
+    async def waiting_tasks(self, namespace: str, limit: int) -> int:
+        """Return how many tasks of a namespace are ready, so many at most."""
+
+    async def audit(self, wanted: AuditFilter, limit: int) -> list[AuditEntry]:
+        """Return entries of the audit log, the newest first."""
 
     async def secrets(self, namespace: str, names: Sequence[str] | None = None) -> list[KeptSecret]:
         """Return a namespace's secrets by name; only those of these names where some are given."""

@@ -8,9 +8,17 @@ from datetime import timedelta
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.address import Address
 from server.tls import ServerCertificate
+
+CONNECTIONS = 2_000
+"""How many there may be at once; the next are told 503."""
+
+HEADER_BYTES = 32 * 1024
+REQUEST_SECONDS = 10.0
+"""How long a connection may take to send a request's head before it is closed."""
 
 LOOK_SECONDS = 5.0
 """How often the files of the certificate are looked at; gRPC looks at each handshake too."""
@@ -47,7 +55,9 @@ class WebServer:
         self._server = _OwnedServer(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=PatientProtocol,
+                limit_concurrency=CONNECTIONS,
+                h11_max_incomplete_event_size=HEADER_BYTES,
                 ws="none",
                 lifespan="off",
                 log_config=None,  # servicelog/setup.py decides
@@ -77,6 +87,33 @@ class WebServer:
     def stop(self) -> None:
         """Take no more requests."""
         self._server.should_exit = True
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP/1.1 whose patience ends: a connection that sends no whole head in time is closed."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._patience.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        self._patience.cancel()
+        super().on_response_complete()
+        self._wait()
+
+    def _wait(self) -> None:
+        self._patience = asyncio.get_running_loop().call_later(REQUEST_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
 
 class _OwnedServer(uvicorn.Server):

@@ -3,18 +3,19 @@
 import pytest
 from sqlalchemy import text
 
+from server.domain.audit import AuditEntry
 from server.domain.changes import Changes
 from server.domain.errors import NotFound, StoreUnavailable
 from server.domain.log import LogLine
 from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
 from server.domain.token import TokenKind
-from server.stores.interfaces import Order, PageSpec, TaskFilter
+from server.stores.interfaces import AuditFilter, Order, PageSpec, TaskFilter
 from server.stores.log_blocks import PAGE_BYTES
 from server.stores.sql.database import PostgresDatabase
 from server.stores.sql.reader import SqlReader
 from tests.blocks import batch
-from tests.records import agent, attempt, changed, event, new, pipeline, run, task, token
+from tests.records import agent, attempt, changed, event, full, new, pipeline, run, task, token
 
 HERE = TaskFilter("default")
 
@@ -267,3 +268,34 @@ async def test_tokens_are_listed_by_kind_and_where_they_count(reader, save):
         token(2, namespace="*"),
     ]
     assert await reader.tokens(["default"], TokenKind.ENROL) == [enrol]
+
+
+# ---- the audit log
+
+
+def entry(key, **chosen):
+    return full(AuditEntry, key=key, **{"namespace": "default", "at": key, **chosen})
+
+
+async def test_the_audit_log_is_read_backwards_and_by_what_is_asked(reader, sql_database):
+    entries = [
+        entry(n, caller=f"c{n % 2}", action="task.x" if n < 4 else "taskless") for n in range(1, 6)
+    ]
+    foreign = entry(9, namespace="other")
+    changes = Changes(audit=[*entries, foreign])
+    await sql_database.transact(lambda source: source.save(changes))
+
+    async def found(limit=10, **wanted):
+        return [each.key for each in await reader.audit(AuditFilter("default", **wanted), limit)]
+
+    assert await found() == [5, 4, 3, 2, 1]
+    assert await found(2) == [5, 4]
+    assert await found(before=3) == [2, 1]
+    assert await found(since=4) == [5, 4]
+    assert await found(caller="c1") == [5, 3, 1]
+    assert await found(action="task.") == [3, 2, 1]
+    assert await found(action="taskless") == [5, 4]
+    assert await found(subject=entries[0].subject) == [1]
+    assert await reader.audit(AuditFilter("default"), 1) == [entries[-1]]
+    removed = await sql_database.transact(lambda source: source.prune_audit(3, 10))
+    assert (removed, await found()) == (2, [5, 4, 3])

@@ -40,6 +40,7 @@ EARLIER = [
     "0014",
     "0015",
     "0016",
+    "0017",
 ]
 PACKED = "0005"
 """From this schema on a log is kept in blocks; before, it was JSON."""

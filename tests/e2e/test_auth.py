@@ -179,3 +179,22 @@ def test_an_administrator_with_no_token_makes_one_when_the_server_is_stopped(sha
     assert refused.returncode == 1
     assert "in use" in refused.stderr
     assert "muster token create" in refused.stderr
+
+
+def test_changes_are_in_the_audit_log(person, admin):
+    operator = made(person, admin, "auditee", "--role", "operator")
+    done = person("task", "create", "--name", "audited", "--", "true", token=operator)
+    task_id = done.stdout.split()[0]
+    person("task", "cancel", task_id, "--reason", "enough", token=operator)
+    assert "administer" in person("audit", token=operator).stderr
+    listed = json.loads(person("audit", "--subject", task_id, "-o", "json", token=admin).stdout)
+    assert [entry["action"] for entry in listed] == ["task.cancel", "task.create"]
+    cancel, create = listed
+    assert (cancel["caller"], cancel["kind"]) == ("auditee", "user")
+    assert cancel["peer"].startswith("ipv4:127.0.0.1:")
+    assert json.loads(cancel["before"])["status"] == "QUEUED"
+    assert json.loads(cancel["after"])["reason"] == "enough"
+    assert json.loads(create["after"]) == {"name": "audited"}
+    table = person("audit", "--action", "token.", "--limit", "1", token=admin).stdout
+    assert "token.create" in table
+    assert operator not in person("audit", "--limit", "1000", "-o", "json", token=admin).stdout

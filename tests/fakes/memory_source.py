@@ -35,6 +35,7 @@ class Tables:
     requests: dict = field(default_factory=dict)
     groups: dict = field(default_factory=dict)
     events: list = field(default_factory=list)
+    audit: list = field(default_factory=list)
     key: int = 0
     position: int = 0
 
@@ -121,6 +122,7 @@ class MemorySource:
                 del tables.requests[key]
         for record in changes.requests:
             _put(tables.requests, (record.namespace, record.caller, record.request_id), record)
+        tables.audit.extend(_own(entry) for entry in changes.audit)
         for event in changes.events:
             tables.position += 1
             event.position = tables.position
@@ -352,6 +354,11 @@ class MemorySource:
         kept = [e for e in self._tables.events if e.position > last]
         gone, self._tables.events = len(self._tables.events) - len(kept), kept
         return gone
+
+    def prune_audit(self, before, limit):
+        old = sorted((e for e in self._tables.audit if e.at < before), key=lambda e: e.at)[:limit]
+        self._tables.audit = [entry for entry in self._tables.audit if entry not in old]
+        return len(old)
 
     def prune_runs(self, before, limit):
         tables = self._tables

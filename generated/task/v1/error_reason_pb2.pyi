@@ -62,6 +62,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The caller is known and may not do that; the message says which permission is missing."""
     ERROR_REASON_NO_SECRET_KEY: _ErrorReason.ValueType  # 18
     """The server has no key to encrypt secrets with."""
+    ERROR_REASON_LIMIT: _ErrorReason.ValueType  # 19
+    """The caller, or its namespace, is at a limit; the message says which."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused, in `google.rpc.ErrorInfo.reason` of every error of every service
@@ -108,4 +110,6 @@ ERROR_REASON_FORBIDDEN: ErrorReason.ValueType  # 17
 """The caller is known and may not do that; the message says which permission is missing."""
 ERROR_REASON_NO_SECRET_KEY: ErrorReason.ValueType  # 18
 """The server has no key to encrypt secrets with."""
+ERROR_REASON_LIMIT: ErrorReason.ValueType  # 19
+"""The caller, or its namespace, is at a limit; the message says which."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

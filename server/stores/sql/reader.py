@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.domain.agent import Agent, SessionState
 from server.domain.attempt import Attempt, AttemptStatus, LogState
+from server.domain.audit import AuditEntry
 from server.domain.errors import NotFound
 from server.domain.event import Event
 from server.domain.kept_secret import KeptSecret
@@ -32,6 +33,7 @@ from server.domain.token import Token, TokenKind
 from server.domain.waiting import Crowd
 from server.stores.interfaces import (
     AgentStanding,
+    AuditFilter,
     Backlog,
     BlobStore,
     GroupWaits,
@@ -51,7 +53,18 @@ from server.stores.log_journal import LogJournal
 from server.stores.sql import log_rows, tables
 from server.stores.sql.database import SqlDatabase
 from server.stores.sql.log_library import LogLibrary
-from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, SECRET, TASK, TOKEN, Record
+from server.stores.sql.rows import (
+    AGENT,
+    ATTEMPT,
+    AUDIT,
+    EVENT,
+    PIPELINE,
+    RUN,
+    SECRET,
+    TASK,
+    TOKEN,
+    Record,
+)
 from server.stores.sql.source import AWAITS_PLACE
 
 R = TypeVar("R")
@@ -198,6 +211,41 @@ class SqlReader:
             return set(await connection.scalars(select(column).where(column.in_(names)).distinct()))
 
     # ---- pipelines and runs
+
+    async def waiting_tasks(self, namespace: str, limit: int) -> int:
+        """See Reader."""
+        table = tables.tasks
+        ready = (
+            select(table.c.key)
+            .where(
+                table.c.namespace == namespace,
+                table.c.status == literal_column(str(int(TaskStatus.QUEUED))),
+                table.c.lease_agent.is_(None),
+            )
+            .limit(limit)
+            .subquery()
+        )
+        async with self._database.reading() as connection:
+            return int(await connection.scalar(select(func.count()).select_from(ready)) or 0)
+
+    async def audit(self, wanted: AuditFilter, limit: int) -> list[AuditEntry]:
+        """See Reader."""
+        table = tables.audit
+        query = select(*AUDIT.columns).where(table.c.namespace == wanted.namespace)
+        if wanted.since:
+            query = query.where(table.c.at >= wanted.since)
+        if wanted.before is not None:
+            query = query.where(table.c.key < wanted.before)
+        for column, value in ((table.c.caller, wanted.caller), (table.c.subject, wanted.subject)):
+            if value:
+                query = query.where(_is(column, value))
+        if wanted.action.endswith("."):
+            query = query.where(table.c.action.startswith(wanted.action, autoescape=True))
+        elif wanted.action:
+            query = query.where(_is(table.c.action, wanted.action))
+        async with self._database.reading() as connection:
+            rows = await connection.execute(query.order_by(table.c.key.desc()).limit(limit))
+            return [AUDIT.load(row) for row in rows]
 
     async def secrets(self, namespace: str, names: Sequence[str] | None = None) -> list[KeptSecret]:
         """See Reader."""

@@ -10,6 +10,7 @@ from sqlalchemy import Column, Row, Table
 from server.domain.access import Role
 from server.domain.agent import Agent, Scheduling, SessionState
 from server.domain.attempt import Attempt, AttemptStatus, LogState
+from server.domain.audit import AuditEntry
 from server.domain.event import Event, EventKind
 from server.domain.kept_secret import KeptSecret
 from server.domain.pipeline import Pipeline
@@ -146,4 +147,5 @@ TOKEN = Record(
     role=Role,
 )  # fmt: skip
 SECRET = Record(KeptSecret, tables.secrets, constant=("key", "namespace", "name", "created_at"))
+AUDIT = Record(AuditEntry, tables.audit)
 EVENT = Record(Event, tables.events, constant=("position",), kind=EventKind)

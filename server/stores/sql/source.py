@@ -43,7 +43,7 @@ from server.domain.token import Token, TokenKind
 from server.stores.sql import log_rows, tables
 from server.stores.sql.bulk import insert_rows, update_rows
 from server.stores.sql.keys import Keys, touch
-from server.stores.sql.rows import AGENT, ATTEMPT, PIPELINE, RUN, SECRET, TASK, TOKEN, Record
+from server.stores.sql.rows import AGENT, ATTEMPT, AUDIT, PIPELINE, RUN, SECRET, TASK, TOKEN, Record
 from server.stores.sql.statements import rows_of
 
 # SQLite before 3.32 knew 999 parameters a statement; long lists go in pieces below that.
@@ -190,6 +190,7 @@ class SqlSource:
         self._save_changed(TASK, changes.tasks.values())
         self._save_changed(ATTEMPT, changes.attempts.values())
         self._save_rest(changes)
+        self._insert_all(AUDIT, changes.audit)
         self._save_events(changes.events)
 
     def _save_secrets(self, changes: Changes) -> None:
@@ -655,6 +656,13 @@ class SqlSource:
         if last is None:
             return 0
         return self._connection.execute(delete(table).where(table.c.position <= last)).rowcount
+
+    def prune_audit(self, before: Moment, limit: int) -> int:
+        """See Source."""
+        table = tables.audit
+        old = select(table.c.key).where(table.c.at < before).order_by(table.c.at).limit(limit)
+        done = self._connection.execute(delete(table).where(table.c.key.in_(old)))
+        return done.rowcount
 
     def prune_runs(self, before: Moment, limit: int) -> int:
         """See Source."""

@@ -328,6 +328,26 @@ requests = Table(
     Index("ix_requests_expires", "expires_at"),
 )
 
+audit = Table(
+    "audit",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", PublicId, nullable=False),
+    Column("caller", PublicId, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("credential", PublicId, nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("request_id", PublicId, nullable=False),
+    Column("method", String(128), nullable=False),
+    Column("before", JSON, nullable=False),
+    Column("after", JSON, nullable=False),
+    Index("ix_audit_namespace", "namespace", "key"),
+    Index("ix_audit_at", "at"),
+)
+
 secrets = Table(
     "secrets",
     metadata,

@@ -3,6 +3,7 @@
 import pytest
 
 from generated.agent.v1 import agent_pb2
+from generated.audit.v1 import audit_pb2
 from generated.auth.v1 import auth_pb2
 from generated.pipeline.v1 import pipeline_pb2
 from generated.secret.v1 import secret_pb2
@@ -13,7 +14,7 @@ from server.app import SERVICES
 from server.domain.access import ANYBODY, GRANTS, Permission, Role, may
 from server.web.app import build
 
-FILES = [agent_pb2, auth_pb2, pipeline_pb2, secret_pb2, stream_pb2, task_pb2]
+FILES = [agent_pb2, audit_pb2, auth_pb2, pipeline_pb2, secret_pb2, stream_pb2, task_pb2]
 
 
 def test_every_rpc_is_in_the_table_and_nothing_else():

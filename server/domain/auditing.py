@@ -1,0 +1,217 @@
+"""Which commands are audited, and what is told of each.
+
+Every command of a caller is in `RULES`. What agents report and what happens by itself is in events.
+Values of variables and secrets are never told, only their names.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from server.domain.audit import AuditEntry, Origin
+from server.domain.canceling import CancelTask, StopPipeline
+from server.domain.configuring import ConfigureAgent
+from server.domain.controlling import SetAgentState
+from server.domain.errors import MusterError
+from server.domain.keeping_secrets import DeleteSecret, PutSecret
+from server.domain.ledger import Command, Ledger
+from server.domain.moment import Moment
+from server.domain.registering import Register, RevokeAgent, Unregister, UpdateLabels
+from server.domain.submitting import CreateTask, DeleteTask, RetryTask, UpdateTask
+from server.domain.submitting_many import CreateTasks
+from server.domain.task import Task, TaskSpec
+from server.domain.tokens import CreateToken, RevokeToken
+from server.domain.triggering import CreatePipeline, TriggerPipeline
+
+Facts = Mapping[str, Any]
+Look = Callable[[Ledger, Any], Facts]
+
+IDS_TOLD = 10
+TEXT_TOLD = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How one type of command is told."""
+
+    action: str
+    subject: Callable[[Any, Any], str]
+    """Makes of a command and its answer the id of what was changed."""
+    look: Look = lambda _ledger, _command: {}
+    """Tells how that stands; asked before and after."""
+    done: Callable[[Any, Any], Facts] = lambda _command, _answer: {}
+    """Tells of a command and its answer what cannot be looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoteChange:
+    """Tell of a change that was made somewhere else, such as in an outside store."""
+
+    action: str
+    subject: str
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return ()
+
+    def decide(self, ledger: Ledger) -> None:
+        """See Command."""
+        ledger.edits += 1
+
+
+class Witness:
+    """Sees how things stand before a command, and tells what it has changed."""
+
+    def __init__(self, command: Command[Any], origin: Origin | None, ledger: Ledger) -> None:
+        self._command = command
+        self._origin = origin
+        self._rule = RULES.get(type(command)) if origin is not None else None
+        self._edits = ledger.edits
+        self._before = self._look(ledger)
+
+    def tell(self, ledger: Ledger, answer: object) -> None:
+        """Add an entry, if anything was changed."""
+        if self._rule is None or self._origin is None or ledger.edits == self._edits:
+            return
+        before, after = self._before, self._look(ledger)
+        same = {name for name in before if name in after and before[name] == after[name]}
+        origin, command = self._origin, self._command
+        ledger.add_audit(
+            AuditEntry(
+                ledger.source.new_key(),
+                origin.namespace,
+                ledger.now,
+                getattr(command, "action", "") if isinstance(command, NoteChange)
+                else self._rule.action,
+                self._rule.subject(command, answer)[:128],
+                origin.caller,
+                origin.kind,
+                origin.credential,
+                origin.peer,
+                origin.request_id,
+                origin.method,
+                {name: value for name, value in before.items() if name not in same},
+                {**{name: value for name, value in after.items() if name not in same},
+                 **self._rule.done(command, answer)},
+            )
+        )  # fmt: skip
+
+    def _look(self, ledger: Ledger) -> Facts:
+        if self._rule is None:
+            return {}
+        try:
+            return self._rule.look(ledger, self._command)
+        except MusterError:
+            return {}  # the command says so itself
+
+
+def _task(ledger: Ledger, command: Any) -> Facts:  # noqa: ANN401 (several commands)
+    task: Task | None = ledger.find_task(command.task_id)
+    if task is None or command.namespace not in (None, task.namespace):
+        return {}
+    spec = TaskSpec.from_json(task.spec)
+    return {
+        "name": task.name,
+        "status": task.status.name,
+        "timeout": task.timeout,
+        "commands": "\n".join(spec.commands)[:TEXT_TOLD],
+        "env": sorted(spec.env),
+        "cancel_requested": task.cancel_requested_at is not None,
+    }
+
+
+def _agent(ledger: Ledger, command: Any) -> Facts:  # noqa: ANN401 (several commands)
+    agent = ledger.find_agent(command.agent_id)
+    if agent is None or getattr(command, "namespace", agent.namespace) != agent.namespace:
+        return {}
+    return {
+        "session": agent.session_state.value,
+        "labels": agent.effective_labels,
+        "scheduling": agent.scheduling.value,
+        "note": agent.note,
+        "settings": dict(agent.config),
+        "slots": agent.slots,
+    }
+
+
+def _token(ledger: Ledger, command: RevokeToken) -> Facts:
+    token = ledger.source.token(command.public_id)
+    if token is None:
+        return {}
+    return {"name": token.name, "kind": token.kind.value, "revoked_at": token.revoked_at}
+
+
+def _new_token(command: CreateToken, _answer: object) -> Facts:
+    expires: Moment | None = command.expires_at
+    return {
+        "name": command.name,
+        "kind": command.kind.value,
+        "role": command.role.value if command.role else "",
+        "where": command.namespace,
+        "labels": dict(command.labels),
+        "uses": command.uses,
+        "expires_at": expires,
+    }
+
+
+def _secret(ledger: Ledger, command: Any) -> Facts:  # noqa: ANN401 (two commands)
+    kept = ledger.source.secret(command.namespace, command.name)
+    return {} if kept is None else {"version": kept.version, "key": kept.kek}
+
+
+def _of_task(command: Any, _answer: object) -> str:  # noqa: ANN401 (several commands)
+    return str(command.task_id)
+
+
+def _of_agent(command: Any, _answer: object) -> str:  # noqa: ANN401 (several commands)
+    return str(command.agent_id)
+
+
+def _named(command: Any, _answer: object) -> str:  # noqa: ANN401 (two commands)
+    return str(command.name)
+
+
+def _answered(_command: object, answer: Any) -> str:  # noqa: ANN401 (several answers)
+    if isinstance(answer, list | tuple):
+        return str(answer[0]) if answer else ""
+    return str(answer)
+
+
+RULES: Mapping[type[Command[Any]], Rule] = {
+    CreateTask: Rule("task.create", _answered, done=lambda command, _: {"name": command.task.name}),
+    CreateTasks: Rule(
+        "task.create_many",
+        _answered,
+        done=lambda _, ids: {"tasks": len(ids), "first": list(ids[:IDS_TOLD])},
+    ),
+    UpdateTask: Rule("task.update", _of_task, _task),
+    DeleteTask: Rule("task.delete", _of_task, _task),
+    CancelTask: Rule(
+        "task.cancel", _of_task, _task, done=lambda command, _: {"reason": command.reason}
+    ),
+    RetryTask: Rule("task.retry", _answered, done=lambda command, _: {"retry_of": command.task_id}),
+    CreatePipeline: Rule(
+        "pipeline.create", _answered, done=lambda command, _: {"name": command.name}
+    ),
+    TriggerPipeline: Rule(
+        "pipeline.trigger", _answered, done=lambda command, _: {"pipeline": command.pipeline_id}
+    ),
+    StopPipeline: Rule(
+        "pipeline.stop",
+        lambda command, _: command.run_id or command.pipeline_id,
+        done=lambda command, _: {"reason": command.reason},
+    ),
+    Register: Rule("agent.register", _of_agent, _agent),
+    Unregister: Rule("agent.unregister", _of_agent, _agent),
+    UpdateLabels: Rule("agent.labels", _of_agent, _agent),
+    SetAgentState: Rule("agent.state", _of_agent, _agent),
+    ConfigureAgent: Rule("agent.configure", _of_agent, _agent),
+    RevokeAgent: Rule(
+        "agent.revoke", _of_agent, _agent, done=lambda command, _: {"reason": command.reason}
+    ),
+    CreateToken: Rule("token.create", lambda command, _: command.public_id, done=_new_token),
+    RevokeToken: Rule("token.revoke", lambda command, _: command.public_id, _token),
+    PutSecret: Rule("secret.put", _named, _secret),
+    DeleteSecret: Rule("secret.delete", _named, _secret),
+    NoteChange: Rule("", lambda command, _: command.subject),
+}
