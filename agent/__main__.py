@@ -25,6 +25,7 @@ from agent.config import (
     misspelt,
     parse_labels,
 )
+from agent.confining import ConfinementError, confinement
 from agent.credential import CredentialError, enrolment_token
 from servicelog.levels import LEVELS, Level
 from servicelog.setup import FORMATS, Format, LogFile
@@ -84,6 +85,27 @@ from servicelog.setup import FORMATS, Format, LogFile
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="The key of --tls-cert.",
 )
+@click.option(
+    "--hardened",
+    is_flag=True,
+    help="--no-new-privileges; as root also --private-tmp and --task-user nobody.",
+)
+@click.option("--task-user", default="", metavar="USER", help="Run tasks as this user; needs root.")
+@click.option(
+    "--no-new-privileges", is_flag=True, help="Let no program of a task gain privileges (setuid)."
+)
+@click.option("--private-tmp", is_flag=True, help="Give each task a /tmp of its own; needs root.")
+@click.option(
+    "--sandbox",
+    type=click.Choice(["none", "bubblewrap"]),
+    default="none",
+    help="Let tasks see the host's files without changing them, and no other processes.",
+)
+@click.option(
+    "--allow-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="TOML file with what tasks may do here, whatever the server says.",
+)
 @click.option("--insecure", is_flag=True, help="Show tokens to another machine in plain text.")
 @click.option(
     "--metrics-dir",
@@ -139,6 +161,12 @@ def main(
     tls_ca: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    hardened: bool,
+    task_user: str,
+    no_new_privileges: bool,
+    private_tmp: bool,
+    sandbox: str,
+    allow_file: Path | None,
     insecure: bool,
     metrics_dir: Path | None,
     log_level: Level,
@@ -149,16 +177,31 @@ def main(
     log_format: Format,
 ) -> None:
     """Runs tasks of a Muster control plane on this host."""
-    from agent import app  # imports grpc, which `--help` need not wait for
+    # They import grpc and the API, which `--help` need not wait for.
+    from agent import allowing, app
+    from agent.allowing import AllowListError
 
     options = [parameter.name for parameter in context.command.params if parameter.name]
     for warning in misspelt(os.environ, [*options, "enrolment_token"]):
         click.echo(f"Warning: {warning}", err=True)
     if len(name) > 128:
         raise click.BadParameter("longer than 128 characters", param_hint="--name")
+    data_dir = data_dir.expanduser().resolve()
+    try:
+        allowed = allowing.read(allow_file)
+        confined = confinement(
+            data_dir,
+            hardened=hardened,
+            user=task_user,
+            no_new_privileges=no_new_privileges,
+            private_tmp=private_tmp,
+            sandbox=sandbox,
+        )
+    except (AllowListError, ConfinementError) as error:
+        raise click.ClickException(str(error)) from error
     settings = Settings(
         server=server,
-        data_dir=data_dir.expanduser().resolve(),
+        data_dir=data_dir,
         slots=slots,
         labels=parse_labels(labels),
         labels_file=labels_file,
@@ -167,6 +210,8 @@ def main(
         namespace=namespace,
         enrolment=_enrolment(enrolment_token_file),
         tls=_tls(tls, tls_ca, tls_cert, tls_key),
+        allowed=allowed,
+        confinement=confined,
         insecure=insecure,
         metrics_dir=metrics_dir.expanduser() if metrics_dir else None,
         log_level=log_level,

@@ -9,6 +9,7 @@ import structlog
 
 from agent.board import Board
 from agent.config import Settings
+from agent.confining import open_the_way
 from agent.credential import Credential, CredentialError
 from agent.data_dir import DataDir, InUseError
 from agent.drain import Drain
@@ -33,6 +34,7 @@ def run(settings: Settings) -> int:
         settings.all_labels()
         data_dir.claim()
         Spool(settings.data_dir).create()
+        open_the_way(settings.data_dir, settings.confinement.get("user", ""))
         agent_id = data_dir.agent_id(settings.name)
         credential = Credential(settings.data_dir, settings.enrolment)
         _check_safe(settings, credential)
@@ -83,12 +85,22 @@ class _App:
         self._announced = False
 
     async def run(self) -> int:
-        link = SupervisorLink(self._settings.data_dir)
+        confines = bool(self._settings.confinement)
+        link = SupervisorLink(self._settings.data_dir, confines=confines)
         async with asyncio.TaskGroup() as group:
             outbox = Outbox()
             spool = Spool(self._settings.data_dir)
             room = Room(spool, group)
-            board = Board(spool, self._settings.slots, outbox, link.tell, room, group)
+            board = Board(
+                spool,
+                self._settings.slots,
+                outbox,
+                link.tell,
+                room,
+                group,
+                allowed=self._settings.allowed,
+                confinement=self._settings.confinement,
+            )
             heartbeat = Heartbeat()
 
             def tell_of_room() -> None:

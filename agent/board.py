@@ -8,6 +8,7 @@ from itertools import islice
 
 import structlog
 
+from agent.allowing import AllowLists
 from agent.executor import Identity, Phase, TaskRun
 from agent.holdings import Holdings, show
 from agent.log_reader import summarize
@@ -47,7 +48,12 @@ class Board:
         tell: Callable[[Message], None],
         room: Room,
         group: asyncio.TaskGroup,
+        *,
+        allowed: AllowLists | None = None,
+        confinement: Message | None = None,
     ) -> None:
+        self._allowed = allowed or AllowLists()
+        self._confinement = confinement
         self.slots = slots
         self.seen_through = 0
         self.vacant = asyncio.Event()
@@ -102,6 +108,8 @@ class Board:
             self._holdings.add(run)
             if not self.takes_work:
                 self._return(run)
+            elif refusal := self._allowed.refusal(task):
+                self._end_without_process(run, _end("not_started", refusal, "task"))
             elif task.executor == "noop":
                 self._end_without_process(run, _end("exited", "", "task"))
             elif task.executor or task.image:
@@ -331,7 +339,7 @@ class Board:
         stop_by = None
         if run.identity.stop_with_lease:
             stop_by = run.stop_by(self._renewed_at, self._lease_seconds)
-        order = run.order(stop_by)
+        order = run.order(stop_by, self._confinement)
         self._holdings.sort(run)
         if order is None:  # its folder was deleted by other hands
             end = _end("lost", "the task's folder is gone", "")

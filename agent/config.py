@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 import platformdirs
 
+from agent.allowing import AllowLists
 from servicelog.levels import Level, parse_levels
 from servicelog.setup import Format, LogFile
 
@@ -64,6 +66,12 @@ class Settings:
 
     tls: Tls | None
     """How the connection is encrypted; None is not at all."""
+
+    allowed: AllowLists
+    """What tasks may do on this host."""
+
+    confinement: dict[str, Any]
+    """How tasks are confined; see `agent.confining`."""
 
     insecure: bool
     """Whether tokens may go to another machine in plain text."""

@@ -67,7 +67,8 @@ def enrolment_token(file: Path | None) -> str:
         CredentialError: The file cannot be read.
     """
     if file is None:
-        return os.environ.get("MUSTER_AGENT_ENROLMENT_TOKEN", "").strip()
+        # Taken out: the supervisor and its children have no use for it.
+        return os.environ.pop("MUSTER_AGENT_ENROLMENT_TOKEN", "").strip()
     try:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

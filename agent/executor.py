@@ -125,7 +125,7 @@ class TaskRun:
         grace = min(self.identity.kill_grace, LONGEST_LEASE_GRACE)
         return renewed_at + lease_seconds - _CLOCK_MARGIN - grace
 
-    def order(self, stop_by: float | None) -> Message | None:
+    def order(self, stop_by: float | None, confinement: Message | None = None) -> Message | None:
         """Returns what the supervisor needs to start it, or None when that is not known."""
         task = self._task
         if task is None:
@@ -146,6 +146,8 @@ class TaskRun:
             "kill_grace": self.identity.kill_grace,
             "stop_with_lease": task.stop_with_lease,
             "stop_by": stop_by,
+            # Only where there is one: a supervisor from before knows no such word.
+            **({"confinement": confinement} if confinement else {}),
         }
 
     def stop(self, cause: str, message: str, grace: float | None = None) -> Message:

@@ -34,7 +34,9 @@ class SupervisorLink:
         says: Called with each event.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, confines: bool = False) -> None:
+        self._confines = confines
+        """Whether it must know how to confine tasks."""
         self.found: Callable[[list[Message]], None] = lambda _: None
         self.says: Callable[[Message], None] = lambda _: None
         self.ready = asyncio.Event()
@@ -85,6 +87,11 @@ class SupervisorLink:
     def _welcomed(self, welcome: Message) -> None:
         if welcome["kind"] != "welcome":
             raise SupervisorError(f"the running supervisor speaks protocol {welcome['protocol']}")
+        if self._confines and not welcome.get("confines"):
+            raise SupervisorError(
+                "the running supervisor is of an earlier version and cannot confine tasks; it goes"
+                " when the agent is stopped with SIGTERM"
+            )
         self.found(welcome["attempts"])
         self.ready.set()
 

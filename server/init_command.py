@@ -190,7 +190,8 @@ Set up in {folder.path}: an authority, a certificate for {host}, and two tokens.
 
 3. Start agents, on hosts with a copy of ca.pem and enrolment.token ({ENROL_USES} hosts, one day):
 
-   muster-agent --server {host}:{port} --tls-ca ca.pem --enrolment-token-file enrolment.token
+   muster-agent --hardened --server {host}:{port} --tls-ca ca.pem \\
+       --enrolment-token-file enrolment.token
 
 Keep {folder.ca_key} and admin.token to yourself; delete the tokens' files once they are used."""
 

@@ -26,7 +26,9 @@ class StoryError(Exception):
 def main() -> int:
     """Tell the story and return the exit code."""
     with ExitStack() as undo:
-        folder = Path(tempfile.mkdtemp(prefix="two-hosts-"))
+        # Outside of /tmp, of which hardened tasks have their own, and open to their user.
+        folder = Path(tempfile.mkdtemp(prefix="two-hosts-", dir="/var/tmp"))
+        folder.chmod(0o711)
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
             _lay_cable(undo)
@@ -52,7 +54,7 @@ def _lay_cable(undo: ExitStack) -> None:
 
 def _tell(folder: Path, undo: ExitStack) -> None:
     server, worker = folder / "server", folder / "worker"
-    worker.mkdir()
+    worker.mkdir(mode=0o711)
     address = ADDRESSES[SERVER]
     _on(SERVER, worker, "muster-server", "--data-dir", str(server), "init", address)
     _start(SERVER, folder, undo, "muster-server", "--config", str(server / "muster.toml"))
@@ -60,8 +62,8 @@ def _tell(folder: Path, undo: ExitStack) -> None:
         shutil.copy(server / name, worker)  # what the documentation has people carry over
     plane = ("--server", f"{address}:50051", "--tls-ca", "ca.pem")
     _start(
-        WORKER, worker, undo, "muster-agent", *plane, "--enrolment-token-file", "enrolment.token",
-        "--data-dir", "agent", "--name", "worker",
+        WORKER, worker, undo, "muster-agent", "--hardened", *plane,
+        "--enrolment-token-file", "enrolment.token", "--data-dir", "agent", "--name", "worker",
     )  # fmt: skip
     _on(WORKER, worker, "muster", "login", *plane, "--token-stdin",
         stdin=(worker / "admin.token").read_text())  # fmt: skip

@@ -22,6 +22,7 @@ from agent.spool import (
     may_pass,
 )
 from agent.supervisor import processes
+from agent.supervisor.confinement import Confinement
 from agent.supervisor.family import Family
 from agent.supervisor.folders import Folders
 from agent.supervisor.frames import Message
@@ -32,7 +33,7 @@ from agent.supervisor.order import LONGEST_LEASE_GRACE, Order, StartError
 from agent.supervisor.output import OutputWriter, Pump
 from agent.supervisor.processes import Ending, Kin
 from agent.supervisor.reaper import Reaper
-from agent.supervisor.spawning import Spawned, spawn_shell
+from agent.supervisor.spawning import Spawned, spawn
 
 _PIPE_PATIENCE = 2.0
 """Seconds to wait for the ends of the pipes once every process found is gone."""
@@ -183,6 +184,8 @@ class Attempt:
             self._start_process()
         except StartError:
             raise
+        except (KeyError, TypeError) as error:  # the user is gone, or a newer agent asks for more
+            raise StartError(f"could not be confined: {error}", "infrastructure") from error
         except ValueError as error:  # a NUL byte or a name no environment can hold
             raise StartError(f"could not start: {error}", "task") from error
         except OSError as error:
@@ -195,10 +198,14 @@ class Attempt:
         where, order = self.folder.where, self.order
         workspace = f"{where}/{WORKSPACE}"
         mask = Mask(order.secrets.values())  # first: it may fail, and takes its time
-        process = spawn_shell(
-            f"{where}/{SCRIPT}",
-            order.start_directory(Path(workspace)) if order.directory else workspace,
-            order.environment(os.environ, workspace, f"{where}/{TEMPORARY}"),
+        script, temporary = f"{where}/{SCRIPT}", f"{where}/{TEMPORARY}"
+        directory = order.start_directory(Path(workspace)) if order.directory else workspace
+        confinement = Confinement(**order.confinement)
+        confinement.hand_over(where, script, workspace, temporary, str(directory))
+        process = spawn(
+            confinement.argv(script, workspace, temporary),
+            directory,
+            order.environment(os.environ, workspace, temporary),
         )
         self.main_pid = self._family.main_pid = process.pid
         self.started_at = time.time_ns() // 1_000_000

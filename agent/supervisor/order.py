@@ -51,6 +51,8 @@ class Order:
     kill_grace: float = 10.0
     stop_with_lease: bool = False
     stop_by: float | None = None
+    confinement: dict[str, str] = field(default_factory=dict)
+    """See `Confinement`; empty for none."""
 
     @property
     def mark(self) -> str:

@@ -124,7 +124,8 @@ class Service:
         self._ending = False
         states = [attempt.state() for attempt in self._attempts.values()]
         states += self._past.values()
-        session.say({"kind": "welcome", "protocol": frames.PROTOCOL, "attempts": states})
+        welcome = {"kind": "welcome", "protocol": frames.PROTOCOL, "attempts": states}
+        session.say({**welcome, "confines": True})  # those from before do not, and do not say so
         session.heard = self._obey
         self._listens = True
 

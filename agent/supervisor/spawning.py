@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-_SHELL = "/bin/sh"
 _USUAL_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP)
 """What is ignored here and a task's programs do not expect to be: a shell could not trap it."""
 
@@ -31,8 +30,8 @@ def seal_descriptors() -> None:
                 os.set_inheritable(int(entry.name), False)
 
 
-def spawn_shell(script: str, directory: Path | str, environment: dict[str, str]) -> Spawned:
-    """Runs a script until it fails or ends, in a directory; nothing else here may need its own.
+def spawn(argv: tuple[str, ...], directory: Path | str, environment: dict[str, str]) -> Spawned:
+    """Runs a command in a directory; nothing else here may need its own.
 
     Raises:
         OSError: It cannot be started.
@@ -50,8 +49,8 @@ def spawn_shell(script: str, directory: Path | str, environment: dict[str, str])
         # There is no other way to name a directory to posix_spawn, and to fork takes longer.
         os.chdir(directory)
         pid = os.posix_spawn(
-            _SHELL,
-            (_SHELL, "-e", script),
+            argv[0],
+            argv,
             environment,
             file_actions=(
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

@@ -27,7 +27,7 @@ def folder(shared):
     """What `init` has made."""
     done = shared.server_command("init", "localhost")
     assert done.returncode == 0, done.stderr
-    assert "muster-agent --server localhost:50051 --tls-ca ca.pem" in done.stdout
+    assert "muster-agent --hardened --server localhost:50051 --tls-ca ca.pem" in done.stdout
     return shared.folder / "server"
 
 
