@@ -25,6 +25,12 @@ def show_all(messages: Sequence[Message], for_people: Callable[[], None]) -> Non
         for_people()
 
 
+def show_data(data: dict[str, Any], for_people: Callable[[], None]) -> None:
+    """Print what no message of the API says in the wanted form."""
+    if not _shown_to_programs(data):
+        for_people()
+
+
 def print_line(data: dict[str, Any], for_people: str) -> None:
     """Print one of many things as they come, on one line: text, JSON, or a document of YAML."""
     match current_settings().output:

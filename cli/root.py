@@ -16,6 +16,7 @@ COMMANDS = {
     "whoami": Late("cli.commands.login", "Show who you are, and what you may do.", "whoami"),
     "context": Late("cli.commands.context", "Choose between the servers you work with."),
     "secret": Late("cli.commands.secret", "Keep values that tasks get and nobody can read."),
+    "plugin": Late("cli.commands.plugin", "Write plugins, pack them, check packages."),
     "audit": Late("cli.commands.audit", "Show who changed what."),
     "token": Late("cli.commands.token", "Make, list and revoke callers' tokens."),
     "up": Late("cli.commands.up", "Start a server and an agent on this machine."),
