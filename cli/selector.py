@@ -72,7 +72,7 @@ class _Parser:
 
     def take(self, sign: str) -> bool:
         """Step over a sign if it is next."""
-        if self.kind == "sign" and self.token == sign:
+        if self.kind == "sign" and self.token == sign:  # no secret: a word of the selector
             self.advance()
             return True
         return False

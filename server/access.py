@@ -8,6 +8,9 @@ from collections.abc import Mapping
 
 from server.domain.access import ANYBODY, Permission
 
+_KNOWN = frozenset(Permission)
+"""Anybody who shows something that counts."""
+
 _ADMINISTER = frozenset({Permission.ADMINISTER})
 _VIEW = frozenset({Permission.VIEW})
 _OPERATE = frozenset({Permission.OPERATE})
@@ -37,7 +40,7 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     "/agent.v1.AgentService/RevokeAgent": _ADMINISTER,
     "/agent.v1.AgentService/ConfigureAgent": _OPERATE,
     # Who may call.
-    "/auth.v1.AuthService/WhoAmI": ANYBODY,
+    "/auth.v1.AuthService/WhoAmI": _KNOWN,
     "/auth.v1.AuthService/CreateToken": _ADMINISTER,
     "/auth.v1.AuthService/ListTokens": _ADMINISTER,
     "/auth.v1.AuthService/RevokeToken": _ADMINISTER,

@@ -117,7 +117,7 @@ class Sealer:
             raise SealingError(f"{bound[-1]}: the key {kek!r} that it is encrypted under is gone")
         try:
             return _decrypt(self._keys[kek], wrapped, about)
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # the latter where even the nonce is cut
             raise SealingError(f"{bound[-1]}: its data key is damaged or another's") from None
 
 

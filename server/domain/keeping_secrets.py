@@ -70,7 +70,7 @@ class RewrapSecret:
     def decide(self, ledger: Ledger) -> bool:
         """See Command."""
         known = ledger.source.secret(self.namespace, self.name)
-        if known is None or known.wrapped != self.before:  # ciphertext: nothing to give away
+        if known is None or known.wrapped != self.before:  # no secret: ciphertext
             return False
         known.kek, known.wrapped = self.kek, self.wrapped
         ledger.touch_secret(known)

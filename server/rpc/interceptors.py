@@ -19,6 +19,7 @@ from uuid_utils import uuid7
 from server import metrics
 from server.access import RPCS
 from server.auth import (
+    DEFAULT_NAMESPACE,
     Authenticator,
     Caller,
     Kind,
@@ -27,7 +28,7 @@ from server.auth import (
     check_namespace,
     set_caller,
 )
-from server.domain.access import Permission
+from server.domain.access import ANYBODY, Permission
 from server.domain.audit import Origin
 from server.domain.errors import Invalid, Violation
 from server.engine.call_limits import CallLimits
@@ -148,7 +149,11 @@ class Call:
             self.request_id = str(uuid7())
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
         await self._tell_request_id()
-        caller = await self.door.authenticator.caller(_presented(sent, self.context))
+        shown = _presented(sent, self.context)
+        if self.door.wanted == ANYBODY and not shown.authorization:
+            caller = Caller(shown.namespace or DEFAULT_NAMESPACE, permissions=ANYBODY)
+        else:
+            caller = await self.door.authenticator.caller(shown)
         set_caller(dataclasses.replace(caller, request_id=self.request_id))
         self._count(caller)
         check_may(caller, self.door.wanted, self.method)

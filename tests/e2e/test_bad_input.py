@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generated.agent.v1 import agent_pb2
+from generated.audit.v1 import audit_pb2
+from generated.auth.v1 import auth_pb2
 from generated.pipeline.v1 import pipeline_pb2
+from generated.secret.v1 import secret_pb2
 from generated.stream.v1 import stream_pb2
 from generated.task.v1 import task_pb2
 from tests.e2e.api import Api, refusal
@@ -537,6 +540,9 @@ SERVICES = [
     file.DESCRIPTOR.services_by_name[name]
     for file, name in (
         (agent_pb2, "AgentService"),
+        (audit_pb2, "AuditService"),
+        (auth_pb2, "AuthService"),
+        (secret_pb2, "SecretService"),
         (pipeline_pb2, "PipelineService"),
         (stream_pb2, "StreamService"),
         (task_pb2, "TaskService"),

@@ -267,6 +267,7 @@ class SqlReader:
 
     async def token(self, digest: str) -> Token | None:
         """See Reader."""
+        # No secret is compared: who can choose a digest cannot choose the token that has it.
         return await self._token(tables.tokens.c.digest == digest)
 
     async def token_named(self, public_id: str) -> Token | None:

@@ -122,6 +122,7 @@ _TOKEN_NAMED = (
     select(*TOKEN.columns).where(tables.tokens.c.public_id == bindparam("id")).with_for_update()
 )
 _TOKEN_OF_DIGEST = (
+    # No secret is compared: who can choose a digest cannot choose the token that has it.
     select(*TOKEN.columns).where(tables.tokens.c.digest == bindparam("id")).with_for_update()
 )
 _CLASS = select(tables.task_classes.c.class_key).where(

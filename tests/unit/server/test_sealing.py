@@ -124,3 +124,9 @@ def test_a_fingerprint_tells_equal_data_and_needs_the_key():
     assert sealer.fingerprint(b"same") == Sealer([OLD, NEW]).fingerprint(b"same")
     others = {sealer.fingerprint(b"other"), Sealer([NEW]).fingerprint(b"same")}
     assert sealer.fingerprint(b"same") not in others
+
+
+@pytest.mark.parametrize("text", ["k::", "old::", "old:AA==:AA==", "old:!:!", "a:b:c:d", "old"])
+def test_a_cut_or_foreign_text_is_told_as_damage(text):
+    with pytest.raises(SealingError):
+        Sealer([OLD]).open_all(text, "team")
