@@ -68,6 +68,7 @@ from server.secret_rewrapper import SecretRewrapper
 from server.secret_store import OwnSecrets, SecretStore, VaultSecrets
 from server.signing import KEY_FILE, SigningKeys
 from server.stores.blobs.folder import FolderBlobs
+from server.stores.blobs.place import Bucket, open_place
 from server.stores.log_journal import LogJournal
 from server.stores.sql.database import open_url
 from server.stores.sql.reader import SqlReader
@@ -147,13 +148,13 @@ def _secret_sealer(settings: Settings) -> Sealer | None:
     return Sealer(keys) if keys else None
 
 
-def _check_folder(setting: str, folder: Path | None) -> None:
-    """Make a folder that is missing.
+def _check_folder(setting: str, folder: Path | Bucket | None) -> None:
+    """Make a folder that is missing; a bucket may come and go like a network.
 
     Raises:
         OSError: nothing can be written there.
     """
-    if folder is None:
+    if not isinstance(folder, Path):
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -325,10 +326,10 @@ class App:
         return RowSealer(self._writer, self._reader, self._blobs, clock)
 
     def _build_archiver(self) -> LogArchiver | None:
-        folder = self._settings.log_archive
-        if folder is None:
+        place = self._settings.log_archive
+        if place is None:
             return None
-        return LogArchiver(self._writer, self._reader, FolderBlobs(folder))
+        return LogArchiver(self._writer, self._reader, open_place(place))
 
     def _build_grpc(
         self, clock: Clock, policy: Policy, measurements: Measurements

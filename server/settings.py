@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.address import Address
+from server.stores.blobs.place import SCHEME, Bucket, parse_bucket
 from servicelog.levels import Level, parse_levels
 from servicelog.setup import Format
 
@@ -59,6 +60,13 @@ def parse_folder(value: object) -> object:
     if value == "":
         raise ValueError("should name a folder")
     return Path(value).expanduser().absolute() if isinstance(value, str | Path) and value else value
+
+
+def parse_place(value: object) -> object:
+    """Return a folder as parse_folder does, or a bucket."""
+    if isinstance(value, str) and value.startswith(SCHEME):
+        return parse_bucket(value)
+    return value if isinstance(value, Bucket) else parse_folder(value)
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
@@ -181,10 +189,10 @@ class Settings(BaseSettings):
     )
     """A folder all servers on a PostgreSQL database share: closed logs move there, packed."""
 
-    log_archive: Annotated[Path | None, BeforeValidator(parse_folder)] = Field(
-        default=None, json_schema_extra={"metavar": "DIR"}
+    log_archive: Annotated[Path | Bucket | None, BeforeValidator(parse_place), NoDecode] = Field(
+        default=None, json_schema_extra={"metavar": "DIR|s3://BUCKET"}
     )
-    """A folder where closed logs are written as lines of JSON, by day, hour and level."""
+    """Where closed logs are written as lines of JSON, by day, hour and level: a folder or S3."""
 
     log_retention: AnyDuration = timedelta(0)
     """How long logs are kept after their task's end; with 0 as long as the task."""
@@ -316,11 +324,13 @@ class Settings(BaseSettings):
 
     @field_validator("log_archive")
     @classmethod
-    def _is_a_place_of_its_own(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+    def _is_a_place_of_its_own(
+        cls, folder: Path | Bucket | None, info: ValidationInfo
+    ) -> Path | Bucket | None:
         url, taken = info.data.get("database_url", ""), info.data.get("log_blobs")
         if url.startswith(SQLITE):
             taken = Path(url.removeprefix(SQLITE)).with_suffix(LOG_SUFFIX)
-        if folder is not None and taken is not None and folder.is_relative_to(taken):
+        if isinstance(folder, Path) and taken is not None and folder.is_relative_to(taken):
             raise ValueError(f"should lie outside {taken}, where the server keeps its logs")
         return folder
 

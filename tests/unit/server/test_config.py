@@ -6,6 +6,7 @@ import pytest
 
 from server.address import Address
 from server.config import load, warnings_about
+from server.stores.blobs.place import Bucket
 
 OFF = "auth is off: EVERYBODY on this machine can run commands on your agents"
 
@@ -128,6 +129,36 @@ def test_an_archive_lies_in_a_folder_of_its_own(capsys, tmp_path):
     inside = str(tmp_path / "muster.logs" / "archive")
     refused = refusal(capsys, "--data-dir", str(tmp_path), "--log-archive", inside)
     assert "should lie outside" in "".join(refused)
+
+
+def test_an_archive_lies_in_a_bucket(capsys, monkeypatch):
+    whole = "s3://logs/prod/eu?endpoint=https://minio:9000&region=eu-1"
+    bucket = Bucket("logs", "prod/eu", "https://minio:9000", "eu-1")
+    assert load(["--log-archive", whole]).log_archive == bucket
+    monkeypatch.setenv("MUSTER_LOG_ARCHIVE", "s3://logs")
+    assert load([]).log_archive == Bucket("logs")
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("s3://", "the name of a bucket"),
+        ("s3://LOGS", "the name of a bucket"),
+        ("s3://key:word@logs", "the name of a bucket"),
+        ("s3://logs#x", "the name of a bucket"),
+        ("s3://[", "should be s3://BUCKET/PREFIX"),
+        ("s3://logs?endpoint", "should be s3://BUCKET/PREFIX"),
+        ("s3://logs?key=hunter2", "knows endpoint and region"),
+        ("s3://logs?region=a&region=b", "knows endpoint and region"),
+        ("s3://logs?endpoint=minio:9000", "endpoint should be http:// or https://"),
+        ("s3://logs?endpoint=http://u:p@minio", "endpoint should be http:// or https://"),
+    ],
+)
+def test_bucket_that_is_none_is_refused(capsys, place, said):
+    refused = "".join(refusal(capsys, "--log-archive", place))
+    assert refused.startswith("--log-archive: ")
+    assert said in refused
+    assert "hunter2" not in refused
 
 
 def test_a_database_url_with_a_password_is_never_shown(capsys):
