@@ -41,6 +41,8 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     "/agent.v1.AgentService/ConfigureAgent": _OPERATE,
     # Who may call.
     "/auth.v1.AuthService/WhoAmI": _KNOWN,
+    "/auth.v1.AuthService/GetLogin": ANYBODY,
+    "/auth.v1.AuthService/LogIn": ANYBODY,
     "/auth.v1.AuthService/CreateToken": _ADMINISTER,
     "/auth.v1.AuthService/ListTokens": _ADMINISTER,
     "/auth.v1.AuthService/RevokeToken": _ADMINISTER,

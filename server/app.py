@@ -52,6 +52,7 @@ from server.engine.token_uses import TokenUses
 from server.engine.write_watch import WriteWatch
 from server.engine.writer import Writer
 from server.issuer import Issuer
+from server.oidc import OidcIssuer
 from server.rpc.agent_service import AgentService
 from server.rpc.audit_service import AuditService
 from server.rpc.auth_service import AuthService
@@ -135,6 +136,19 @@ def _certificate(settings: Settings) -> ServerCertificate | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return ServerCertificate(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+
+
+def _oidc(settings: Settings, clock: Clock) -> OidcIssuer | None:
+    if not settings.oidc_issuer:
+        return None
+    return OidcIssuer(
+        settings.oidc_issuer,
+        settings.oidc_client_id,
+        settings.oidc_grants,
+        settings.oidc_groups_claim,
+        clock,
+        settings.oidc_client_secret,
+    )
 
 
 def _secret_sealer(settings: Settings) -> Sealer | None:
@@ -402,7 +416,13 @@ class App:
         )
         agent_pb2_grpc.add_AgentServiceServicer_to_server(agents, server)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(self._reader), server)
-        auth = AuthService(self._writer, self._reader, clock)
+        auth = AuthService(
+            self._writer,
+            self._reader,
+            clock,
+            _oidc(settings, clock),
+            millis(settings.oidc_lifetime),
+        )
         auth_pb2_grpc.add_AuthServiceServicer_to_server(auth, server)
         pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(pipelines, server)
         stream_pb2_grpc.add_StreamServiceServicer_to_server(streams, server)

@@ -8,17 +8,20 @@ import math
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.address import Address
+from server.domain.granting import Grant, parse_grants
 from server.stores.blobs.place import SCHEME, Bucket, parse_bucket
 from servicelog.levels import Level, parse_levels
 from servicelog.setup import Format
 
 PREFIX = "MUSTER_"
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 SQLITE = "sqlite:///"
 POSTGRESQL = "postgresql+asyncpg://"
 STOP_MARGIN = timedelta(seconds=5)
@@ -53,6 +56,11 @@ def parse_address(value: object) -> object:
 def parse_module_levels(value: object) -> object:
     """Return a level for each module of MODULE=LEVEL,…; anything else is left to pydantic."""
     return parse_levels(value) if isinstance(value, str) else value
+
+
+def parse_oidc_grants(value: object) -> object:
+    """Return grants for GROUP=ROLE:NAMESPACE,…; anything else is left to pydantic."""
+    return parse_grants(value) if isinstance(value, str) else value
 
 
 def parse_folder(value: object) -> object:
@@ -99,6 +107,26 @@ class Settings(BaseSettings):
 
     auth: Literal["off", "on"] = "off"
     """Whether callers must show a token; off lets everybody in who can reach the server."""
+
+    oidc_issuer: str = ""
+    """URL of an OpenID Connect issuer at which people log in."""
+
+    oidc_client_id: str = ""
+    """As which client they do: one for installed programs, with PKCE."""
+
+    oidc_client_secret: str = Field(default="", repr=False)
+    """What some issuers call such a program's secret; everybody who logs in gets to know it."""
+
+    oidc_grants: Annotated[tuple[Grant, ...], BeforeValidator(parse_oidc_grants), NoDecode] = Field(
+        default=(), json_schema_extra={"metavar": "GROUP=ROLE:NAMESPACE,…"}
+    )
+    """What members of groups are; `*` is everybody, and every namespace. The first counts."""
+
+    oidc_groups_claim: str = "groups"
+    """The claim of ID tokens that names groups."""
+
+    oidc_lifetime: Duration = timedelta(hours=12)
+    """How long somebody who has logged in stays so."""
 
     signing_keys: Annotated[Path | None, BeforeValidator(parse_folder)] = None
     """A file with a KID:SECRET a line that signs agents' keys: the first signs, all verify."""
@@ -274,6 +302,17 @@ class Settings(BaseSettings):
         """Where logs are kept: beside the SQLite file; None where the database is PostgreSQL."""
         file = self.sqlite_file
         return file.with_suffix(LOG_SUFFIX) if file is not None else None
+
+    @field_validator("oidc_client_id")
+    @classmethod
+    def _comes_with_its_issuer(cls, client_id: str, info: ValidationInfo) -> str:
+        issuer = info.data.get("oidc_issuer", "")
+        if bool(issuer) is not bool(client_id):
+            raise ValueError("belongs to oidc_issuer, and that to it")
+        host = urlsplit(issuer)
+        if issuer and host.scheme != "https" and host.hostname not in LOOPBACK_NAMES:
+            raise ValueError(f"{issuer} should be https")
+        return client_id
 
     @field_validator("vault_token_file")
     @classmethod

@@ -25,17 +25,33 @@ ROLE = auth_pb2.Role.DESCRIPTOR
     epilog="""
     muster login --server build-host:50051
     muster login --server build-host:50051 --token-stdin < token.txt
+    muster login --server build-host:50051 --oidc
     """,
 )
 @click.option("--token-stdin", is_flag=True, help="Read the token from standard input.")
+@click.option("--oidc", is_flag=True, help="Log in where the server says people do, in a browser.")
+@click.option("--no-browser", is_flag=True, help="With --oidc: only show the address.")
+@click.option(
+    "--callback-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="With --oidc: the port that the issuer sends the browser back to (default: any).",
+)
 @click.option("--as", "name", help="What to call the server from now on (default: its host).")
-def login(token_stdin: bool, name: str | None) -> None:
+def login(
+    token_stdin: bool, oidc: bool, no_browser: bool, callback_port: int, name: str | None
+) -> None:
     """Keep a token for a server, after trying it, and use that server from now on.
 
     An administrator makes tokens: muster token create NAME.
     """
     settings = current_settings()
-    token = _read_token(from_stdin=token_stdin, server=settings.server)
+    if oidc and token_stdin:
+        raise click.UsageError("--oidc and --token-stdin are two ways to log in")
+    if oidc:
+        token = asyncio.run(_log_in(settings, browser=not no_browser, port=callback_port))
+    else:
+        token = _read_token(from_stdin=token_stdin, server=settings.server)
     answer = asyncio.run(_who(settings, token))
     if answer.kind == "anybody":
         raise CommandFailed(f"{settings.server} asks nobody who they are (auth is off)")
@@ -95,6 +111,32 @@ def _print(answer: auth_pb2.WhoAmIResponse, server: str) -> None:
             ("Until", deadline(answer.expires_at / 1000)),
         )
     )  # fmt: skip
+
+
+async def _log_in(settings: Settings, *, browser: bool, port: int) -> str:
+    """Return the token of whoever logs in at the server's issuer.
+
+    Raises:
+        CommandFailed: nobody does, or the server has no issuer.
+    """
+    async with connect(settings, "") as api:
+        where = await api.call(api.auth.GetLogin, auth_pb2.GetLoginRequest())
+        if not where.issuer:
+            raise CommandFailed(f"{settings.server} has no place to log in; ask for a token")
+        from cli.oidc_login import log_in  # late: others need no web server
+
+        done = await asyncio.to_thread(
+            log_in,
+            where.issuer,
+            where.client_id,
+            where.client_secret,
+            browser=browser,
+            port=port,
+        )
+        request = auth_pb2.LogInRequest(
+            id_token=done.id_token, nonce=done.nonce, namespace=settings.namespace
+        )
+        return (await api.call(api.auth.LogIn, request)).text
 
 
 async def _who(settings: Settings, token: str) -> auth_pb2.WhoAmIResponse:

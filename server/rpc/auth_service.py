@@ -6,14 +6,15 @@ from generated.auth.v1 import auth_pb2, auth_pb2_grpc
 from server.auth import Caller, current_caller
 from server.domain.access import Role
 from server.domain.checks import AGENT_ID, Checks
-from server.domain.errors import Forbidden
+from server.domain.errors import Forbidden, Unauthenticated
 from server.domain.labels import check_labels
-from server.domain.moment import DAY, SECOND, Moment
+from server.domain.moment import DAY, SECOND, Millis, Moment
 from server.domain.token import EVERYWHERE, Token, TokenKind
 from server.domain.tokens import USES_LIMIT, CreateToken, RevokeToken
 from server.engine.clock import Clock
 from server.engine.minting import mint
 from server.engine.writer import Writer
+from server.oidc import OidcIssuer
 from server.rpc.context import Context
 from server.stores.interfaces import Reader
 
@@ -47,7 +48,16 @@ _ROLE_NUMBERS = {role: number for number, role in ROLES.items()}
 class AuthService(auth_pb2_grpc.AuthServiceServicer):
     """Who calls, and their tokens."""
 
-    def __init__(self, writer: Writer, reader: Reader, clock: Clock) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        reader: Reader,
+        clock: Clock,
+        oidc: OidcIssuer | None = None,
+        oidc_lifetime: Millis = DAY // 2,
+    ) -> None:
+        self._oidc = oidc
+        self._oidc_lifetime = oidc_lifetime
         self._writer = writer
         self._reader = reader
         self._clock = clock
@@ -66,6 +76,39 @@ class AuthService(auth_pb2_grpc.AuthServiceServicer):
             server_wide=caller.server_wide,
             expires_at=caller.expires_at or 0,
         )
+
+    async def GetLogin(
+        self, request: auth_pb2.GetLoginRequest, context: Context
+    ) -> auth_pb2.GetLoginResponse:
+        """See the proto."""
+        if self._oidc is None:
+            return auth_pb2.GetLoginResponse()
+        return auth_pb2.GetLoginResponse(
+            issuer=self._oidc.issuer,
+            client_id=self._oidc.client_id,
+            client_secret=self._oidc.client_secret,
+        )
+
+    async def LogIn(
+        self, request: auth_pb2.LogInRequest, context: Context
+    ) -> auth_pb2.LogInResponse:
+        """See the proto."""
+        if self._oidc is None:
+            raise Unauthenticated("People do not log in here; an administrator makes tokens.")
+        person = await self._oidc.person(request.id_token, request.nonce, request.namespace)
+        text, digest = mint(TokenKind.USER)
+        command = CreateToken(
+            person.namespace,
+            str(uuid7()),
+            TokenKind.USER,
+            digest,
+            person.name,
+            self._oidc.issuer[:128],
+            role=person.role,
+            expires_at=self._clock.now() + self._oidc_lifetime,
+        )
+        token = await self._writer.submit(command, new_work=True)
+        return auth_pb2.LogInResponse(token=_message(token), text=text)
 
     async def CreateToken(
         self, request: auth_pb2.CreateTokenRequest, context: Context

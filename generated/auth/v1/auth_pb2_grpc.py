@@ -41,6 +41,16 @@ class AuthServiceStub:
                 request_serializer=generated_dot_auth_dot_v1_dot_auth__pb2.WhoAmIRequest.SerializeToString,
                 response_deserializer=generated_dot_auth_dot_v1_dot_auth__pb2.WhoAmIResponse.FromString,
                 _registered_method=True)
+        self.GetLogin = channel.unary_unary(
+                '/auth.v1.AuthService/GetLogin',
+                request_serializer=generated_dot_auth_dot_v1_dot_auth__pb2.GetLoginRequest.SerializeToString,
+                response_deserializer=generated_dot_auth_dot_v1_dot_auth__pb2.GetLoginResponse.FromString,
+                _registered_method=True)
+        self.LogIn = channel.unary_unary(
+                '/auth.v1.AuthService/LogIn',
+                request_serializer=generated_dot_auth_dot_v1_dot_auth__pb2.LogInRequest.SerializeToString,
+                response_deserializer=generated_dot_auth_dot_v1_dot_auth__pb2.LogInResponse.FromString,
+                _registered_method=True)
         self.CreateToken = channel.unary_unary(
                 '/auth.v1.AuthService/CreateToken',
                 request_serializer=generated_dot_auth_dot_v1_dot_auth__pb2.CreateTokenRequest.SerializeToString,
@@ -65,6 +75,21 @@ class AuthServiceServicer:
 
     def WhoAmI(self, request, context):
         """Says who calls and what it may do.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLogin(self, request, context):
+        """Says where people log in. Empty where they do not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LogIn(self, request, context):
+        """Makes a token of whoever has logged in there. UNAUTHENTICATED where the ID token does not count,
+        PERMISSION_DENIED where nothing is granted to its bearer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -99,6 +124,16 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.WhoAmI,
                     request_deserializer=generated_dot_auth_dot_v1_dot_auth__pb2.WhoAmIRequest.FromString,
                     response_serializer=generated_dot_auth_dot_v1_dot_auth__pb2.WhoAmIResponse.SerializeToString,
+            ),
+            'GetLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogin,
+                    request_deserializer=generated_dot_auth_dot_v1_dot_auth__pb2.GetLoginRequest.FromString,
+                    response_serializer=generated_dot_auth_dot_v1_dot_auth__pb2.GetLoginResponse.SerializeToString,
+            ),
+            'LogIn': grpc.unary_unary_rpc_method_handler(
+                    servicer.LogIn,
+                    request_deserializer=generated_dot_auth_dot_v1_dot_auth__pb2.LogInRequest.FromString,
+                    response_serializer=generated_dot_auth_dot_v1_dot_auth__pb2.LogInResponse.SerializeToString,
             ),
             'CreateToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateToken,
@@ -145,6 +180,60 @@ class AuthService:
             '/auth.v1.AuthService/WhoAmI',
             generated_dot_auth_dot_v1_dot_auth__pb2.WhoAmIRequest.SerializeToString,
             generated_dot_auth_dot_v1_dot_auth__pb2.WhoAmIResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/auth.v1.AuthService/GetLogin',
+            generated_dot_auth_dot_v1_dot_auth__pb2.GetLoginRequest.SerializeToString,
+            generated_dot_auth_dot_v1_dot_auth__pb2.GetLoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LogIn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/auth.v1.AuthService/LogIn',
+            generated_dot_auth_dot_v1_dot_auth__pb2.LogInRequest.SerializeToString,
+            generated_dot_auth_dot_v1_dot_auth__pb2.LogInResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,12 @@ class AuthServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuthServiceAsyncStub: ...
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_auth_pb2.WhoAmIRequest, _auth_pb2.WhoAmIResponse]
     """Says who calls and what it may do."""
+    GetLogin: _grpc.UnaryUnaryMultiCallable[_auth_pb2.GetLoginRequest, _auth_pb2.GetLoginResponse]
+    """Says where people log in. Empty where they do not."""
+    LogIn: _grpc.UnaryUnaryMultiCallable[_auth_pb2.LogInRequest, _auth_pb2.LogInResponse]
+    """Makes a token of whoever has logged in there. UNAUTHENTICATED where the ID token does not count,
+    PERMISSION_DENIED where nothing is granted to its bearer.
+    """
     CreateToken: _grpc.UnaryUnaryMultiCallable[_auth_pb2.CreateTokenRequest, _auth_pb2.CreateTokenResponse]
     """Makes a token. Its text is in the answer and nowhere else: the server keeps a digest of it."""
     ListTokens: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ListTokensRequest, _auth_pb2.ListTokensResponse]
@@ -55,6 +61,12 @@ class AuthServiceAsyncStub(AuthServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     WhoAmI: _aio.UnaryUnaryMultiCallable[_auth_pb2.WhoAmIRequest, _auth_pb2.WhoAmIResponse]  # type: ignore[assignment]
     """Says who calls and what it may do."""
+    GetLogin: _aio.UnaryUnaryMultiCallable[_auth_pb2.GetLoginRequest, _auth_pb2.GetLoginResponse]  # type: ignore[assignment]
+    """Says where people log in. Empty where they do not."""
+    LogIn: _aio.UnaryUnaryMultiCallable[_auth_pb2.LogInRequest, _auth_pb2.LogInResponse]  # type: ignore[assignment]
+    """Makes a token of whoever has logged in there. UNAUTHENTICATED where the ID token does not count,
+    PERMISSION_DENIED where nothing is granted to its bearer.
+    """
     CreateToken: _aio.UnaryUnaryMultiCallable[_auth_pb2.CreateTokenRequest, _auth_pb2.CreateTokenResponse]  # type: ignore[assignment]
     """Makes a token. Its text is in the answer and nowhere else: the server keeps a digest of it."""
     ListTokens: _aio.UnaryUnaryMultiCallable[_auth_pb2.ListTokensRequest, _auth_pb2.ListTokensResponse]  # type: ignore[assignment]
@@ -76,6 +88,24 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.WhoAmIResponse, _abc.Awaitable[_auth_pb2.WhoAmIResponse]]:
         """Says who calls and what it may do."""
+
+    @_abc_1.abstractmethod
+    def GetLogin(
+        self,
+        request: _auth_pb2.GetLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.GetLoginResponse, _abc.Awaitable[_auth_pb2.GetLoginResponse]]:
+        """Says where people log in. Empty where they do not."""
+
+    @_abc_1.abstractmethod
+    def LogIn(
+        self,
+        request: _auth_pb2.LogInRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.LogInResponse, _abc.Awaitable[_auth_pb2.LogInResponse]]:
+        """Makes a token of whoever has logged in there. UNAUTHENTICATED where the ID token does not count,
+        PERMISSION_DENIED where nothing is granted to its bearer.
+        """
 
     @_abc_1.abstractmethod
     def CreateToken(
