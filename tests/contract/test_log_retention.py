@@ -10,9 +10,11 @@ from server import metrics
 from server.auth import Caller, set_caller
 from server.domain.attempt import LogState
 from server.engine import log_retention
+from server.engine.call_limits import QueueLimit
 from server.engine.clock import Clock
 from server.engine.log_retention import LogLimits, LogRetention
 from server.engine.log_sealer import LogSealer
+from server.rpc.task_secrets import TaskSecrets
 from server.rpc.task_service import TaskService
 from server.stores.blobs.folder import FolderBlobs
 from server.stores.sql import tables
@@ -210,7 +212,14 @@ async def test_backwards_the_line_for_what_is_gone_comes_once(desk):
     desk.clock.advance(2 * HOUR)
     await retention(desk, age=timedelta(hours=1)).prune()
     set_caller(Caller())
-    service = TaskService(desk.writer, desk.reader, None, desk.clock)
+    service = TaskService(
+        desk.writer,
+        desk.reader,
+        None,
+        desk.clock,
+        TaskSecrets(None, None),
+        QueueLimit(desk.reader, 0),
+    )
     numbers, before = [], 10
     while before > 1:
         request = task_pb2.GetTaskLogRequest(task_id="t", before_line=before, limit=2)
