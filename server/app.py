@@ -351,7 +351,13 @@ class App:
         settings = self._settings
         limits = CallLimits(settings.rate_limit, settings.rate_burst, settings.stream_limit)
         server = grpc.aio.server(
-            interceptors=[CallInterceptor(self._authenticator, limits=limits)],
+            interceptors=[
+                CallInterceptor(
+                    self._authenticator,
+                    limits=limits,
+                    asks_certificates=settings.tls_client_ca is not None,
+                )
+            ],
             options=[
                 ("grpc.so_reuseport", 0),  # else a second server would share the port silently
                 ("grpc.max_receive_message_length", settings.max_receive_bytes),

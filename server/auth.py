@@ -89,6 +89,9 @@ class Presented:
     certificate_names: tuple[str, ...] = ()
     """Names of a client certificate that the transport has verified."""
 
+    request_id: str = ""
+    """The id that the caller's log records are to carry."""
+
 
 class Authenticator(Protocol):
     """Finds out who calls."""
@@ -109,7 +112,7 @@ class Open:
     async def caller(self, shown: Presented) -> Caller:
         """Return a caller without a name in the namespace it asks for."""
         namespace = shown.namespace or DEFAULT_NAMESPACE
-        return Caller(namespace=namespace, peer=shown.peer, server_wide=True)
+        return Caller(namespace, request_id=shown.request_id, peer=shown.peer, server_wide=True)
 
 
 _current: ContextVar[Caller] = ContextVar("caller")

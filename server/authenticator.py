@@ -93,6 +93,7 @@ class TokenAuthenticator:
             agent_id=claims["sub"],
             credential_id=credential.public_id,
             peer=shown.peer,
+            request_id=shown.request_id,
             expires_at=claims["exp"] * SECOND,
         )
 
@@ -115,6 +116,7 @@ class TokenAuthenticator:
             run_id=str(claims.get("run", "")),
             lease_id=task.lease_id,
             peer=shown.peer,
+            request_id=shown.request_id,
             expires_at=claims["exp"] * SECOND,
         )
 
@@ -186,6 +188,7 @@ def _certified(namespace: str, agent_id: str, shown: Presented) -> Caller:
         permissions=_SERVES,
         agent_id=agent_id,
         peer=shown.peer,
+        request_id=shown.request_id,
     )
 
 
@@ -198,6 +201,7 @@ def _caller(token: Token, shown: Presented) -> Caller:
         agent_id=token.subject,
         credential_id=token.public_id,
         peer=shown.peer,
+        request_id=shown.request_id,
         role=token.role,
         server_wide=token.namespace == EVERYWHERE,
         expires_at=token.expires_at,

@@ -7,16 +7,16 @@ come from the issuer's own pages, which are asked again when a key is unknown, a
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import httpx2
-import jwt
+from typing import TYPE_CHECKING, Any
 
 from server.domain.access import Role
 from server.domain.errors import Forbidden, StoreUnavailable, Unauthenticated
 from server.domain.granting import ANYBODY, Grant
 from server.domain.token import EVERYWHERE
 from server.engine.clock import Clock
+
+if TYPE_CHECKING:
+    from httpx2 import Response
 
 ALGORITHMS = ["RS256", "ES256"]
 KEPT_SECONDS = 600.0
@@ -49,6 +49,10 @@ class OidcIssuer:
         clock: Clock,
         client_secret: str = "",
     ) -> None:
+        import httpx2  # late, both: most servers have no issuer
+        import jwt
+
+        self._http, self._jwt = httpx2, jwt
         self.client_secret = client_secret
         """Of an installed program: no secret, whatever it is called."""
         self.issuer = issuer
@@ -83,12 +87,12 @@ class OidcIssuer:
 
     async def _claims(self, id_token: str) -> dict[str, Any]:
         try:
-            kid = jwt.get_unverified_header(id_token).get("kid")
-        except jwt.InvalidTokenError:
+            kid = self._jwt.get_unverified_header(id_token).get("kid")
+        except self._jwt.InvalidTokenError:
             raise Unauthenticated("That is no ID token.") from None
         key = await self._key(kid)
         try:
-            claims: dict[str, Any] = jwt.decode(
+            claims: dict[str, Any] = self._jwt.decode(
                 id_token,
                 key,
                 algorithms=ALGORITHMS,
@@ -97,7 +101,7 @@ class OidcIssuer:
                 leeway=LEEWAY_SECONDS,
                 options={"require": _REQUIRED},
             )
-        except jwt.InvalidTokenError as error:
+        except self._jwt.InvalidTokenError as error:
             raise Unauthenticated(f"The ID token does not count: {error}.") from None
         return claims
 
@@ -120,18 +124,18 @@ class OidcIssuer:
 
     async def _read_keys(self) -> dict[str, Any]:
         try:
-            async with httpx2.AsyncClient(timeout=ANSWER_SECONDS) as client:
+            async with self._http.AsyncClient(timeout=ANSWER_SECONDS) as client:
                 metadata = _object(await client.get(self.issuer.rstrip("/") + _METADATA))
                 if metadata.get("issuer") != self.issuer:
                     raise ValueError(f"it calls itself {metadata.get('issuer')!r}")
                 found = _object(await client.get(str(metadata["jwks_uri"])))
-            keys = jwt.PyJWKSet.from_dict(found).keys
-        except (httpx2.HTTPError, KeyError, ValueError, jwt.PyJWTError) as error:
+            keys = self._jwt.PyJWKSet.from_dict(found).keys
+        except (self._http.HTTPError, KeyError, ValueError, self._jwt.PyJWTError) as error:
             raise StoreUnavailable(f"{self.issuer}: {type(error).__name__}: {error}") from None
         return {str(key.key_id): key for key in keys}
 
 
-def _object(answer: httpx2.Response) -> dict[str, Any]:
+def _object(answer: "Response") -> dict[str, Any]:
     answer.raise_for_status()
     data = answer.json()
     if not isinstance(data, dict):

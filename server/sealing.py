@@ -17,9 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from server.domain.kept_secret import KeptSecret, Sealed
 from server.private_file import make_private
 
@@ -50,7 +47,7 @@ class Sealer:
     """See the module."""
 
     def __init__(self, keys: list[KeyVersion]) -> None:
-        self._keys = {each.name: AESGCM(each.key) for each in keys}
+        self._keys = {each.name: each.key for each in keys}
         self.current = keys[0].name
         self._fingerprint_key = hashlib.sha256(b"fingerprint" + keys[0].key).digest()
 
@@ -63,7 +60,7 @@ class Sealer:
         """Return a value encrypted, bound to these words."""
         data_key = secrets.token_bytes(KEY_BYTES)
         about = _about(bound)
-        data = _encrypt(AESGCM(data_key), value.encode(), about)
+        data = _encrypt(data_key, value.encode(), about)
         return Sealed(self.current, _encrypt(self._keys[self.current], data_key, about), data)
 
     def open(self, sealed: Sealed, *bound: str) -> str:
@@ -75,8 +72,8 @@ class Sealer:
         about = _about(bound)
         data_key = self._unwrap(sealed.kek, sealed.wrapped, about, bound)
         try:
-            return _decrypt(AESGCM(data_key), sealed.data, about).decode()
-        except (InvalidTag, ValueError):
+            return _decrypt(data_key, sealed.data, about).decode()
+        except ValueError:
             raise SealingError(f"{bound[-1]}: the ciphertext is damaged or another's") from None
 
     def rewrap(self, kek: str, wrapped: bytes, *bound: str) -> bytes:
@@ -117,7 +114,7 @@ class Sealer:
             raise SealingError(f"{bound[-1]}: the key {kek!r} that it is encrypted under is gone")
         try:
             return _decrypt(self._keys[kek], wrapped, about)
-        except (InvalidTag, ValueError):  # the latter where even the nonce is cut
+        except ValueError:
             raise SealingError(f"{bound[-1]}: its data key is damaged or another's") from None
 
 
@@ -196,10 +193,23 @@ def _about(bound: tuple[str, ...]) -> bytes:
     return json.dumps(bound).encode()  # no two lists of words look the same
 
 
-def _encrypt(key: AESGCM, data: bytes, about: bytes) -> bytes:
+def _encrypt(key: bytes, data: bytes, about: bytes) -> bytes:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # late: most keep no secrets
+
     nonce = secrets.token_bytes(NONCE_BYTES)
-    return nonce + key.encrypt(nonce, data, about)
+    return nonce + AESGCM(key).encrypt(nonce, data, about)
 
 
-def _decrypt(key: AESGCM, data: bytes, about: bytes) -> bytes:
-    return key.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], about)
+def _decrypt(key: bytes, data: bytes, about: bytes) -> bytes:
+    """Return what was encrypted.
+
+    Raises:
+        ValueError: it was not, with this key and about this.
+    """
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    try:
+        return AESGCM(key).decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], about)
+    except InvalidTag:
+        raise ValueError("damaged, or another's") from None

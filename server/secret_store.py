@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-import httpx2
-
 from server.domain.errors import NotFound, SecretsRefused, StoreUnavailable
 from server.domain.keeping_secrets import DeleteSecret, PutSecret
 from server.domain.kept_secret import KeptSecret, Sealed
@@ -130,6 +128,9 @@ class VaultSecrets:
     outside = True
 
     def __init__(self, address: str, mount: str, token_file: Path) -> None:
+        import httpx2  # late: servers that keep their own secrets do not need it
+
+        self._http = httpx2
         self._token_file = token_file
         self._mount = mount
         self._client = httpx2.AsyncClient(base_url=address, timeout=VAULT_SECONDS)
@@ -199,10 +200,10 @@ class VaultSecrets:
                 return {}
             answer.raise_for_status()
             read: dict[str, Any] = answer.json() if answer.content else {}
-        except httpx2.HTTPStatusError as error:
+        except self._http.HTTPStatusError as error:
             status = error.response.status_code
             raise StoreUnavailable(f"the secret store answers {status} to {path}") from None
-        except (OSError, httpx2.HTTPError, ValueError) as error:
+        except (OSError, self._http.HTTPError, ValueError) as error:
             raise StoreUnavailable(f"secret store: {type(error).__name__}: {error}") from None
         return read
 

@@ -11,7 +11,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import jwt
 import structlog
 
 from server.domain.errors import Unauthenticated
@@ -53,6 +52,9 @@ class SigningKeys:
     """The secrets in a file."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
+        import jwt  # late: a server that asks nobody who they are does not need it
+
+        self._jwt = jwt
         self._path = path
         self._clock = clock
         self._secrets: list[Secret] = []
@@ -86,7 +88,7 @@ class SigningKeys:
             "exp": ends_at // SECOND,
             **claims,
         }
-        return jwt.encode(payload, secret.value, ALGORITHM, headers={"kid": secret.kid})
+        return self._jwt.encode(payload, secret.value, ALGORITHM, headers={"kid": secret.kid})
 
     def verify(self, text: str, audience: Audience) -> dict[str, Any]:
         """Return the claims of a key.
@@ -96,11 +98,11 @@ class SigningKeys:
         """
         self._look()
         try:
-            kid = jwt.get_unverified_header(text).get("kid")
+            kid = self._jwt.get_unverified_header(text).get("kid")
             secret = next((each.value for each in self._secrets if each.kid == kid), None)
             if secret is None:
                 raise Unauthenticated(INVALID)
-            claims: dict[str, Any] = jwt.decode(
+            claims: dict[str, Any] = self._jwt.decode(
                 text,
                 secret,
                 algorithms=[ALGORITHM],
@@ -108,7 +110,7 @@ class SigningKeys:
                 issuer=ISSUER,
                 options={"require": _REQUIRED, "verify_exp": False, "verify_iat": False},
             )
-        except jwt.InvalidTokenError:
+        except self._jwt.InvalidTokenError:
             raise Unauthenticated(INVALID) from None
         ends, texts = claims["exp"], (claims["sub"], claims["ns"])
         if type(ends) is not int or not all(isinstance(each, str) for each in texts):

@@ -1,6 +1,5 @@
 """What every gRPC call passes: its id, its caller, its errors and its measurements."""
 
-import dataclasses
 import inspect
 import re
 import time
@@ -74,7 +73,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         authenticator: Authenticator,
         table: Mapping[str, frozenset[Permission]] = RPCS,
         limits: CallLimits | None = None,
+        *,
+        asks_certificates: bool = False,
     ) -> None:
+        self._asks_certificates = asks_certificates
         self._limits = limits or CallLimits(0, 0, 0)
         self._authenticator = authenticator
         self._table = table
@@ -96,7 +98,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return known[1]
 
     def _surround(self, handler: Handler, method: str) -> Handler:
-        door = Door(method, self._table.get(method), self._authenticator, self._limits)
+        door = Door(
+            method,
+            self._table.get(method),
+            self._authenticator,
+            self._limits,
+            self._asks_certificates,
+        )
         return _surround(handler, door)
 
 
@@ -108,6 +116,8 @@ class Door:
     wanted: frozenset[Permission] | None
     authenticator: Authenticator
     limits: CallLimits
+    asks_certificates: bool
+    """Whether clients show certificates; to look for their names takes time."""
 
 
 class Call:
@@ -149,16 +159,36 @@ class Call:
             self.request_id = str(uuid7())
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
         await self._tell_request_id()
-        shown = _presented(sent, self.context)
+        shown = self._shown(sent)
         if self.door.wanted == ANYBODY and not shown.authorization:
-            caller = Caller(shown.namespace or DEFAULT_NAMESPACE, permissions=ANYBODY)
+            caller = Caller(
+                shown.namespace or DEFAULT_NAMESPACE,
+                request_id=self.request_id,
+                permissions=ANYBODY,
+            )
         else:
             caller = await self.door.authenticator.caller(shown)
-        set_caller(dataclasses.replace(caller, request_id=self.request_id))
+        set_caller(caller)
         self._count(caller)
         check_may(caller, self.door.wanted, self.method)
         if caller.kind is not Kind.ANYBODY:
             set_origin(_origin(caller, self.request_id, self.method))
+
+    def _shown(self, sent: Mapping[str, str | bytes]) -> Presented:
+        """Return what the call shows of its caller.
+
+        Raises:
+            Invalid: the namespace is malformed.
+        """
+        namespace = sent.get(NAMESPACE)
+        names = _certificate_names(self.context) if self.door.asks_certificates else ()
+        return Presented(
+            authorization=str(sent.get(AUTHORIZATION, "")),
+            namespace=None if namespace is None else check_namespace(str(namespace)),
+            peer=self.context.peer(),
+            certificate_names=names,
+            request_id=self.request_id,
+        )
 
     def _count(self, caller: Caller) -> None:
         """Hold the caller to its limits.
@@ -235,21 +265,6 @@ def _origin(caller: Caller, request_id: str, method: str) -> Origin:
 def _host(peer: str) -> str:
     """Return the address without the port: each connection has another."""
     return peer.rpartition(":")[0] or peer
-
-
-def _presented(sent: Mapping[str, str | bytes], context: Context) -> Presented:
-    """Return what a call shows of its caller.
-
-    Raises:
-        Invalid: the namespace is malformed.
-    """
-    namespace = sent.get(NAMESPACE)
-    return Presented(
-        authorization=str(sent.get(AUTHORIZATION, "")),
-        namespace=None if namespace is None else check_namespace(str(namespace)),
-        peer=context.peer(),
-        certificate_names=_certificate_names(context),
-    )
 
 
 def _certificate_names(context: Context) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Asks of every HTTP request who makes it and whether it may."""
 
-import dataclasses
 from collections.abc import Mapping
 
 import structlog
@@ -64,10 +63,11 @@ class Guard:
             authorization=request.headers.get("authorization", ""),
             namespace=None if namespace is None else check_namespace(namespace),
             peer=request.client.host if request.client else "",
+            request_id=str(uuid7()),
         )
         caller = await self._authenticator.caller(shown)
         check_may(caller, wanted, door)
-        set_caller(dataclasses.replace(caller, request_id=str(uuid7())))
+        set_caller(caller)
 
 
 def _refusal(error: MusterError) -> PlainTextResponse:
