@@ -404,7 +404,8 @@ class App:
             self._issuer,
             handover,
         )
-        explainer = Explainer(self._reader, self._sessions, clock, policy)
+        isolated = settings.auth == "on"
+        explainer = Explainer(self._reader, self._sessions, clock, policy, isolated=isolated)
         task_secrets = TaskSecrets(self._secrets, self._secret_sealer)
         tasks = TaskService(
             self._writer,

@@ -114,6 +114,8 @@ class Situation:
     """Ready tasks before it that its fitting agents could take, at most AHEAD_LIMIT + 1."""
     others: int = 0
     """The same of other namespaces, which take turns with its own."""
+    hides_others: bool = False
+    """Whether their number is nobody's business; then it is 1 for any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +292,9 @@ def _in_its_way(situation: Situation) -> str:
     words = []
     if situation.ahead:
         words.append(f"{_ready_tasks(situation.ahead, 'stand')} before it")
-    if situation.others:
+    if situation.others and situation.hides_others:
+        words.append("tasks of other namespaces take turns with it")
+    elif situation.others:
         words.append(f"{_ready_tasks(situation.others, 'take')} turns with it for other namespaces")
     return ", ".join(words)
 

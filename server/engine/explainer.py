@@ -18,6 +18,9 @@ from server.engine.clock import Clock
 from server.engine.sessions import Sessions
 from server.stores.interfaces import Reader, TaskView
 
+SOMEBODY = 1
+"""What is told of tasks of other namespaces where their number is nobody's business."""
+
 
 class Explainer:
     """Explains tasks by what the database says, so that every server says the same.
@@ -25,7 +28,17 @@ class Explainer:
     Memory adds only what agents here have said of themselves.
     """
 
-    def __init__(self, reader: Reader, sessions: Sessions, clock: Clock, policy: Policy) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        sessions: Sessions,
+        clock: Clock,
+        policy: Policy,
+        *,
+        isolated: bool = False,
+    ) -> None:
+        self._isolated = isolated
+        """Whether namespaces must not learn how much others have to do."""
         self._reader = reader
         self._sessions = sessions
         self._clock = clock
@@ -51,6 +64,7 @@ class Explainer:
                 barred=barred,
                 ahead=ahead,
                 others=others,
+                hides_others=self._isolated,
             )
         )
 
@@ -74,10 +88,14 @@ class Explainer:
         if not fitting:
             return 0, 0
         labels = [candidate.agent.effective_labels for candidate in fitting]
+        shared = [c.agent.effective_labels for c in fitting if not c.agent.confined]
         limit = AHEAD_LIMIT + 1
         ahead = others = 0
         for canonical, own, foreign in await self._reader.ready_before(view.task, limit):
             selector = Selector.from_canonical(canonical)
             if any(selector.matches(each) for each in labels):
-                ahead, others = ahead + own, others + foreign
+                ahead += own
+            if any(selector.matches(each) for each in shared):
+                others += foreign
+        others = min(others, SOMEBODY) if self._isolated else others
         return min(ahead, limit), min(others, limit)

@@ -182,6 +182,30 @@ def test_an_agent_runs_tasks_of_its_own_namespace_alone(server, enrol, root):
     assert "of-c" not in str(explained)
 
 
+def test_how_much_another_namespace_has_to_do_is_not_told(server, enrol, root):
+    wide = enrol(namespace="shared", server_wide=True)
+    key = register(server, wide, "for-all", max_concurrent_jobs=1).agent_key
+    agent = Caller(server.grpc, key)
+    chosen = task_pb2.LabelSelector(match_labels={"agent": "for-all"})
+    request = task_pb2.CreateTaskRequest(commands=["true"], label_selector=chosen)
+
+    def create(namespace):
+        shown = [*root.shown, ("muster-namespace", namespace)]
+        return root.tasks.CreateTask(request, metadata=shown, timeout=10).task_id
+
+    for _ in range(8):
+        create("team-e")
+    wanted = agent_pb2.FetchTaskRequest(agent_id="for-all", wait=5)
+    assert len(agent(agent.agents.FetchTask, wanted).tasks) == 1  # it is full now
+    waiting = create("team-f")
+    shown = [*root.shown, ("muster-namespace", "team-f")]
+    explained = root.tasks.ExplainTask(
+        task_pb2.ExplainTaskRequest(task_id=waiting), metadata=shown, timeout=10
+    )
+    assert explained.tasks_of_others == 1
+    assert "tasks of other namespaces take turns with it" in explained.message
+
+
 # ---- what an agent may touch
 
 

@@ -1274,7 +1274,9 @@ class ExplainTaskResponse(_message.Message):
     take stand before it in line. 10001 means more than 10000.
     """
     tasks_of_others: _builtins.int
-    """The same of other namespaces, wherever they stand: namespaces take turns."""
+    """The same of other namespaces, wherever they stand: namespaces take turns. Where callers show who
+    they are, 1 stands for any number.
+    """
     places: _builtins.int
     """With PLACE: how many places its concurrency group has."""
     places_taken: _builtins.int
