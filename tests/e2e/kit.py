@@ -175,6 +175,11 @@ class Kit:
         """How an agent is started."""
         return _module("agent")
 
+    @property
+    def server_program(self) -> list[str]:
+        """How a server is started."""
+        return _module("server")
+
     def server_run(self, data_dir: Path, *flags: str) -> subprocess.CompletedProcess[str]:
         """Run a server that cannot start, to its end."""
         return self.launcher.run([*_module("server"), "--data-dir", str(data_dir), *flags])
