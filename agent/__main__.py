@@ -106,6 +106,11 @@ from servicelog.setup import FORMATS, Format, LogFile
     type=click.Path(path_type=Path, dir_okay=False),
     help="TOML file with what tasks may do here, whatever the server says.",
 )
+@click.option(
+    "--trusted-task-keys",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with keys, KEY_ID:PUBLIC_KEY a line; run only tasks that one of them has signed.",
+)
 @click.option("--insecure", is_flag=True, help="Show tokens to another machine in plain text.")
 @click.option(
     "--metrics-dir",
@@ -167,6 +172,7 @@ def main(
     private_tmp: bool,
     sandbox: str,
     allow_file: Path | None,
+    trusted_task_keys: Path | None,
     insecure: bool,
     metrics_dir: Path | None,
     log_level: Level,
@@ -178,8 +184,9 @@ def main(
 ) -> None:
     """Runs tasks of a Muster control plane on this host."""
     # They import grpc and the API, which `--help` need not wait for.
-    from agent import allowing, app
+    from agent import allowing, app, trusting
     from agent.allowing import AllowListError
+    from agent.trusting import TrustError
 
     options = [parameter.name for parameter in context.command.params if parameter.name]
     for warning in misspelt(os.environ, [*options, "enrolment_token"]):
@@ -189,6 +196,7 @@ def main(
     data_dir = data_dir.expanduser().resolve()
     try:
         allowed = allowing.read(allow_file)
+        trusted = trusting.read(trusted_task_keys)
         confined = confinement(
             data_dir,
             hardened=hardened,
@@ -197,7 +205,7 @@ def main(
             private_tmp=private_tmp,
             sandbox=sandbox,
         )
-    except (AllowListError, ConfinementError) as error:
+    except (AllowListError, ConfinementError, TrustError) as error:
         raise click.ClickException(str(error)) from error
     settings = Settings(
         server=server,
@@ -211,6 +219,7 @@ def main(
         enrolment=_enrolment(enrolment_token_file),
         tls=_tls(tls, tls_ca, tls_cert, tls_key),
         allowed=allowed,
+        trusted=trusted,
         confinement=confined,
         insecure=insecure,
         metrics_dir=metrics_dir.expanduser() if metrics_dir else None,

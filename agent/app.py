@@ -99,6 +99,7 @@ class _App:
                 room,
                 group,
                 allowed=self._settings.allowed,
+                trusted=self._settings.trusted,
                 confinement=self._settings.confinement,
             )
             heartbeat = Heartbeat()

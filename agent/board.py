@@ -18,6 +18,7 @@ from agent.room import Room
 from agent.spool import Spool
 from agent.supervisor.frames import Message
 from agent.supervisor.order import gives_back
+from agent.trusting import TrustedKeys
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
 
@@ -50,8 +51,10 @@ class Board:
         group: asyncio.TaskGroup,
         *,
         allowed: AllowLists | None = None,
+        trusted: TrustedKeys | None = None,
         confinement: Message | None = None,
     ) -> None:
+        self._trusted = trusted or TrustedKeys()
         self._allowed = allowed or AllowLists()
         self._confinement = confinement
         self.slots = slots
@@ -108,7 +111,7 @@ class Board:
             self._holdings.add(run)
             if not self.takes_work:
                 self._return(run)
-            elif refusal := self._allowed.refusal(task):
+            elif refusal := self._trusted.refusal(task) or self._allowed.refusal(task):
                 self._end_without_process(run, _end("not_started", refusal, "task"))
             elif task.executor == "noop":
                 self._end_without_process(run, _end("exited", "", "task"))

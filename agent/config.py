@@ -12,6 +12,7 @@ import click
 import platformdirs
 
 from agent.allowing import AllowLists
+from agent.trusting import TrustedKeys
 from servicelog.levels import Level, parse_levels
 from servicelog.setup import Format, LogFile
 
@@ -69,6 +70,9 @@ class Settings:
 
     allowed: AllowLists
     """What tasks may do on this host."""
+
+    trusted: TrustedKeys
+    """Whose tasks it runs."""
 
     confinement: dict[str, Any]
     """How tasks are confined; see `agent.confining`."""

@@ -15,6 +15,7 @@ COMMANDS = {
     "logout": Late("cli.commands.login", "Forget the token of a server.", "logout"),
     "whoami": Late("cli.commands.login", "Show who you are, and what you may do.", "whoami"),
     "context": Late("cli.commands.context", "Choose between the servers you work with."),
+    "key": Late("cli.commands.key", "Make keys that sign tasks."),
     "secret": Late("cli.commands.secret", "Keep values that tasks get and nobody can read."),
     "plugin": Late("cli.commands.plugin", "Write plugins, pack them, check packages."),
     "audit": Late("cli.commands.audit", "Show who changed what."),

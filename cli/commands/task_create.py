@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from cli.patience import call_patiently
 from cli.requirements import label_selector, selector_options
 from cli.scheduling import concurrency_group, scheduling_options
 from cli.selector import Requirement
+from cli.since import DURATION
 from cli.words import SUBMIT_LIMIT, command_line
 from generated.task.v1 import task_pb2
 
@@ -51,6 +53,14 @@ muster task create -f task.yaml
 @click.option(
     "--task-label", type=LABEL, multiple=True, metavar="K=V", help="A label of the task itself."
 )
+@click.option(
+    "--sign-key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Sign the task with the key in this file, for agents that run nothing else.",
+)
+@click.option(
+    "--sign-for", type=DURATION, default="1h", show_default=True, help="How long that counts."
+)
 @click.option("--request-id", default="", help="Makes repeating this very call safe.")
 @click.argument("words", nargs=-1, metavar="[COMMAND]...")
 @with_api
@@ -74,6 +84,8 @@ async def command(
     workspace: str,
     image: str,
     task_label: Sequence[tuple[str, str]],
+    sign_key: Path | None,
+    sign_for: timedelta,
     request_id: str,
     words: Sequence[str],
 ) -> None:
@@ -101,6 +113,10 @@ async def command(
         request.commands[:] = script
     if not request.commands and not request.executor:
         raise click.UsageError("say what to run, after -- or with --command or --file")
+    if sign_key is not None:
+        from cli.task_signing import sign  # late: only signing needs it
+
+        sign(request, sign_key, sign_for)
     request.request_id = request_id or request.request_id or str(uuid.uuid4())
     answer = await call_patiently(api, api.tasks.CreateTask, request, SUBMIT_LIMIT)
     show(answer, lambda: click.echo(answer.task_id))

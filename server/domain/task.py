@@ -84,13 +84,24 @@ class TaskSpec:
     """Variables, each with the name of the secret that it gets."""
     sealed: str = ""
     """Secrets that it brings along, encrypted."""
+    signature: tuple[str, int, str] | None = None
+    """Who signed it: the key's id, until when that counts, and the signature in base64."""
 
     def to_json(self) -> str:
         """Return the spec as JSON, without what is empty."""
         data: dict[str, Any] = {"commands": self.commands}
         if self.artifacts:
             data["artifacts"] = [asdict(artifact) for artifact in self.artifacts]
-        for name in ("env", "workspace", "image", "labels", "executor", "secret_refs", "sealed"):
+        for name in (
+            "env",
+            "workspace",
+            "image",
+            "labels",
+            "executor",
+            "secret_refs",
+            "sealed",
+            "signature",
+        ):
             if value := getattr(self, name):
                 data[name] = value
         return _JSON.encode(data)
@@ -101,9 +112,14 @@ class TaskSpec:
         data = json.loads(text)
         data["commands"] = tuple(data["commands"])
         data["artifacts"] = tuple(ArtifactSpec(**a) for a in data.get("artifacts", ()))
+        if "signature" in data:
+            data["signature"] = tuple(data["signature"])
         return TaskSpec(**data)
 
 
+_WHERE_THERE_IS_SOME = (
+    "env", "workspace", "image", "labels", "executor", "secret_refs", "sealed", "signature",
+)  # fmt: skip
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 

@@ -1,5 +1,6 @@
 """Tasks, selectors and log lines: between messages and records."""
 
+import base64
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
@@ -92,6 +93,8 @@ def selector_message(selector: Selector) -> task_pb2.LabelSelector:
 
 # ---- tasks
 
+SIGNATURE_BYTES = 64
+
 Seal: TypeAlias = Callable[[Mapping[str, str]], str]
 """Encrypts the secrets that a task brings along."""
 
@@ -120,6 +123,7 @@ def new_task(request: task_pb2.CreateTaskRequest, seal: Seal) -> NewTask:
         executor=given.get("executor", ""),
         secret_refs=dict(given.get("secret_refs", ())),
         sealed=seal(given["secrets"]) if "secrets" in given else "",
+        signature=_signature(given["signature"]) if "signature" in given else None,
     )
     by_label = _priority_by_label(spec.labels)
     task = NewTask(
@@ -140,6 +144,23 @@ def new_task(request: task_pb2.CreateTaskRequest, seal: Seal) -> NewTask:
     )
     task.check()
     return task
+
+
+def _signature(message: task_pb2.TaskSignature) -> tuple[str, int, str]:
+    """Return a signature as it is kept; whether it counts is for agents to say.
+
+    Raises:
+        Invalid: it is malformed.
+    """
+    checks = Checks()
+    if not (message.key_id.isascii() and message.key_id.isalnum() and len(message.key_id) <= 64):
+        checks.fail("signature.key_id", "must be 1 to 64 letters and digits")
+    checks.number("signature.not_after", message.not_after, 1, 2**63 - 1)
+    if len(message.signature) != SIGNATURE_BYTES:
+        checks.fail("signature.signature", f"must have {SIGNATURE_BYTES} bytes")
+    checks.done()
+    encoded = base64.b64encode(message.signature).decode()
+    return message.key_id, message.not_after, encoded
 
 
 def _check_secrets(given: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Agents, leases and reports: between messages and records."""
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -93,6 +94,10 @@ def task_message(assignment: Assignment, policy: Policy) -> agent_pb2.Task:
         message.env.update(spec.env)
     for each in spec.artifacts:
         message.artifacts.add(name=each.name, path=each.path, destination=each.destination)
+    if spec.signature is not None:
+        key_id, not_after, encoded = spec.signature
+        message.signature.key_id, message.signature.not_after = key_id, not_after
+        message.signature.signature = base64.b64decode(encoded)
     if spec.workspace or spec.image:
         message.workspace, message.image = spec.workspace, spec.image
     if assignment.pipeline_id or assignment.stage:

@@ -896,6 +896,7 @@ class Task(_message.Message):
     KILL_GRACE_FIELD_NUMBER: _builtins.int
     STOP_WITH_LEASE_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The task's id."""
     name: _builtins.str
@@ -946,6 +947,10 @@ class Task(_message.Message):
     def plugins(self) -> _containers.RepeatedCompositeFieldContainer[Global___PluginInfo]:
         """Plugins it needs."""
 
+    @_builtins.property
+    def signature(self) -> _task_pb2.TaskSignature:
+        """Who has signed it; absent where nobody has."""
+
     def __init__(
         self,
         *,
@@ -968,10 +973,11 @@ class Task(_message.Message):
         kill_grace: _builtins.int = ...,
         stop_with_lease: _builtins.bool = ...,
         run_id: _builtins.str = ...,
+        signature: _task_pb2.TaskSignature | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "commands", b"commands", "env", b"env", "executor", b"executor", "image", b"image", "job_id", b"job_id", "kill_grace", b"kill_grace", "label_selector", b"label_selector", "lease_id", b"lease_id", "name", b"name", "pipeline_id", b"pipeline_id", "plugins", b"plugins", "run_id", b"run_id", "secrets", b"secrets", "stage", b"stage", "stop_with_lease", b"stop_with_lease", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "commands", b"commands", "env", b"env", "executor", b"executor", "image", b"image", "job_id", b"job_id", "kill_grace", b"kill_grace", "label_selector", b"label_selector", "lease_id", b"lease_id", "name", b"name", "pipeline_id", b"pipeline_id", "plugins", b"plugins", "run_id", b"run_id", "secrets", b"secrets", "signature", b"signature", "stage", b"stage", "stop_with_lease", b"stop_with_lease", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

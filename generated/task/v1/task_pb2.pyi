@@ -523,6 +523,7 @@ class CreateTaskRequest(_message.Message):
     CONCURRENCY_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     SECRET_REFS_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call the task: 1 to 256 characters, no control characters. Empty takes the first
     command.
@@ -615,6 +616,10 @@ class CreateTaskRequest(_message.Message):
         the value it has when it starts. INVALID_ARGUMENT for one that does not exist.
         """
 
+    @_builtins.property
+    def signature(self) -> Global___TaskSignature:
+        """Who has signed the task, for agents that run only what a key they trust has signed."""
+
     def __init__(
         self,
         *,
@@ -641,10 +646,11 @@ class CreateTaskRequest(_message.Message):
         concurrency: Global___ConcurrencyGroup | None = ...,
         key: _builtins.str = ...,
         secret_refs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        signature: Global___TaskSignature | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retry_on_lost", b"_retry_on_lost", "concurrency", b"concurrency", "label_selector", b"label_selector", "priority", b"priority", "retry_on_lost", b"retry_on_lost"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retry_on_lost", b"_retry_on_lost", "concurrency", b"concurrency", "label_selector", b"label_selector", "priority", b"priority", "retry_on_lost", b"retry_on_lost", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retry_on_lost", b"_retry_on_lost", "allow_failure", b"allow_failure", "artifacts", b"artifacts", "commands", b"commands", "concurrency", b"concurrency", "depends_on", b"depends_on", "env", b"env", "executor", b"executor", "image", b"image", "key", b"key", "label_selector", b"label_selector", "labels", b"labels", "name", b"name", "pipeline_id", b"pipeline_id", "priority", b"priority", "request_id", b"request_id", "retry_count", b"retry_count", "retry_on_lost", b"retry_on_lost", "schedule_to_start", b"schedule_to_start", "secret_refs", b"secret_refs", "secrets", b"secrets", "stage", b"stage", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retry_on_lost", b"_retry_on_lost", "allow_failure", b"allow_failure", "artifacts", b"artifacts", "commands", b"commands", "concurrency", b"concurrency", "depends_on", b"depends_on", "env", b"env", "executor", b"executor", "image", b"image", "key", b"key", "label_selector", b"label_selector", "labels", b"labels", "name", b"name", "pipeline_id", b"pipeline_id", "priority", b"priority", "request_id", b"request_id", "retry_count", b"retry_count", "retry_on_lost", b"retry_on_lost", "schedule_to_start", b"schedule_to_start", "secret_refs", b"secret_refs", "secrets", b"secrets", "signature", b"signature", "stage", b"stage", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -656,6 +662,36 @@ class CreateTaskRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_on_lost) -> _WhichOneofReturnType__retry_on_lost | None: ...
 
 Global___CreateTaskRequest: _TypeAlias = CreateTaskRequest  # noqa: Y015
+
+@_typing.final
+class TaskSignature(_message.Message):
+    """A signature over what a task runs. The server keeps it and hands it on; agents check it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    NOT_AFTER_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Which key: 1 to 64 letters and digits."""
+    not_after: _builtins.int
+    """Until when it counts, Unix milliseconds."""
+    signature: _builtins.bytes
+    """Ed25519, 64 bytes, over what docs/agent-hardening.md says."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        not_after: _builtins.int = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "not_after", b"not_after", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskSignature: _TypeAlias = TaskSignature  # noqa: Y015
 
 @_typing.final
 class ConcurrencyGroup(_message.Message):
