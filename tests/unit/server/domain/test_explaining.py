@@ -29,6 +29,8 @@ WALK = settings(
     stateful_step_count=100 if LONG else 60,
     derandomize=not LONG,
     database=None,
+    # Not `explain`: it traces every line of every example, and this walk asks for many.
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
