@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, closing
 import grpc.aio
 
 from generated.agent.v1 import agent_pb2_grpc
+from generated.auth.v1 import auth_pb2, auth_pb2_grpc
 from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from generated.task.v1 import task_pb2, task_pb2_grpc
@@ -25,9 +26,11 @@ Change = stream_pb2.StreamTaskStatusResponse
 
 
 class Client:
-    """One caller of one server."""
+    """One caller of one server, who shows a token where there is one."""
 
-    def __init__(self, address: str, http_address: str) -> None:
+    def __init__(self, address: str, http_address: str, token: str = "") -> None:
+        # No interceptor: it would slow the calls that are measured.
+        self._shown = (("authorization", f"Bearer {token}"),) if token else ()
         # A channel of one's own: a shared one would remember a server that has ended.
         self._channel = grpc.aio.insecure_channel(
             address, options=[("grpc.use_local_subchannel_pool", 1)]
@@ -36,6 +39,7 @@ class Client:
         self.agents: agent_pb2_grpc.AgentServiceAsyncStub = agent_pb2_grpc.AgentServiceStub(
             self._channel
         )
+        self.auth: auth_pb2_grpc.AuthServiceAsyncStub = auth_pb2_grpc.AuthServiceStub(self._channel)
         self.pipelines: pipeline_pb2_grpc.PipelineServiceAsyncStub = (
             pipeline_pb2_grpc.PipelineServiceStub(self._channel)
         )
@@ -54,15 +58,30 @@ class Client:
 
     async def create(self, request: task_pb2.CreateTaskRequest) -> str:
         """Submit a task and return its id."""
-        return (await self.tasks.CreateTask(request, timeout=CALL_SECONDS)).task_id
+        return (
+            await self.tasks.CreateTask(request, timeout=CALL_SECONDS, metadata=self._shown)
+        ).task_id
 
     async def create_many(self, request: task_pb2.CreateTaskRequest, number: int) -> list[str]:
         """Submit so many tasks alike, in batches, and return their ids in order."""
         task_ids: list[str] = []
         for start in range(0, number, BATCH):
             batch = task_pb2.CreateTasksRequest(tasks=[request] * min(BATCH, number - start))
-            task_ids += (await self.tasks.CreateTasks(batch, timeout=CALL_SECONDS)).task_ids
+            task_ids += (
+                await self.tasks.CreateTasks(batch, timeout=CALL_SECONDS, metadata=self._shown)
+            ).task_ids
         return task_ids
+
+    async def get(self, task_id: str) -> task_pb2.TaskDetail:
+        """Return a task."""
+        request = task_pb2.GetTaskRequest(task_id=task_id)
+        return (await self.tasks.GetTask(request, timeout=CALL_SECONDS, metadata=self._shown)).task
+
+    async def enrolment_token(self) -> str:
+        """Return a new token with which one host becomes an agent."""
+        request = auth_pb2.CreateTokenRequest(name="bench", kind=auth_pb2.TOKEN_KIND_ENROL)
+        answer = await self.auth.CreateToken(request, timeout=CALL_SECONDS, metadata=self._shown)
+        return answer.text
 
     async def succeeded(self) -> int:
         """Return how many tasks the server has brought to SUCCESS since it started, by commit."""
@@ -76,7 +95,7 @@ class Client:
 
     def _metrics(self) -> str:
         with closing(http.client.HTTPConnection(self._http, timeout=CALL_SECONDS)) as connection:
-            connection.request("GET", "/metrics")
+            connection.request("GET", "/metrics", headers=dict(self._shown))
             return connection.getresponse().read().decode()
 
     async def wait_until_succeeded(self, last: Sequence[str], total: int) -> None:
@@ -87,7 +106,9 @@ class Client:
         """
         async with asyncio.timeout(ENDED_SECONDS):
             request = stream_pb2.StreamTaskStatusRequest(task_ids=last[-FOLLOWED:])
-            async for _ in self.streams.StreamTaskStatus(request, timeout=ENDED_SECONDS):
+            async for _ in self.streams.StreamTaskStatus(
+                request, timeout=ENDED_SECONDS, metadata=self._shown
+            ):
                 pass
             while await self.succeeded() < total:  # noqa: ASYNC110 - another process counts
                 await asyncio.sleep(LOOK_EVERY)
@@ -101,7 +122,7 @@ class Client:
         left, token = set(task_ids), ""
         while left:
             request = task_pb2.ListTasksRequest(status=SUCCESS, page_size=PAGE, page_token=token)
-            answer = await self.tasks.ListTasks(request, timeout=CALL_SECONDS)
+            answer = await self.tasks.ListTasks(request, timeout=CALL_SECONDS, metadata=self._shown)
             left.difference_update(task.task_id for task in answer.tasks)
             token = answer.next_page_token
             if not token and left:
@@ -112,13 +133,15 @@ class Client:
         job = pipeline_pb2.Job(name="job", commands=["true"])
         stage = pipeline_pb2.Stage(name="stage", jobs=[job])
         request = pipeline_pb2.CreatePipelineRequest(name=name, stages=[stage])
-        return (await self.pipelines.CreatePipeline(request, timeout=CALL_SECONDS)).pipeline_id
+        return (
+            await self.pipelines.CreatePipeline(request, timeout=CALL_SECONDS, metadata=self._shown)
+        ).pipeline_id
 
     @asynccontextmanager
     async def following(self, pipeline_id: str) -> AsyncIterator[AsyncIterator[Change]]:
         """Give the changes of a pipeline's tasks, from now on."""
         request = stream_pb2.StreamTaskStatusRequest(pipeline_id=pipeline_id)
-        call = self.streams.StreamTaskStatus(request, timeout=ENDED_SECONDS)
+        call = self.streams.StreamTaskStatus(request, timeout=ENDED_SECONDS, metadata=self._shown)
         try:
             yield call.__aiter__()
         finally:

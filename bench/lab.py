@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from bench.client import Client
-from bench.programs import STOP_SECONDS, Program, module
+from bench.programs import STOP_SECONDS, Program, module, said
 
 ROUNDS = 3
 LOOPBACK = ("--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
@@ -137,12 +137,32 @@ class Lab:
 
     @asynccontextmanager
     async def muster(
-        self, slots: int, *, server_flags: Sequence[str] = (), data_dir: Path | None = None
+        self,
+        slots: int,
+        *,
+        server_flags: Sequence[str] = (),
+        data_dir: Path | None = None,
+        auth: bool = False,
     ) -> AsyncIterator[Muster]:
-        """Give a server with one agent of so many slots, and a client in this process."""
+        """Give a server with one agent of so many slots, and a client in this process.
+
+        With `auth` the client shows a token, and the agent is enrolled.
+        """
+        folder = data_dir or self.new_folder("s")
+        token, flags = "", list(server_flags)
+        if auth:
+            make = module("server", "--data-dir", folder, "token", "bench")
+            token = (await asyncio.to_thread(said, make, folder)).strip()
+            flags += ["--auth", "on"]
         async with (
-            self.server(*server_flags, data_dir=data_dir) as server,
-            self.agent(server, slots) as agent,
-            Client(server.grpc, server.http) as client,
+            self.server(*flags, data_dir=folder) as server,
+            Client(server.grpc, server.http, token) as client,
+            self.agent(server, slots, *(await self._enrolment(client) if auth else ())) as agent,
         ):
             yield Muster(server, agent, client)
+
+    async def _enrolment(self, client: Client) -> tuple[str, str]:
+        """Return the flags that make a host an agent."""
+        file = self.new_folder("t") / "token"
+        file.write_text(await client.enrolment_token())
+        return "--enrolment-token-file", str(file)

@@ -104,6 +104,30 @@ class Program:
             self._process.wait()
 
 
+def said(command: Sequence[str | Path], folder: Path) -> str:
+    """Return what a command that ends by itself says on its standard output.
+
+    Raises:
+        ProgramFailedError: it failed or takes too long.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 - programs of ours
+            list(command),
+            cwd=folder,
+            env=clean_environment(folder),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=True,
+        )
+    except subprocess.CalledProcessError as error:
+        raise ProgramFailedError(f"{command}:\n{error.stderr}") from error
+    except subprocess.TimeoutExpired as error:
+        raise ProgramFailedError(f"{command} takes too long") from error
+    return done.stdout
+
+
 def module(name: str, *arguments: str | Path) -> list[str | Path]:
     """Return the command that runs a module of ours."""
     return [sys.executable, "-m", name, *arguments]
