@@ -53,6 +53,8 @@ _SUBJECTS = {
 }
 """Fields of requests that say what a call is about, and what the log calls them."""
 ID_PREVIEW = 128
+_AGENTS_ALONE = frozenset({Permission.SERVE, Permission.ENROL})
+"""A door that wants nothing else is for agents."""
 _WORTH_A_WARNING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
 _CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 _BUILDERS: dict[tuple[bool, bool], tuple[str, "Callable[..., Handler]"]] = {
@@ -118,6 +120,11 @@ class Door:
     limits: CallLimits
     asks_certificates: bool
     """Whether clients show certificates; to look for their names takes time."""
+
+    @property
+    def for_agents(self) -> bool:
+        """Whether nobody but agents has a use for it."""
+        return self.wanted is not None and frozenset() < self.wanted <= _AGENTS_ALONE
 
 
 class Call:
@@ -196,7 +203,7 @@ class Call:
         Raises:
             TooManyCalls, TooManyStreams: it is beyond them.
         """
-        if caller.kind is Kind.AGENT:
+        if caller.kind is Kind.AGENT or (caller.kind is Kind.ANYBODY and self.door.for_agents):
             return  # what it may hold bounds it, and a report that is refused comes again
         who = caller.credential_id or caller.task_id or _host(caller.peer)
         self.door.limits.call(who)

@@ -14,6 +14,7 @@ from server import metrics
 from server.auth import Caller, Kind, Open, current_caller
 from server.domain.access import Permission
 from server.domain.errors import Draining, Invalid, NotFound, Unauthenticated, Violation
+from server.engine.call_limits import CallLimits
 from server.rpc.interceptors import CallInterceptor
 
 OPEN = Open()
@@ -53,8 +54,8 @@ def handlers(act):
 
 
 @asynccontextmanager
-async def serving(act, authenticator=OPEN):
-    server = grpc.aio.server(interceptors=[CallInterceptor(authenticator, TABLE)])
+async def serving(act, authenticator=OPEN, limits=None, table=TABLE):
+    server = grpc.aio.server(interceptors=[CallInterceptor(authenticator, table, limits)])
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("test.Service", handlers(act))]
     )
@@ -325,6 +326,35 @@ async def test_the_authenticator_sees_what_the_call_shows():
     [shown] = known.shown
     assert (shown.authorization, shown.namespace) == ("Bearer abc", "team")
     assert shown.peer.startswith("ipv4:127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "open_at_once"),
+    [
+        ({Permission.SERVE}, 3),
+        ({Permission.SERVE, Permission.ENROL}, 3),
+        ({Permission.OPERATE, Permission.SERVE}, 1),
+        ({Permission.VIEW}, 1),
+        (set(), 1),
+    ],
+)
+async def test_agents_that_need_not_say_who_they_are_are_held_to_no_limit_either(
+    wanted, open_at_once
+):
+    started = asyncio.Queue()
+
+    async def hold(_request, _context):
+        started.put_nowait(None)
+        await asyncio.Event().wait()
+
+    table = {"/test.Service/unary_stream": frozenset(wanted)}
+    async with serving(hold, limits=CallLimits(0, 0, streams=1), table=table) as channel:
+        for number in range(3):
+            call = start(channel, "unary_stream")
+            if number < open_at_once:
+                await asyncio.wait_for(started.get(), 10)
+            else:
+                assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def reason_of(error):
