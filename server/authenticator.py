@@ -4,6 +4,7 @@ What the database says of a token is kept for two seconds: that is how long a to
 server has revoked may still count here. One that this server revokes ends at once.
 """
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,8 @@ class TokenAuthenticator:
         self._clock = clock
         self._uses = uses
         self._known: dict[str, _Known] = {}
+        """By digest, and those of agents by id."""
+        self._changes = 0
 
     async def caller(self, shown: Presented) -> Caller:
         """See Authenticator."""
@@ -84,7 +87,7 @@ class TokenAuthenticator:
         named = agent_of(shown.certificate_names)
         if named is not None and named != (claims["ns"], claims["sub"]):
             raise Unauthenticated("The agent's key and its certificate name two agents.")
-        credential = await self._credential(str(claims.get("cred")))
+        credential = await self._counting(str(claims.get("cred")), self._reader.token_named)
         return Caller(
             namespace=_same_namespace(claims, shown),
             name=claims["sub"],
@@ -120,23 +123,10 @@ class TokenAuthenticator:
             expires_at=claims["exp"] * SECOND,
         )
 
-    async def _credential(self, public_id: str) -> Token:
-        """Return the credential that a key was made for.
-
-        Raises:
-            Unauthenticated: it was revoked or has ended.
-        """
-        known = self._known.get(public_id)
-        now = self._clock.monotonic()
-        if known is None or now - known.read_at > KEPT_SECONDS:
-            known = _Known(await self._reader.token_named(public_id), now)
-            self._keep(public_id, known)
-        if known.token is None or not known.token.counts(self._clock.now()):
-            raise Unauthenticated(COUNTS_NO_MORE)
-        return known.token
-
     def committed(self, committed: Committed) -> None:
         """Forget tokens that were changed."""
+        if committed.effects.tokens:
+            self._changes += 1
         for name in committed.effects.tokens:
             self._known.pop(name, None)
 
@@ -147,21 +137,33 @@ class TokenAuthenticator:
             Unauthenticated: there is none, or it does not count.
         """
         digest = digest_of(text)
-        known = self._known.get(digest)
+        if digest not in self._known and kind_of(text) is None:  # costs the database nothing
+            raise Unauthenticated(NO_TOKEN)
+        return await self._counting(digest, self._reader.token)
+
+    async def _counting(
+        self, name: str, read: Callable[[str], Coroutine[Any, Any, Token | None]]
+    ) -> Token:
+        """Return the token that `read` finds by this name: its digest or its id.
+
+        Raises:
+            Unauthenticated: there is none, or it does not count (any more).
+        """
+        known = self._known.get(name)
         now = self._clock.monotonic()
         if known is None or now - known.read_at > KEPT_SECONDS:
-            if kind_of(text) is None:  # costs the database nothing
-                raise Unauthenticated(NO_TOKEN)
-            known = _Known(await self._reader.token(digest), now)
-            self._keep(digest, known)
+            changes = self._changes
+            known = _Known(await read(name), now)
+            if changes == self._changes:  # else this may be how it was before
+                self._keep(name, known)
         if known.token is None or not known.token.counts(self._clock.now()):
             raise Unauthenticated(COUNTS_NO_MORE)
         return known.token
 
-    def _keep(self, digest: str, known: _Known) -> None:
+    def _keep(self, name: str, known: _Known) -> None:
         if len(self._known) >= KEPT_TOKENS:
             self._known.clear()
-        self._known[digest] = known
+        self._known[name] = known
 
 
 def bearer_of(authorization: str) -> str:
