@@ -80,10 +80,9 @@ class TokenAuthenticator:
             Unauthenticated: it does not count.
             Forbidden: the namespace it asks for is not its own.
         """
-        try:
-            claims = self._keys.verify(text, Audience.AGENT)
-        except Unauthenticated:
-            return await self._task(self._keys.verify(text, Audience.TASK), shown)
+        claims = self._keys.verify(text, Audience.AGENT, Audience.TASK)
+        if claims["aud"] == Audience.TASK:
+            return await self._task(claims, shown)
         named = agent_of(shown.certificate_names)
         if named is not None and named != (claims["ns"], claims["sub"]):
             raise Unauthenticated("The agent's key and its certificate name two agents.")

@@ -90,8 +90,8 @@ class SigningKeys:
         }
         return self._jwt.encode(payload, secret.value, ALGORITHM, headers={"kid": secret.kid})
 
-    def verify(self, text: str, audience: Audience) -> dict[str, Any]:
-        """Return the claims of a key.
+    def verify(self, text: str, *audiences: Audience) -> dict[str, Any]:
+        """Return the claims of a key that is for one of these; `aud` says for which.
 
         Raises:
             Unauthenticated: it does not count.
@@ -106,13 +106,13 @@ class SigningKeys:
                 text,
                 secret,
                 algorithms=[ALGORITHM],
-                audience=audience.value,
+                audience=audiences,
                 issuer=ISSUER,
                 options={"require": _REQUIRED, "verify_exp": False, "verify_iat": False},
             )
         except self._jwt.InvalidTokenError:
             raise Unauthenticated(INVALID) from None
-        ends, texts = claims["exp"], (claims["sub"], claims["ns"])
+        ends, texts = claims["exp"], (claims["sub"], claims["ns"], claims["aud"])
         if type(ends) is not int or not all(isinstance(each, str) for each in texts):
             raise Unauthenticated(INVALID)
         if ends * SECOND <= self._clock.now():  # by the clock that also made it
