@@ -373,10 +373,10 @@ class App:
         )
         handover = Handover(
             policy,
+            self._writer,
             self._issuer,
             self._secrets,
             self._secret_sealer,
-            self._writer,
             encrypted=self._certificate is not None,
         )
         agents = AgentService(

@@ -60,11 +60,11 @@ class AgentChannel:
         dispatcher: Dispatcher,
         clock: Clock,
         policy: Policy,
-        issuer: Issuer | None = None,
-        handover: Handover | None = None,
+        issuer: Issuer | None,
+        handover: Handover,
     ) -> None:
         self._issuer = issuer
-        self._handover = handover or Handover(policy)
+        self._handover = handover
         self._caller = current_caller()
         self._key_ends = self._caller.expires_at
         """When the key that its agent has now ends; None where nobody asks for one."""

@@ -75,9 +75,8 @@ def verdict_message(verdict: Verdict, policy: Policy) -> agent_pb2.LeaseVerdict:
     )
 
 
-def task_message(assignment: Assignment, policy: Policy) -> agent_pb2.Task:
-    """Return a task as agents of ours, and v1 agents that fetch, get it."""
-    spec = TaskSpec.from_json(assignment.spec)
+def task_message(assignment: Assignment, spec: TaskSpec, policy: Policy) -> agent_pb2.Task:
+    """Return a task as agents of ours, and v1 agents that fetch, get it; `spec` is its own."""
     message = agent_pb2.Task(
         job_id=assignment.task_id,
         name=assignment.name,

@@ -52,8 +52,8 @@ class StreamService(stream_pb2_grpc.StreamServiceServicer):
         clock: Clock,
         policy: Policy,
         measurements: Measurements,
-        issuer: Issuer | None = None,
-        handover: Handover | None = None,
+        issuer: Issuer | None,
+        handover: Handover,
     ) -> None:
         self._issuer = issuer
         self._handover = handover

@@ -16,6 +16,7 @@ from generated.task.v1 import task_pb2
 from server.domain.claiming import Assignment
 from server.domain.moment import SECOND
 from server.domain.policy import Policy
+from server.domain.task import TaskSpec
 from server.rpc.convert import new_task
 from server.rpc.convert_agent import task_message
 
@@ -47,7 +48,7 @@ def handed_over(signed):
     task = Assignment(
         "t", "t.1", 1, "", "", "", 0, timeout, new.spec.to_json(), stop_with_lease=False
     )
-    message = task_message(task, Policy())
+    message = task_message(task, TaskSpec.from_json(task.spec), Policy())
     message.secrets.update({"S": "hunter22", "R": "value", "MUSTER_TOKEN": "key"})
     return message
 

@@ -12,6 +12,7 @@ from server.domain.lease import go_on
 from server.domain.log_keeping import LogAnswer
 from server.engine.log_intake import RowIntake
 from server.rpc.agent_channel import FRAMES_AT_ONCE, AgentChannel
+from server.rpc.handover import Handover
 from tests.fakes.shop import Shop
 from tests.fakes.virtual_time import in_virtual_time
 
@@ -19,7 +20,14 @@ from tests.fakes.virtual_time import in_virtual_time
 def channel_of(shop, intake):
     set_caller(Caller())
     return AgentChannel(
-        shop.writer, intake, shop.attendance, shop.dispatcher, shop.clock, shop.policy
+        shop.writer,
+        intake,
+        shop.attendance,
+        shop.dispatcher,
+        shop.clock,
+        shop.policy,
+        None,
+        Handover(shop.policy, shop.writer),
     )
 
 
