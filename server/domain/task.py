@@ -92,16 +92,7 @@ class TaskSpec:
         data: dict[str, Any] = {"commands": self.commands}
         if self.artifacts:
             data["artifacts"] = [asdict(artifact) for artifact in self.artifacts]
-        for name in (
-            "env",
-            "workspace",
-            "image",
-            "labels",
-            "executor",
-            "secret_refs",
-            "sealed",
-            "signature",
-        ):
+        for name in _WHERE_THERE_IS_SOME:
             if value := getattr(self, name):
                 data[name] = value
         return _JSON.encode(data)
