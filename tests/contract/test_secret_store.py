@@ -178,3 +178,10 @@ async def test_a_store_that_refuses_or_is_away_is_told_without_a_secret(bao, tmp
     with pytest.raises(StoreUnavailable):
         await away.values("a", ["key"])
     await away.close()
+
+
+async def test_more_names_than_a_statement_takes_are_looked_for(sql_database):
+    store = own(sql_database, OLD)
+    await store.put("default", "db", "value-1", "root")
+    names = [f"n{number}" for number in range(70_000)]
+    assert await store.missing("default", ["db", *names]) == sorted(names)

@@ -65,7 +65,7 @@ from server.stores.sql.rows import (
     TOKEN,
     Record,
 )
-from server.stores.sql.source import AWAITS_PLACE
+from server.stores.sql.source import AWAITS_PLACE, CHUNK
 
 R = TypeVar("R")
 
@@ -250,12 +250,18 @@ class SqlReader:
     async def secrets(self, namespace: str, names: Sequence[str] | None = None) -> list[KeptSecret]:
         """See Reader."""
         table = tables.secrets
-        query = select(*SECRET.columns).where(table.c.namespace == namespace)
+        all_of_it = select(*SECRET.columns).where(table.c.namespace == namespace)
+        queries = [all_of_it]
         if names is not None:
-            query = query.where(table.c.name.in_(names))
+            ordered = sorted(names)
+            parts = [ordered[start : start + CHUNK] for start in range(0, len(ordered), CHUNK)]
+            queries = [all_of_it.where(table.c.name.in_(part)) for part in parts]
+        found: list[KeptSecret] = []
         async with self._database.reading() as connection:
-            rows = await connection.execute(query.order_by(table.c.name))
-            return [SECRET.load(row) for row in rows]
+            for query in queries:
+                rows = await connection.execute(query.order_by(table.c.name))
+                found += [SECRET.load(row) for row in rows]
+        return found
 
     async def secrets_not_under(self, kek: str, after: int, limit: int) -> list[KeptSecret]:
         """See Reader."""
