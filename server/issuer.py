@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from server.auth import Caller
+from server.auth import Caller, Kind
 from server.domain.claiming import Assignment
 from server.domain.errors import Unauthenticated
 from server.domain.moment import DAY, Millis, Moment
@@ -27,20 +27,22 @@ class Issuer:
         ends_at = self._clock.now() + self._lifetime
         return self._keys.sign(Audience.AGENT, token.subject, ends_at, claims)
 
-    def is_due(self, ends_at: Moment) -> bool:
-        """Tell whether an agent should get a new key for one that ends then."""
-        return self._clock.now() > ends_at - self._lifetime // 2
+    async def renewed(self, caller: Caller, ends_at: Moment | None) -> tuple[str, Moment | None]:
+        """Return the next key of an agent that calls, and when that ends.
 
-    async def renewed(self, caller: Caller) -> tuple[str, Moment]:
-        """Return a new key for an agent that calls, and when it ends.
+        Without a text, and with `ends_at`, where the key that it has counts long enough, or where
+        no key has shown who it is.
 
         Raises:
             Unauthenticated: its credential was revoked or has ended.
         """
+        now = self._clock.now()
+        if caller.kind is not Kind.AGENT or ends_at is None or now <= ends_at - self._lifetime // 2:
+            return "", ends_at
         token = await self._reader.token_named(caller.credential_id)
-        if token is None or not token.counts(self._clock.now()):
+        if token is None or not token.counts(now):
             raise Unauthenticated("This agent's credential was revoked or has ended.")
-        return self.agent_key(token, caller.namespace), self._clock.now() + self._lifetime
+        return self.agent_key(token, caller.namespace), now + self._lifetime
 
     def task_key(self, assignment: Assignment, agent_id: str) -> str:
         """Return a key for a task that goes to an agent; it counts as long as the lease does."""

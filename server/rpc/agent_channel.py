@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from generated.stream.v1 import stream_pb2
-from server.auth import Kind, check_acts_for, current_caller
+from server.auth import check_acts_for, current_caller
 from server.domain.checks import Checks
 from server.domain.errors import Draining, Invalid, MusterError, SessionSuperseded, Violation
 from server.domain.lease import LeaseRef, Verdict, VerdictAction
@@ -288,11 +288,9 @@ class AgentChannel:
         Raises:
             Unauthenticated: its credential was revoked.
         """
-        if self._issuer is None or self._key_ends is None or self._caller.kind is not Kind.AGENT:
+        if self._issuer is None:
             return ""
-        if not self._issuer.is_due(self._key_ends):
-            return ""
-        key, self._key_ends = await self._issuer.renewed(self._caller)
+        key, self._key_ends = await self._issuer.renewed(self._caller, self._key_ends)
         return key
 
     # ---- v1 agents
@@ -371,10 +369,8 @@ class AgentChannel:
     async def _work(self, work: Work) -> Response:
         agent_id = self._session.agent_id if self._session else ""
         tasks = await self._handover.messages(work.assignments, agent_id, self._caller)
-        return Response(
-            agent_id=self._session.agent_id if self._session else "",
-            assignments=stream_pb2.Assignments(frame_number=work.frame, tasks=tasks),
-        )
+        assignments = stream_pb2.Assignments(frame_number=work.frame, tasks=tasks)
+        return Response(agent_id=agent_id, assignments=assignments)
 
     def _tell_stop(self, task_id: str, lease_id: str, reason: str) -> None:
         command = stream_pb2.TaskCancelCommand(

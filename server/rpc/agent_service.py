@@ -126,12 +126,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         Raises:
             Unauthenticated: its credential was revoked.
         """
+        if self._issuer is None:
+            return ""
         caller = current_caller()
-        if self._issuer is None or caller.kind is not Kind.AGENT or caller.expires_at is None:
-            return ""
-        if not self._issuer.is_due(caller.expires_at):
-            return ""
-        return (await self._issuer.renewed(caller))[0]
+        return (await self._issuer.renewed(caller, caller.expires_at))[0]
 
     async def Heartbeat(
         self, request: agent_pb2.HeartbeatRequest, context: Context

@@ -17,8 +17,8 @@ from tests.fakes.shop import Shop
 from tests.fakes.virtual_time import in_virtual_time
 
 
-def channel_of(shop, intake):
-    set_caller(Caller())
+def channel_of(shop, intake, issuer=None):
+    set_caller(Caller(expires_at=900))
     return AgentChannel(
         shop.writer,
         intake,
@@ -26,7 +26,7 @@ def channel_of(shop, intake):
         shop.dispatcher,
         shop.clock,
         shop.policy,
-        None,
+        issuer,
         Handover(shop.policy, shop.writer),
     )
 
@@ -88,3 +88,36 @@ async def test_reports_are_answered_in_the_order_in_which_they_came():
             await anext(responses)
             told = [(await anext(responses)).acks.logs[0].acked_through for _ in range(3)]
     assert told == [1, 2, 3]
+
+
+class Keys:
+    """An issuer whose keys all end soon."""
+
+    def __init__(self):
+        self.ended = []
+
+    async def renewed(self, _caller, ends_at):
+        self.ended.append(ends_at)
+        return f"key-{len(self.ended)}", len(self.ended)
+
+
+@in_virtual_time
+async def test_heartbeats_bring_the_next_key_each_after_the_one_before():
+    shop, keys = Shop(), Keys()
+
+    async def talk(session):
+        hello = stream_pb2.Hello(session_id=session.session_id, held=agent_pb2.Held())
+        yield stream_pb2.AgentChannelRequest(agent_id="a", hello=hello)
+        for _ in range(2):
+            beat = stream_pb2.HeartbeatData()
+            yield stream_pb2.AgentChannelRequest(agent_id="a", heartbeat=beat)
+        await asyncio.Event().wait()
+
+    async with shop.open():
+        session = await shop.arrive("a", pushes=False)
+        channel = channel_of(shop, RowIntake(shop.writer), keys)
+        async with aclosing(channel.responses(talk(session))) as responses:
+            await anext(responses)
+            beats = [(await anext(responses)).heartbeat_ack for _ in range(2)]
+    assert [beat.agent_key for beat in beats] == ["key-1", "key-2"]
+    assert keys.ended == [900, 1]
