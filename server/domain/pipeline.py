@@ -7,22 +7,66 @@ from typing import Any
 
 from server.domain.checks import Checks
 from server.domain.dag import find_cycle
+from server.domain.group import Membership
 from server.domain.labels import Selector, check_selector
 from server.domain.moment import Moment
 from server.domain.priority import PRIORITY_HIGHEST
+from server.domain.task import ArtifactSpec
 
 JOB_LIMIT = 10_000
 RETRY_LIMIT = 100
 TIMEOUT_DEFAULT = 3600
 TIMEOUT_LIMIT = 365 * 24 * 3600
+INPUT_TYPES = ("string", "integer", "number", "boolean", "choice")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One part of a job that has a plugin among its parts: commands, or a plugin."""
+
+    name: str = ""
+    commands: tuple[str, ...] = ()
+    uses: str = ""
+    """A plugin, as id@version."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What the plugin is given, as JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A question to people; what waits for the job waits for their answer."""
+
+    who: tuple[str, ...]
+    """Users and roles that may answer."""
+    timeout: int = 0
+    """Seconds until nobody's answer is waited for any more; 0 waits for ever."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A value that whoever starts a run may give."""
+
+    name: str
+    type: str = "string"
+    """One of INPUT_TYPES."""
+    description: str = ""
+    default: Any = None
+    """A JSON value of the type, or None."""
+    required: bool = False
+    options: tuple[str, ...] = ()
+    """What a choice may be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job as its author wrote it. Times are seconds."""
+    """One job as its author wrote it. Times are seconds.
+
+    A matrix is spread out already: each of its cells is a job.
+    """
 
     name: str
-    commands: tuple[str, ...]
+    commands: tuple[str, ...] = ()
     image: str = ""
     env: dict[str, str] = field(default_factory=dict)
     depends_on: tuple[str, ...] = ()
@@ -34,6 +78,22 @@ class Job:
     """None is the usual one, and is shown as not given."""
     secret_refs: dict[str, str] = field(default_factory=dict)
     """Variables, each with the name of the secret that it gets."""
+    condition: str = ""
+    """In CEL; empty is `success()`. See `server.domain.expression`."""
+    after_failure: bool = False
+    """Whether the condition is asked although a job that it waits for did not succeed."""
+    matrix: dict[str, str] = field(default_factory=dict)
+    """The cell of the matrix that it is."""
+    base: str = ""
+    """What it is called in the file when a matrix makes several of it, else empty."""
+    group: Membership | None = None
+    outputs: tuple[str, ...] = ()
+    """Names of the values that it tells later jobs."""
+    approval: Approval | None = None
+    """Makes it a question; then it has no commands."""
+    artifacts: tuple[ArtifactSpec, ...] = ()
+    steps: tuple[Step, ...] = ()
+    """Only when a plugin is among them; then it has no commands of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +113,11 @@ class Definition:
     env: dict[str, str] = field(default_factory=dict)
     repo_url: str = ""
     branch: str = "main"
+    inputs: tuple[Input, ...] = ()
+    triggers: dict[str, Any] = field(default_factory=dict)
+    """What starts runs, as JSON values; whoever watches for it reads it."""
+    group: Membership | None = None
+    """Of which only so many runs go on at once."""
 
     def jobs(self) -> Iterator[tuple[int, Stage, Job]]:
         """Yield every job with its stage's number (from 1) and its stage."""
@@ -77,6 +142,12 @@ class Definition:
             env=data["env"],
             repo_url=data["repo_url"],
             branch=data["branch"],
+            inputs=tuple(
+                Input(**{**each, "options": tuple(each["options"])})
+                for each in data.get("inputs", ())
+            ),
+            triggers=data.get("triggers", {}),
+            group=_group(data.get("group")),
         )
 
 
@@ -89,7 +160,20 @@ def _job(data: Mapping[str, Any]) -> Job:
     fields["commands"] = tuple(fields["commands"])
     fields["depends_on"] = tuple(fields["depends_on"])
     fields["selector"] = Selector.from_canonical(fields["selector"])
+    fields["group"] = _group(fields.get("group"))
+    fields["outputs"] = tuple(fields.get("outputs", ()))
+    approval = fields.get("approval")
+    if approval is not None:
+        fields["approval"] = Approval(**{**approval, "who": tuple(approval["who"])})
+    fields["artifacts"] = tuple(ArtifactSpec(**each) for each in fields.get("artifacts", ()))
+    fields["steps"] = tuple(
+        Step(**{**each, "commands": tuple(each["commands"])}) for each in fields.get("steps", ())
+    )
     return Job(**fields)
+
+
+def _group(data: Mapping[str, Any] | None) -> Membership | None:
+    return None if data is None else Membership(**data)
 
 
 @dataclass(slots=True)

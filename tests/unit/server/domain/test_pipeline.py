@@ -1,15 +1,20 @@
 import pytest
 
 from server.domain.checks import Checks
+from server.domain.group import Membership
 from server.domain.labels import Operator, Requirement, Selector
 from server.domain.pipeline import (
     JOB_LIMIT,
+    Approval,
     Definition,
+    Input,
     Job,
     Stage,
+    Step,
     check_definition,
     dependencies,
 )
+from server.domain.task import ArtifactSpec
 from tests.fakes.core import job, parallel, serial
 
 
@@ -155,12 +160,24 @@ def test_a_definition_comes_back_from_json():
         priority=8,
         selector=selector,
         allow_failure=True,
+        condition="failure()",
+        after_failure=True,
+        matrix={"os": "linux"},
+        base="a",
+        group=Membership("deploy", 2, cancels_older=True),
+        outputs=("version",),
+        approval=Approval(("operator",), 60, "Ship it?"),
+        artifacts=(ArtifactSpec("wheel", "dist/*.whl"),),
+        steps=(Step(commands=("make",)), Step("tell", uses="notify@1.0.0", settings={"to": [1]})),
     )
     definition = Definition(
         (parallel("p", rich, job("b", "a")), serial("s", job("c"))),
         env={"B": "2"},
         repo_url="https://example.com/r.git",
         branch="dev",
+        inputs=(Input("level", "choice", "how loud", "low", options=("low", "high")),),
+        triggers={"push": {"branches": ["main"]}},
+        group=Membership("one"),
     )
     assert Definition.from_json(definition.to_json()) == definition
 
