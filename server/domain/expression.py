@@ -14,11 +14,12 @@ class ExpressionError(Exception):
 class Expressions(Protocol):
     """Whoever reads expressions."""
 
-    def holds(self, condition: str, facts: Facts) -> bool:
+    def holds(self, condition: str, facts: Facts, *, well: bool = True) -> bool:
         """Return whether a condition holds.
 
-        Besides what it names, it may call `always()`, `success()` and `failure()`. `success()`
-        holds when no job in `facts["needs"]` has another result than "success" or "skipped".
+        Besides what it names, it may call `always()`, which is true, `success()`, which is `well`
+        (all that the job waits for went well), and `failure()`, which is the contrary. One that
+        calls neither `always()` nor `failure()` holds only when `well`.
 
         Raises:
             ExpressionError: it has no value, or one that is neither true nor false.
@@ -35,7 +36,7 @@ class Expressions(Protocol):
 class NoExpressions:
     """Stands in where no pipeline is moved along, as in commands on the database."""
 
-    def holds(self, condition: str, facts: Facts) -> bool:
+    def holds(self, condition: str, facts: Facts, *, well: bool = True) -> bool:
         """See Expressions."""
         raise ExpressionError(f"nobody here can read the condition {condition!r}")
 
