@@ -12,6 +12,7 @@ from server.domain.audit import AuditEntry, Origin
 from server.domain.canceling import CancelTask, StopPipeline
 from server.domain.configuring import ConfigureAgent
 from server.domain.controlling import SetAgentState
+from server.domain.defining import CreatePipeline, DeletePipeline, UpdatePipeline
 from server.domain.errors import MusterError
 from server.domain.keeping_secrets import DeleteSecret, PutSecret
 from server.domain.ledger import Command, Ledger
@@ -21,7 +22,7 @@ from server.domain.submitting import CreateTask, DeleteTask, RetryTask, UpdateTa
 from server.domain.submitting_many import CreateTasks
 from server.domain.task import Task, TaskSpec
 from server.domain.tokens import CreateToken, RevokeToken
-from server.domain.triggering import CreatePipeline, TriggerPipeline
+from server.domain.triggering import TriggerPipeline
 
 Facts = Mapping[str, Any]
 Look = Callable[[Ledger, Any], Facts]
@@ -167,6 +168,20 @@ def _of_agent(command: Any, _answer: object) -> str:  # noqa: ANN401 (several co
     return str(command.agent_id)
 
 
+def _of_pipeline(command: Any, _answer: object) -> str:  # noqa: ANN401 (two commands)
+    return str(command.pipeline_id)
+
+
+def _pipeline(ledger: Ledger, command: Any) -> Facts:  # noqa: ANN401 (two commands)
+    pipeline = ledger.pipeline(command.namespace, command.pipeline_id)
+    return {
+        "name": pipeline.name,
+        "version": pipeline.version,
+        "description": pipeline.description[:TEXT_TOLD],
+        "cron": pipeline.cron,
+    }
+
+
 def _named(command: Any, _answer: object) -> str:  # noqa: ANN401 (two commands)
     return str(command.name)
 
@@ -191,8 +206,10 @@ RULES: Mapping[type[Command[Any]], Rule] = {
     ),
     RetryTask: Rule("task.retry", _answered, done=lambda command, _: {"retry_of": command.task_id}),
     CreatePipeline: Rule(
-        "pipeline.create", _answered, done=lambda command, _: {"name": command.name}
+        "pipeline.create", _answered, done=lambda command, _: {"name": command.pipeline.name}
     ),
+    UpdatePipeline: Rule("pipeline.update", _of_pipeline, _pipeline),
+    DeletePipeline: Rule("pipeline.delete", _of_pipeline, _pipeline),
     TriggerPipeline: Rule(
         "pipeline.trigger", _answered, done=lambda command, _: {"pipeline": command.pipeline_id}
     ),

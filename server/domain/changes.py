@@ -8,11 +8,12 @@ from server.domain.agent import Agent
 from server.domain.attempt import Attempt
 from server.domain.audit import AuditEntry
 from server.domain.event import Event
+from server.domain.gate import Gate
 from server.domain.group import GroupId
 from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
-from server.domain.pipeline import Pipeline
+from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.run import Run
 from server.domain.task import Queue, Task
 from server.domain.token import Token
@@ -81,6 +82,9 @@ class Changes:
     runs: dict[int, Run] = field(default_factory=dict)
     new_pipelines: list[Pipeline] = field(default_factory=list)
     pipelines: dict[int, Pipeline] = field(default_factory=dict)
+    new_versions: list[PipelineVersion] = field(default_factory=list)
+    new_gates: list[Gate] = field(default_factory=list)
+    gates: dict[int, Gate] = field(default_factory=dict)
     new_secrets: list[KeptSecret] = field(default_factory=list)
     secrets: dict[int, KeptSecret] = field(default_factory=dict)
     deleted_secrets: list[KeptSecret] = field(default_factory=list)

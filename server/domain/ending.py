@@ -1,18 +1,22 @@
 """How attempts and tasks end, and what follows from it in the same transaction."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from server.domain.attempt import Attempt, AttemptStatus, LogSummary
 from server.domain.condition import note_end
 from server.domain.event import Event, EventKind
+from server.domain.facts import how_it_ended
+from server.domain.gate import Gate
+from server.domain.judging import judge
 from server.domain.ledger import Ledger
 from server.domain.moment import Millis, Moment
 from server.domain.policy import Policy
 from server.domain.quarantine import blame, forgive
 from server.domain.retry import backoff
+from server.domain.rules import Rules
 from server.domain.run import Run, RunStatus, count_end, count_running, counts, status_of
-from server.domain.task import Task, TaskStatus, move
+from server.domain.task import Judged, Task, TaskStatus, move
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +199,11 @@ def requeue(ledger: Ledger, task: Task) -> None:
 
 def end_task(ledger: Ledger, task: Task, end: TaskStatus, error: str = "") -> None:
     """End a task, and with it what depends on it and its run, in one sweep."""
-    ending = [(task, end, error)]
+    end_all(ledger, [(task, end, error)])
+
+
+def end_all(ledger: Ledger, ending: list["Ending"]) -> None:
+    """End tasks, and with each what depends on it."""
     while ending:
         task, end, error = ending.pop()
         if task.status.ended:
@@ -222,24 +230,73 @@ def _end_one(ledger: Ledger, task: Task, end: TaskStatus, error: str) -> None:
     settle_run(ledger, run)
 
 
-def _release_dependents(ledger: Ledger, task: Task) -> list[tuple[Task, TaskStatus, str]]:
-    """Count an ended task off its dependents; return those that will never run."""
-    well = task.status is TaskStatus.SUCCESS or task.allow_failure
-    skipped = []
+Ending: TypeAlias = tuple[Task, TaskStatus, str]
+"""A task that is to end, how, and why."""
+
+
+def _release_dependents(ledger: Ledger, task: Task) -> list[Ending]:
+    """Count an ended task off its dependents; return those that end without having run."""
+    endings = []
     for dependent in ledger.dependents(task):
-        if dependent.status.ended:
-            continue
-        if not well:
-            cause = f"{task.name} ended in {task.status.name}"
-            stopped = _is_stopped(ledger, dependent)
-            end = TaskStatus.CANCELLED if stopped else TaskStatus.SKIPPED
-            skipped.append((dependent, end, task.error if stopped else cause))
-            continue
-        dependent.unmet -= 1
-        ledger.touch(dependent)
-        if dependent.unmet == 0 and dependent.status is TaskStatus.PENDING:
-            requeue(ledger, dependent)
-    return skipped
+        if _is_out(ledger, dependent, well=task.went_well):
+            endings.append(_never(ledger, dependent, task, how_it_ended(task)))
+        else:
+            endings += count_off(ledger, dependent)
+    if task.opens is not None:
+        endings += _count_off_gate(ledger, ledger.gate(task.opens), task)
+    return endings
+
+
+def _is_out(ledger: Ledger, task: Task, *, well: bool) -> bool:
+    """Whether a waiting task will not run, because what it waited for ended as it did."""
+    if well or task.status.ended:
+        return False
+    return _is_stopped(ledger, task) or not Rules.from_json(task.rules).after_failure
+
+
+def _never(ledger: Ledger, task: Task, other: Task, cause: str) -> Ending:
+    """Return the end of a task that waited in vain."""
+    if _is_stopped(ledger, task):
+        return task, TaskStatus.CANCELLED, other.error
+    return task, TaskStatus.SKIPPED, cause
+
+
+def count_off(ledger: Ledger, task: Task) -> list[Ending]:
+    """Note that a waiting task has one thing less to wait for; start it when that was the last."""
+    if task.status.ended:
+        return []
+    task.unmet -= 1
+    ledger.touch(task)
+    if task.unmet or task.status is not TaskStatus.PENDING:
+        return []
+    return begin(ledger, task)
+
+
+def begin(ledger: Ledger, task: Task) -> list[Ending]:
+    """Judge a task that waits for nothing more, and make it ready if it is to run."""
+    end = judge(ledger, task)
+    if end is not None:
+        return [(task, *end)]
+    if task.judged is not Judged.ASKED:
+        requeue(ledger, task)
+    return []
+
+
+def _count_off_gate(ledger: Ledger, gate: Gate, task: Task) -> list[Ending]:
+    """Count an ended task off a gate, and tell what is behind it."""
+    gate.unmet -= 1
+    ledger.touch_gate(gate)
+    endings = []
+    if not task.went_well and not gate.spoiled:
+        gate.spoiled = how_it_ended(task)
+        for waiting in ledger.behind(gate):
+            if _is_out(ledger, waiting, well=False):
+                endings.append(_never(ledger, waiting, task, gate.spoiled))
+    if gate.unmet == 0:
+        for waiting in ledger.behind(gate):
+            if not _is_out(ledger, waiting, well=not gate.spoiled):
+                endings += count_off(ledger, waiting)
+    return endings
 
 
 def _is_stopped(ledger: Ledger, task: Task) -> bool:
@@ -268,11 +325,29 @@ def settle_run(ledger: Ledger, run: Run) -> None:
     if status.ended:
         run.finished_at = ledger.now
     ledger.touch_run(run)
-    pipeline = ledger.pipeline(run.namespace, run.pipeline_id)
+    pipeline = ledger.pipeline_of(run)
     if run.number == pipeline.runs:
         pipeline.last_status = status
         ledger.touch_pipeline(pipeline)
     tell_run(ledger, run, previous, pipeline.name)
+    if status.ended and run.group_key is not None:
+        give_turns(ledger, run.namespace, run.group_key)
+
+
+def give_turns(ledger: Ledger, namespace: str, group_key: str) -> None:
+    """Let as many runs of a group go on as it has places for, the oldest first."""
+    places = ledger.lock_turns(namespace, group_key)
+    runs = ledger.group_runs(namespace, group_key)
+    waiting = [run for run in runs if run.turn is not None and not run.status.ended]
+    free = places - sum(run.turn is None and not run.status.ended for run in runs)
+    for run in waiting[: max(0, free)]:
+        gate = ledger.gate(run.turn or 0)
+        run.turn = None
+        ledger.touch_run(run)
+        gate.unmet = 0
+        ledger.touch_gate(gate)
+        for task in ledger.behind(gate):
+            end_all(ledger, count_off(ledger, task))
 
 
 def tell_run(ledger: Ledger, run: Run, previous: RunStatus | None, name: str) -> None:

@@ -17,16 +17,23 @@ from server.domain.audit import AuditEntry
 from server.domain.changes import Changes, ChoreKind, Effects, LogBatch, LogChore, RequestRecord
 from server.domain.errors import NotFound
 from server.domain.event import Event
+from server.domain.expression import Expressions, NoExpressions
+from server.domain.gate import Gate
 from server.domain.group import GroupId, Newcomer
 from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogKey
 from server.domain.moment import Moment
-from server.domain.pipeline import Pipeline
+from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.policy import Policy
 from server.domain.run import Run
 from server.domain.source import Source
 from server.domain.task import Queue, Task, next_due
 from server.domain.token import Token
+
+NO_EXPRESSIONS = NoExpressions()
+
+RUNS_OF = "\x1f"
+"""Begins the keys of groups of runs; no group of tasks may be called so."""
 
 AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
@@ -48,7 +55,14 @@ class Command(Protocol[AnswerT_co]):
 class Ledger:
     """See the module."""
 
-    def __init__(self, source: Source, now: Moment, policy: Policy) -> None:
+    def __init__(
+        self,
+        source: Source,
+        now: Moment,
+        policy: Policy,
+        expressions: Expressions = NO_EXPRESSIONS,
+    ) -> None:
+        self.expressions = expressions
         self.source = source
         self.now = now
         self.policy = policy
@@ -70,6 +84,7 @@ class Ledger:
         self._agents_by_id: dict[str, Agent] = {}
         self._runs: dict[int, Run] = {}
         self._pipelines: dict[str, Pipeline] = {}
+        self._gates: dict[int, Gate] = {}
         self._requests: dict[tuple[str, str, str], RequestRecord] = {}
         self._expired: dict[tuple[str, str, str], RequestRecord] = {}
         self._classes: set[str] = set()
@@ -411,10 +426,21 @@ class Ledger:
         Raises:
             NotFound: no such pipeline there.
         """
-        pipeline = self._pipelines.get(public_id) or self.source.pipeline(public_id)
-        if pipeline is None or pipeline.namespace != namespace:
+        pipeline = self._find_pipeline(public_id)
+        if pipeline is None or pipeline.namespace != namespace or pipeline.deleted_at is not None:
             raise NotFound("pipeline", public_id)
-        return self._pipelines.setdefault(public_id, pipeline)
+        return pipeline
+
+    def pipeline_of(self, run: Run) -> Pipeline:
+        """Return a run's pipeline, also one that was deleted."""
+        pipeline = self._find_pipeline(run.pipeline_id)
+        if pipeline is None:
+            raise LookupError(f"run {run.public_id} has no pipeline")
+        return pipeline
+
+    def _find_pipeline(self, public_id: str) -> Pipeline | None:
+        pipeline = self._pipelines.get(public_id) or self.source.pipeline(public_id)
+        return None if pipeline is None else self._pipelines.setdefault(public_id, pipeline)
 
     def pipeline_named(self, namespace: str, name: str) -> Pipeline | None:
         """Return a pipeline by its name, or None."""
@@ -454,6 +480,69 @@ class Ledger:
         if run is None or run.namespace != namespace:
             raise NotFound("run", public_id)
         return self._runs.setdefault(run.key, run)
+
+    def add_version(self, version: PipelineVersion) -> None:
+        """Add a version of a pipeline."""
+        self.edits += 1
+        self.changes.new_versions.append(version)
+
+    def version(self, pipeline: Pipeline, number: int) -> PipelineVersion:
+        """Return a version of a pipeline.
+
+        Raises:
+            NotFound: it has no such version.
+        """
+        self.flush()
+        version = self.source.pipeline_version(pipeline.key, number)
+        if version is None:
+            raise NotFound("version", f"{number} of pipeline {pipeline.public_id}")
+        return version
+
+    def gate(self, key: int) -> Gate:
+        """Return a gate that exists."""
+        if key not in self._gates:
+            found = self.source.gate(key)
+            if found is None:
+                raise LookupError(f"there is no gate {key}")
+            self._gates[key] = found
+        return self._gates[key]
+
+    def add_gate(self, gate: Gate) -> None:
+        """Add a new gate."""
+        self.edits += 1
+        self._gates[gate.key] = gate
+        self.changes.new_gates.append(gate)
+
+    def touch_gate(self, gate: Gate) -> None:
+        """Say that a gate was edited."""
+        self.edits += 1
+        self.changes.gates[gate.key] = gate
+
+    def behind(self, gate: Gate) -> list[Task]:
+        """Return the tasks behind a gate that have not ended."""
+        self.flush()
+        return self._remember_tasks(self.source.behind(gate.key))
+
+    def needs_of(self, task: Task) -> list[Task]:
+        """Return the tasks that one names as what it waits for, in key order."""
+        if self.changes.dependencies:
+            self.flush()
+        return self.tasks_by_key([key for _, key in self.source.dependencies([task.key])])
+
+    def lock_turns(self, namespace: str, group_key: str, limit: int | None = None) -> int:
+        """Lock a group of runs until the transaction ends; return how many of it may go on.
+
+        With `limit` that is how many from now on.
+        """
+        self.flush()
+        group = (namespace, f"{RUNS_OF}{group_key}")
+        return self.source.lock_groups({group: limit}).get(group, limit or 1)
+
+    def group_runs(self, namespace: str, group_key: str) -> list[Run]:
+        """Return the runs of a group that have not ended, the oldest first."""
+        self.flush()
+        found = self.source.group_runs(namespace, group_key)
+        return [self._runs.setdefault(run.key, run) for run in found]
 
     def active_runs(self, pipeline: Pipeline) -> list[Run]:
         """Return a pipeline's runs that have not ended."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from server.domain.checks import Checks
 from server.domain.dag import find_cycle
+from server.domain.gate import PAIRS_WITHOUT
 from server.domain.group import Membership
 from server.domain.labels import Selector, check_selector
 from server.domain.moment import Moment
@@ -196,6 +197,26 @@ class Pipeline:
     """Runs so far; the last one's number."""
     last_status: int = 1
     """`RunStatus` of the last run; PENDING before the first."""
+    version: int = 1
+    """Number of the definition it has now."""
+    deleted_at: Moment | None = None
+    """When it was deleted; its row stays as long as there are runs of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineVersion:
+    """What a pipeline's definition has been; never changed."""
+
+    pipeline_key: int
+    number: int
+    """From 1 in each pipeline."""
+    namespace: str
+    definition: str
+    """`Definition` as JSON."""
+    source: str
+    """The file it was read from, or empty."""
+    created_at: Moment
+    created_by: str
 
 
 def check_definition(checks: Checks, definition: Definition) -> None:
@@ -232,7 +253,8 @@ def _check_unique(checks: Checks, definition: Definition) -> None:
 
 def _check_job(checks: Checks, path: str, job: Job, env: dict[str, str]) -> None:
     checks.name(f"{path}.name", job.name)
-    checks.script(f"{path}.commands", job.commands)
+    if job.approval is None and not job.steps:
+        checks.script(f"{path}.commands", job.commands)
     checks.environment(f"{path}.env", job.env)
     checks.load(f"{path}.commands", job.commands, env | job.env)
     checks.text(f"{path}.image", job.image, 1024)
@@ -252,20 +274,31 @@ def _check_needs(checks: Checks, definition: Definition) -> None:
                     checks.fail(path, f"there is no job {name!r}")
                 elif stage_of[name] > index + 1:
                     checks.fail(path, f"job {name!r} is in a later stage")
-    if not checks.violations and (cycle := find_cycle(dependencies(definition))):
+    if not checks.violations and (cycle := find_cycle(order_of(definition).needs)):
         checks.fail("stages", "jobs wait for each other: " + " → ".join(cycle))
 
 
-def dependencies(definition: Definition) -> dict[str, list[str]]:
-    """Return which jobs each job waits for.
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Which job waits for which."""
 
-    That is what it names, the job before it in a stage that is not parallel, and, unless it waits
-    for a job of its own stage, the last jobs of the stage before: those nobody else there waits
-    for.
+    needs: dict[str, list[str]]
+    """The jobs that each job waits for, by their names."""
+    gates: list[tuple[list[str], list[str]]]
+    """Jobs that all have to end, and those that wait for all of them; see `gate`."""
+
+
+def order_of(definition: Definition) -> Order:
+    """Return which job waits for which.
+
+    A job waits for those that it names, for the job before it in a stage that is not parallel, and,
+    unless it waits for a job of its own stage, for the last jobs of the stage before: those nobody
+    else there waits for.
     """
-    needs: dict[str, list[str]] = {}
-    gate: list[str] = []
+    order = Order({}, [])
+    last: list[str] = []
     for stage in definition.stages:
+        first = []
         own = frozenset(job.name for job in stage.jobs)
         previous: str | None = None
         for job in stage.jobs:
@@ -273,11 +306,21 @@ def dependencies(definition: Definition) -> dict[str, list[str]]:
             if not stage.parallel and previous is not None:
                 named.append(previous)
             if own.isdisjoint(named):
-                named.extend(gate)
-            needs[job.name] = list(dict.fromkeys(named))
+                first.append(job.name)
+            order.needs[job.name] = list(dict.fromkeys(named))
             previous = job.name
-        gate = _last_of(stage, needs)
-    return needs
+        _follow(order, last, first)
+        last = _last_of(stage, order.needs)
+    return order
+
+
+def _follow(order: Order, last: Sequence[str], first: Sequence[str]) -> None:
+    """Have the first jobs of a stage wait for the last ones of the stage before."""
+    if len(last) * len(first) > PAIRS_WITHOUT:
+        order.gates.append((list(last), list(first)))
+        return
+    for name in first:
+        order.needs[name] = list(dict.fromkeys([*order.needs[name], *last]))
 
 
 def _last_of(stage: Stage, needs: Mapping[str, Sequence[str]]) -> list[str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from server.domain.moment import Moment
-from server.domain.task import Task, TaskStatus
+from server.domain.task import Judged, Task, TaskStatus
 
 
 class RunStatus(IntEnum):
@@ -55,6 +55,18 @@ class Run:
     """Jobs that run."""
     stage: int = 0
     """The latest stage in which a job has started, from 1."""
+    version: int = 1
+    """The version of its pipeline that it goes by."""
+    facts: str = ""
+    """What conditions may read of how it was started: JSON, or empty (see `facts`)."""
+    retry_of: str | None = None
+    """The run that it repeats."""
+    left_out: int = 0
+    """Jobs whose condition did not hold."""
+    group_key: str | None = None
+    """The group of runs that it is in."""
+    turn: int | None = None
+    """Key of the gate that opens when it is its turn in its group; None from then on."""
 
 
 def count_end(run: Run, task: Task) -> None:
@@ -62,7 +74,9 @@ def count_end(run: Run, task: Task) -> None:
     run.ended += 1
     if task.status is TaskStatus.SUCCESS:
         return
-    if task.status is TaskStatus.SKIPPED:
+    if task.judged is Judged.LEFT_OUT:
+        run.left_out += 1
+    elif task.status is TaskStatus.SKIPPED:
         run.skipped += 1
     elif task.status is TaskStatus.CANCELLED:
         run.cancelled += 1

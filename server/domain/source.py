@@ -6,11 +6,12 @@ from typing import Protocol
 from server.domain.agent import Agent
 from server.domain.attempt import Attempt
 from server.domain.changes import Changes, ChoreKind, LogChore, RequestRecord
+from server.domain.gate import Gate
 from server.domain.group import GroupId, Newcomer
 from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
-from server.domain.pipeline import Pipeline
+from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.run import Run
 from server.domain.task import Queue, Task
 from server.domain.token import Token
@@ -121,6 +122,21 @@ class Source(Protocol):
 
     def run(self, public_id: str) -> Run | None:
         """Return a run by its id."""
+
+    def group_runs(self, namespace: str, group_key: str) -> list[Run]:
+        """Return the runs of a group that have not ended, in key order."""
+
+    def gate(self, key: int) -> Gate | None:
+        """Return a gate."""
+
+    def behind(self, gate_key: int) -> list[Task]:
+        """Return the tasks behind a gate that have not ended, in key order."""
+
+    def dependencies(self, task_keys: Sequence[int]) -> list[tuple[int, int]]:
+        """Return (task, what it waits for or has waited for) by their keys."""
+
+    def pipeline_version(self, pipeline_key: int, number: int) -> PipelineVersion | None:
+        """Return a version of a pipeline."""
 
     def active_runs(self, pipeline_key: int) -> list[Run]:
         """Return a pipeline's runs that have not ended, in key order."""

@@ -10,6 +10,7 @@ from server.domain.checks import Checks
 from server.domain.ending import tell_status
 from server.domain.errors import Invalid, NotFound, RequestIdReused, Violation, WrongState
 from server.domain.event import Event, EventKind
+from server.domain.facts import how_it_ended
 from server.domain.group import Membership
 from server.domain.labels import Selector, check_labels, check_selector
 from server.domain.ledger import Ledger
@@ -243,16 +244,24 @@ def build_task(ledger: Ledger, namespace: str, task_id: str, new: NewTask, creat
     )
 
 
-def place_task(ledger: Ledger, task: Task, dependencies: Sequence[Task]) -> None:
-    """Add a new task where it belongs: ready, waiting, or skipped already."""
+def place_task(
+    ledger: Ledger, task: Task, dependencies: Sequence[Task], *, waits: bool = False
+) -> None:
+    """Add a new task where it belongs: ready, waiting, or skipped already.
+
+    With `waits` it waits in any case; the caller has counted what for.
+    """
     open_ones = [d for d in dependencies if not d.status.ended]
-    spoiled = [d for d in dependencies if d.status.ended and not _went_well(d)]
-    task.unmet = len(open_ones)
+    spoiled = [d for d in dependencies if d.status.ended and not d.went_well]
+    if not waits:
+        task.unmet = len(open_ones)
     if task.schedule_to_start:
         task.start_by = task.created_at + task.schedule_to_start
-    if spoiled:
+    if waits:
+        task.status = TaskStatus.PENDING
+    elif spoiled:
         task.status = TaskStatus.SKIPPED
-        task.error = f"{spoiled[0].name} ended in {spoiled[0].status.name}"
+        task.error = how_it_ended(spoiled[0])
         task.finished_at = ledger.now
     elif open_ones:
         task.status = TaskStatus.PENDING
@@ -263,10 +272,6 @@ def place_task(ledger: Ledger, task: Task, dependencies: Sequence[Task]) -> None
         ledger.effects.ready_queues.add(task.queue)
     ledger.add_task(task, [d.key for d in dependencies])
     tell_status(ledger, task, None)
-
-
-def _went_well(task: Task) -> bool:
-    return task.status is TaskStatus.SUCCESS or task.allow_failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,10 +37,22 @@ class TaskStatus(IntEnum):
         return self >= TaskStatus.SUCCESS
 
 
+class Judged(IntEnum):
+    """What has come of a job's condition or question."""
+
+    NOT = 0
+    """Nothing yet, or there is neither."""
+    ASKED = 1
+    """People have been asked whether it goes on."""
+    LEFT_OUT = 2
+    """Its condition did not hold. Nothing that waits for it is held up by that."""
+
+
 _S = TaskStatus
 MOVES: dict[TaskStatus, frozenset[TaskStatus]] = {
-    # SKIPPED: a dependency did not succeed.
-    _S.PENDING: frozenset({_S.QUEUED, _S.SKIPPED, _S.CANCELLED, _S.TIMEOUT}),
+    # SKIPPED: a dependency did not succeed. SUCCESS, FAILED: people were asked and have answered,
+    # or what has to be judged cannot be.
+    _S.PENDING: frozenset({_S.QUEUED, _S.SKIPPED, _S.CANCELLED, _S.TIMEOUT, _S.SUCCESS, _S.FAILED}),
     # FAILED: it cannot start, or the infrastructure budget is
     # spent. RUNNING: the agent reported its start, or the old lease was adopted.
     _S.QUEUED: frozenset({_S.RUNNING, _S.SKIPPED, _S.CANCELLED, _S.TIMEOUT, _S.FAILED}),
@@ -193,6 +205,13 @@ class Task:
     """When the timers look at it next; always `next_due(task, policy)`."""
     ready_at: Moment | None = None
     """When it became ready last; None before it was."""
+    rules: str = ""
+    """What is to be judged before it may start: `Rules` as JSON, or empty (see `rules`)."""
+    judged: Judged = Judged.NOT
+    gate: int | None = None
+    """Key of the gate that it waits behind or has passed (see `gate`)."""
+    opens: int | None = None
+    """Key of the gate that waits for it."""
 
     @property
     def leased(self) -> bool:
@@ -208,6 +227,12 @@ class Task:
     def queue(self) -> Queue:
         """Where it waits for an agent while it is ready."""
         return Queue(self.class_key, self.namespace)
+
+    @property
+    def went_well(self) -> bool:
+        """Whether it has ended so that what waits for it may start."""
+        excused = self.allow_failure or self.judged is Judged.LEFT_OUT
+        return self.status is TaskStatus.SUCCESS or (self.status.ended and excused)
 
     @property
     def awaits_place(self) -> bool:

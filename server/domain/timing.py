@@ -9,7 +9,7 @@ from server.domain.ending import Outcome, end_attempt, end_task, requeue
 from server.domain.ledger import Ledger
 from server.domain.moment import SECOND
 from server.domain.releasing import DRAINED
-from server.domain.task import Task, TaskStatus, stopped_by
+from server.domain.task import Judged, Task, TaskStatus, stopped_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ def _when_due(ledger: Ledger, task: Task) -> None:
         return  # an earlier command of this batch has changed it
     if task.leased:
         end_attempt(ledger, task, _overdue(ledger, task))
+    elif task.judged is Judged.ASKED:
+        end_task(ledger, task, TaskStatus.TIMEOUT, "nobody answered in time")
     elif task.start_by is not None:
         limit = task.schedule_to_start // SECOND
         cause = f"it did not start within {limit} s of its submission"

@@ -1,16 +1,22 @@
-"""Pipelines come in, and become runs."""
+"""Pipelines become runs."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from server.domain.canceling import stop_run
 from server.domain.checks import Checks
-from server.domain.ending import tell_run
-from server.domain.errors import AlreadyExists, NotFound
+from server.domain.ending import begin, end_all, settle_run, tell_run
+from server.domain.errors import NotFound
 from server.domain.event import Event, EventKind
+from server.domain.gate import Gate
 from server.domain.ids import derived_id
+from server.domain.inputs import resolve_inputs, variables_of
 from server.domain.ledger import Ledger
-from server.domain.pipeline import Definition, Job, Pipeline, check_definition, dependencies
+from server.domain.pipeline import Definition, Job, Order, Pipeline, order_of
 from server.domain.priority import PRIORITY_DEFAULT
+from server.domain.rules import rules_of
 from server.domain.run import Run, RunStatus
 from server.domain.submitting import (
     Idempotency,
@@ -20,77 +26,11 @@ from server.domain.submitting import (
     place_task,
     remember_answer,
 )
-from server.domain.task import Task, TaskSpec
+from server.domain.task import Task, TaskSpec, TaskStatus
+from server.domain.trigger_event import TriggerEvent
 
-DESCRIPTION_LIMIT = 16_384
-
-
-@dataclass(frozen=True, slots=True)
-class CreatePipeline:
-    """Store a new pipeline; answers its id."""
-
-    namespace: str
-    pipeline_id: str
-    name: str
-    definition: Definition
-    description: str = ""
-    trigger_type: int = 1
-    cron: str = ""
-    created_by: str = ""
-
-    def check(self) -> None:
-        """Check every field, by its path in CreatePipelineRequest.
-
-        Raises:
-            Invalid: a field is malformed.
-        """
-        checks = Checks()
-        checks.name("name", self.name)
-        checks.text("description", self.description, DESCRIPTION_LIMIT)
-        checks.text("repo_url", self.definition.repo_url, 2048)
-        checks.name("branch", self.definition.branch)
-        checks.name("cron", self.cron, required=False)
-        checks.name("created_by", self.created_by, required=False)
-        check_definition(checks, self.definition)
-        checks.done()
-
-    def task_ids(self) -> Iterable[str]:
-        """See Command."""
-        return ()
-
-    def decide(self, ledger: Ledger) -> str:
-        """See Command."""
-        known = ledger.pipeline_named(self.namespace, self.name)
-        if known is not None:
-            if known.public_id == self.pipeline_id:  # a retry after a lost answer
-                return known.public_id
-            raise AlreadyExists("pipeline", self.name)
-        ledger.add_pipeline(
-            Pipeline(
-                key=ledger.source.new_key(),
-                namespace=self.namespace,
-                public_id=self.pipeline_id,
-                name=self.name,
-                definition=self.definition.to_json(),
-                created_at=ledger.now,
-                updated_at=ledger.now,
-                description=self.description,
-                trigger_type=self.trigger_type,
-                cron=self.cron,
-                created_by=self.created_by,
-            )
-        )
-        ledger.tell(
-            Event(
-                EventKind.PIPELINE_CREATED,
-                self.namespace,
-                ledger.now,
-                self.pipeline_id,
-                pipeline_id=self.pipeline_id,
-                data={"name": self.name},
-            )
-        )
-        return self.pipeline_id
+FACTS_LIMIT = 256 * 1024
+"""Characters of what a run keeps of how it was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +41,10 @@ class Trigger:
     commit_sha: str = ""
     env: dict[str, str] = field(default_factory=dict)
     triggered_by: str = ""
+    inputs: Mapping[str, object] = field(default_factory=dict)
+    """Values of the pipeline's inputs: of their types, or texts of them."""
+    event: TriggerEvent | None = None
+    """What happened; None when somebody has just asked for it."""
 
     def check(self) -> None:
         """Check every field, by its path in TriggerPipelineRequest.
@@ -115,6 +59,28 @@ class Trigger:
         checks.environment("env", self.env)
         checks.load("env", (), self.env)
         checks.done()
+
+    def facts(self, inputs: Mapping[str, Any]) -> str:
+        """Return what its run keeps of it, as JSON.
+
+        Raises:
+            Invalid: it is too much.
+        """
+        facts = {
+            "event": self.event.to_facts() if self.event is not None else {},
+            "inputs": inputs,
+            "env": self.env,
+        }
+        text = json.dumps(
+            {name: value for name, value in facts.items() if value},
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
+        if len(text) > FACTS_LIMIT:
+            checks = Checks()
+            checks.fail("event", f"must have at most {FACTS_LIMIT} characters, has {len(text)}")
+            checks.done()
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,63 +102,217 @@ class TriggerPipeline:
         answer = answered_before(ledger, self.namespace, self.idempotency)
         if answer is not None:
             return list(answer)
-        if ledger.source.replayed and (stored := self._stored(ledger)):
+        if ledger.source.replayed and (stored := stored_run(ledger, self.namespace, self.run_id)):
             return stored
         pipeline = ledger.pipeline(self.namespace, self.pipeline_id)
-        definition = Definition.from_json(pipeline.definition)
-        run = self._add_run(ledger, pipeline, definition)
-        task_ids = self._add_tasks(ledger, run, definition)
-        if definition.repo_url:
-            _remark_checkout(ledger, run, definition)
-        result = [run.public_id, *task_ids]
+        result = start_run(ledger, pipeline, self.run_id, self.trigger)
         remember_answer(ledger, self.namespace, self.idempotency, result)
         return result
 
-    def _stored(self, ledger: Ledger) -> list[str] | None:
-        """Return the answer of a first try that was stored though its answer was lost."""
-        try:
-            run = ledger.run(self.namespace, self.run_id)
-        except NotFound:
-            return None
-        tasks = sorted(ledger.tasks_of_run(run), key=lambda task: task.position)
-        return [run.public_id, *(task.public_id for task in tasks)]
 
-    def _add_run(self, ledger: Ledger, pipeline: Pipeline, definition: Definition) -> Run:
-        pipeline.runs += 1
-        pipeline.last_status = RunStatus.PENDING
-        ledger.touch_pipeline(pipeline)
-        run = Run(
-            key=ledger.source.new_key(),
-            namespace=self.namespace,
-            public_id=self.run_id,
-            pipeline_key=pipeline.key,
-            pipeline_id=pipeline.public_id,
-            number=pipeline.runs,
-            created_at=ledger.now,
-            total=sum(1 for _ in definition.jobs()),
-            branch=self.trigger.branch or definition.branch,
-            commit_sha=self.trigger.commit_sha,
-            triggered_by=self.trigger.triggered_by,
-            stages=[stage.name for stage in definition.stages],
-        )
-        ledger.add_run(run)
-        tell_run(ledger, run, None, pipeline.name)
-        return run
+def stored_run(ledger: Ledger, namespace: str, run_id: str) -> list[str] | None:
+    """Return the answer of a first try that was stored though its answer was lost."""
+    try:
+        run = ledger.run(namespace, run_id)
+    except NotFound:
+        return None
+    tasks = sorted(ledger.tasks_of_run(run), key=lambda task: task.position)
+    return [run.public_id, *(task.public_id for task in tasks)]
 
-    def _add_tasks(self, ledger: Ledger, run: Run, definition: Definition) -> list[str]:
-        facts = _facts(run, definition)
-        needs = dependencies(definition)
-        built: dict[str, Task] = {}
-        for position, (stage, _, job) in enumerate(definition.jobs()):
-            new = _task_of(job, definition.env | job.env | self.trigger.env, facts)
-            task_id = derived_id(run.public_id, position)
-            task = build_task(ledger, self.namespace, task_id, new, self.trigger.triggered_by)
-            task.pipeline_id, task.run_key, task.run_id = run.pipeline_id, run.key, run.public_id
-            task.stage, task.position = stage, position
-            built[job.name] = task
-        for name, task in built.items():
-            place_task(ledger, task, [built[other] for other in needs[name]])
-        return [task.public_id for task in built.values()]
+
+def start_run(ledger: Ledger, pipeline: Pipeline, run_id: str, trigger: Trigger) -> list[str]:
+    """Start a run of a pipeline as it is now; return its id and those of its tasks, in order.
+
+    Raises:
+        Invalid: the trigger does not give what the pipeline asks for.
+    """
+    definition = Definition.from_json(pipeline.definition)
+    inputs = resolve_inputs(definition.inputs, trigger.inputs)
+    run = Run(
+        key=ledger.source.new_key(),
+        namespace=pipeline.namespace,
+        public_id=run_id,
+        pipeline_key=pipeline.key,
+        pipeline_id=pipeline.public_id,
+        number=pipeline.runs + 1,
+        created_at=ledger.now,
+        total=sum(1 for _ in definition.jobs()),
+        branch=trigger.branch or definition.branch,
+        commit_sha=trigger.commit_sha,
+        triggered_by=trigger.triggered_by,
+        stages=[stage.name for stage in definition.stages],
+        version=pipeline.version,
+        facts=trigger.facts(inputs),
+        group_key=definition.group.key if definition.group is not None else None,
+    )
+    return fill_run(ledger, pipeline, run, definition)
+
+
+def fill_run(
+    ledger: Ledger,
+    pipeline: Pipeline,
+    run: Run,
+    definition: Definition,
+    reused: Mapping[str, Task] | None = None,
+) -> list[str]:
+    """Add a new run with its tasks, and start it; return its id and those of its tasks, in order.
+
+    Jobs in `reused`, by their names, have gone well in an earlier run, and are not done again.
+    """
+    pipeline.runs += 1
+    pipeline.last_status = RunStatus.PENDING
+    ledger.touch_pipeline(pipeline)
+    facts = json.loads(run.facts) if run.facts else {}
+    ledger.add_run(run)
+    tell_run(ledger, run, None, pipeline.name)
+    jobs = RunJobs(run, definition.env, facts.get("env", {}), variables_of(facts.get("inputs", {})))
+    jobs.variables.update(_facts(run, definition))
+    tasks = [
+        reuse_task(ledger, run, task, position)
+        if (task := (reused or {}).get(job.name)) is not None
+        else jobs.build(ledger, job, position)
+        for position, (_, _, job) in enumerate(definition.jobs())
+    ]
+    for task, (stage, _, job) in zip(tasks, definition.jobs(), strict=True):
+        task.stage = stage
+        jobs.add(job, task)
+    place_jobs(ledger, jobs, order_of(definition), _turn(ledger, run, definition))
+    if definition.repo_url:
+        _remark_checkout(ledger, run, definition)
+    return [run.public_id, *(task.public_id for task in tasks)]
+
+
+@dataclass(slots=True)
+class RunJobs:
+    """Jobs that become tasks of a run."""
+
+    run: Run
+    env: dict[str, str]
+    """Variables of every job."""
+    given: dict[str, str]
+    """Variables that whoever started the run has given; they come before those of the jobs."""
+    variables: dict[str, str]
+    """What Muster says of the run; it comes before all others."""
+    tasks: dict[str, Task] = field(default_factory=dict)
+    """By the jobs' names; also of jobs that were there before."""
+    bases: dict[str, str] = field(default_factory=dict)
+    new: list[tuple[Job, Task]] = field(default_factory=list)
+
+    def build(self, ledger: Ledger, job: Job, position: int) -> Task:
+        """Return the task of a job, not placed yet."""
+        env = {**self.env, **job.env, **self.given}
+        new = _task_of(job, {**env, **self.variables})
+        run = self.run
+        task_id = derived_id(run.public_id, position)
+        task = build_task(ledger, run.namespace, task_id, new, run.triggered_by)
+        task.pipeline_id, task.run_key, task.run_id = run.pipeline_id, run.key, run.public_id
+        task.position = position
+        return task
+
+    def add(self, job: Job, task: Task) -> None:
+        """Note the task that a job becomes."""
+        self.tasks[job.name] = task
+        if job.base:
+            self.bases[job.name] = job.base
+        self.new.append((job, task))
+
+
+def place_jobs(ledger: Ledger, jobs: RunJobs, order: Order, turn: Gate | None = None) -> None:
+    """Add the new tasks of a run where they belong; those that wait for nothing start.
+
+    With `turn` they wait behind that gate.
+    """
+    run = jobs.run
+    for last, first in order.gates:
+        _add_gate(ledger, run, [jobs.tasks[n] for n in last], [jobs.tasks[n] for n in first])
+    roots = []
+    for job, task in jobs.new:
+        needs = [jobs.tasks[name] for name in order.needs[job.name]]
+        bases = {name: jobs.bases[name] for name in order.needs[job.name] if name in jobs.bases}
+        env = {**jobs.env, **job.env}
+        task.rules = rules_of(job, bases, [*jobs.given, *jobs.variables], env).to_json()
+        if task.status.ended:
+            ledger.add_task(task, [need.key for need in needs])
+            continue
+        if turn is not None and not needs and task.gate is None:
+            task.gate = turn.key
+        if place_in_run(ledger, task, needs):
+            roots.append(task)
+    for task in roots:
+        end_all(ledger, begin(ledger, task))
+    settle_run(ledger, run)
+
+
+def place_in_run(ledger: Ledger, task: Task, needs: Collection[Task]) -> bool:
+    """Add a job's task; return whether it waits for nothing, and so is to be begun."""
+    if not task.rules and task.gate is None:
+        place_task(ledger, task, list(needs))
+        return False
+    open_ones = [need for need in needs if not need.status.ended]
+    gate = None if task.gate is None else ledger.gate(task.gate)
+    task.unmet = len(open_ones) + (gate is not None and gate.unmet > 0)
+    task.status = TaskStatus.PENDING
+    place_task(ledger, task, list(needs), waits=True)
+    return not task.unmet
+
+
+def _add_gate(ledger: Ledger, run: Run, last: Collection[Task], first: Collection[Task]) -> None:
+    gate = Gate(ledger.source.new_key(), run.namespace, run.key, 0)
+    for task in last:
+        task.opens = gate.key
+        gate.unmet += not task.status.ended
+    for task in first:
+        task.gate = gate.key
+    ledger.add_gate(gate)
+
+
+def _turn(ledger: Ledger, run: Run, definition: Definition) -> Gate | None:
+    """Return a gate behind which a run waits for its turn, None when it may go on at once."""
+    group = definition.group
+    if group is None:
+        return None
+    places = ledger.lock_turns(run.namespace, group.key, group.limit)
+    others = [other for other in ledger.group_runs(run.namespace, group.key) if other is not run]
+    if group.cancels_older:
+        for other in others:
+            stop_run(ledger, other, f"run {run.number} has taken its place in {group.key!r}")
+    going_on = sum(other.turn is None and not other.status.ended for other in others)
+    if going_on < places:
+        return None
+    gate = Gate(ledger.source.new_key(), run.namespace, run.key, 1)
+    ledger.add_gate(gate)
+    run.turn = gate.key
+    ledger.touch_run(run)
+    return gate
+
+
+def reuse_task(ledger: Ledger, run: Run, old: Task, position: int) -> Task:
+    """Return a task that stands for one of an earlier run, with how that has ended."""
+    run.ended += 1
+    ledger.touch_run(run)
+    return Task(
+        key=ledger.source.new_key(),
+        namespace=run.namespace,
+        public_id=derived_id(run.public_id, position),
+        name=old.name,
+        spec=old.spec,
+        class_key=old.class_key,
+        sort_key=old.sort_key,
+        status=old.status,
+        created_at=ledger.now,
+        timeout=old.timeout,
+        created_by=run.triggered_by,
+        pipeline_id=run.pipeline_id,
+        run_key=run.key,
+        run_id=run.public_id,
+        position=position,
+        allow_failure=old.allow_failure,
+        priority=old.priority,
+        started_at=old.started_at,
+        finished_at=old.finished_at,
+        exit_code=old.exit_code,
+        retry_of=old.public_id,
+    )
 
 
 def _facts(run: Run, definition: Definition) -> dict[str, str]:
@@ -206,12 +326,13 @@ def _facts(run: Run, definition: Definition) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
-def _task_of(job: Job, env: Mapping[str, str], facts: Mapping[str, str]) -> NewTask:
+def _task_of(job: Job, env: Mapping[str, str]) -> NewTask:
     spec = TaskSpec(
         commands=job.commands,
-        env={**env, **facts},
+        env=dict(env),
         image=job.image,
         secret_refs=job.secret_refs,
+        artifacts=job.artifacts,
     )
     return NewTask(
         name=job.name,
@@ -221,6 +342,7 @@ def _task_of(job: Job, env: Mapping[str, str], facts: Mapping[str, str]) -> NewT
         allow_failure=job.allow_failure,
         retry_count=job.retry,
         priority=PRIORITY_DEFAULT if job.priority is None else job.priority,
+        group=job.group,
     )
 
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from server.domain.agent import Agent, SchedulingState, scheduling_state
+from server.domain.gate import Gate
 from server.domain.labels import Selector
 from server.domain.moment import SECOND, Moment
-from server.domain.task import Task, TaskStatus
+from server.domain.rules import Rules
+from server.domain.task import Judged, Task, TaskStatus
 
 AHEAD_LIMIT = 10_000
 """Tasks before another that are counted; beyond, it is only known that there are more."""
@@ -36,6 +38,8 @@ class WaitingFor(IntEnum):
     TURN = 11
     HANDOUT = 12
     PLACE = 13
+    APPROVAL = 14
+    TURN_OF_RUN = 15
 
 
 class Fit(IntEnum):
@@ -97,6 +101,15 @@ class Crowd:
 
 
 @dataclass(frozen=True, slots=True)
+class RunTurn:
+    """A run that waits for its turn in a group of runs."""
+
+    group_key: str
+    going_on: Sequence[tuple[str, int]]
+    """(id, number) of each run that goes on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """What there is to know about a task; the fleet and the line matter only when it is ready."""
 
@@ -107,6 +120,10 @@ class Situation:
     needs: Sequence[Need] = ()
     crowd: Crowd | None = None
     """Who is in its concurrency group."""
+    gate: Gate | None = None
+    """The gate that it waits behind or has passed."""
+    turn: RunTurn | None = None
+    """What its run waits for, if it does."""
     fleet: Sequence[Candidate] = ()
     barred: Collection[int] = ()
     """Keys of v1 agents that an earlier attempt may still be heard from."""
@@ -142,9 +159,13 @@ def explain(situation: Situation) -> Explanation:
         return Explanation(WaitingFor.NOTHING, text)
     if task.leased:
         return _at_its_agent(task)
+    if situation.turn is not None:
+        return Explanation(WaitingFor.TURN_OF_RUN, _for_turn(situation.turn))
     if task.unmet:
         unmet = [need for need in situation.needs if not need.status.ended]
-        return Explanation(WaitingFor.DEPENDENCIES, _for_others(unmet), unmet=unmet)
+        return Explanation(WaitingFor.DEPENDENCIES, _for_others(unmet, situation.gate), unmet=unmet)
+    if task.judged is Judged.ASKED:
+        return Explanation(WaitingFor.APPROVAL, _for_approval(task))
     if task.not_before is not None:
         seconds = max(0, task.not_before - situation.now) / SECOND
         text = f"Its next try is in {seconds:.0f} seconds; the last one failed: {task.error}."
@@ -205,9 +226,30 @@ def _at_its_agent(task: Task) -> Explanation:
     return Explanation(WaitingFor.START, f"Agent {agent} has it and is about to start it.")
 
 
-def _for_others(unmet: Sequence[Need]) -> str:
+def _for_others(unmet: Sequence[Need], gate: Gate | None) -> str:
     waiting = [f"{need.name} ({need.status.name})" for need in unmet]
+    if gate is not None and gate.unmet:
+        jobs = "job" if gate.unmet == 1 else "jobs"
+        waiting.append(f"{gate.unmet} {jobs} of the stage before")
     return f"It waits for {_listed(waiting) or 'what it depends on'}."
+
+
+def _for_turn(turn: RunTurn) -> str:
+    runs = [f"run {number} ({run_id})" for run_id, number in turn.going_on]
+    return (
+        f"Its run waits for its turn in the group {turn.group_key!r}, "
+        f"until {_listed(runs) or 'another run'} has ended."
+    )
+
+
+def _for_approval(task: Task) -> str:
+    approval = Rules.from_json(task.rules).approval
+    who = _listed(approval.who) if approval is not None else ""
+    message = f" They are asked: {approval.message}" if approval and approval.message else ""
+    return (
+        f"It waits for the approval of {who or 'somebody'}: "
+        f"muster run approve {task.run_id} {task.name!r}.{message}"
+    )
 
 
 def _for_a_place(crowd: Crowd) -> str:

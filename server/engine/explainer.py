@@ -60,6 +60,8 @@ class Explainer:
                 image=TaskSpec.from_json(task.spec).image,
                 needs=[Need(i, name, TaskStatus(status)) for i, name, status in view.depends_on],
                 crowd=view.crowd,
+                gate=view.gate,
+                turn=view.turn,
                 fleet=fleet,
                 barred=barred,
                 ahead=ahead,

@@ -24,7 +24,8 @@ from server.domain.changes import Effects
 from server.domain.claiming import Claim, Claimed
 from server.domain.errors import Draining, MusterError, Overloaded, StoreUnavailable
 from server.domain.event import Event, EventKind
-from server.domain.ledger import Command, Ledger
+from server.domain.expression import Expressions
+from server.domain.ledger import NO_EXPRESSIONS, Command, Ledger
 from server.domain.policy import Policy
 from server.domain.source import Source
 from server.domain.task import TaskStatus
@@ -123,7 +124,9 @@ class Writer:
         *,
         batch_limit: int,
         queue_limit: int,
+        expressions: Expressions = NO_EXPRESSIONS,
     ) -> None:
+        self._expressions = expressions
         self._database = database
         self._clock = clock
         self._policy = policy
@@ -236,6 +239,7 @@ class Writer:
                     self._clock,
                     self._policy,
                     origins=origins if any(origins) else (),
+                    expressions=self._expressions,
                 )
                 committed = await self._database.transact(work)
         except StoreUnavailable as error:
@@ -302,6 +306,7 @@ def decide(
     source: Source,
     *,
     origins: Sequence[Origin | None] = (),
+    expressions: Expressions = NO_EXPRESSIONS,
 ) -> Committed:
     """Let commands decide in order over one ledger, and save it. Runs in the database's thread.
 
@@ -310,7 +315,7 @@ def decide(
     Raises:
         BrokenRuleError: a command cannot be trusted to have left the ledger whole.
     """
-    ledger = Ledger(source, source.now() or clock.now(), policy)
+    ledger = Ledger(source, source.now() or clock.now(), policy, expressions)
     ledger.prefetch_tasks(task_id for command in commands for task_id in command.task_ids())
     answers = [
         _decide_one(command, ledger, origin)

@@ -5,9 +5,10 @@ from uuid_utils import uuid7
 from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 from server.auth import check_attends, current_caller
 from server.domain.canceling import StopPipeline, check_reason
+from server.domain.defining import CreatePipeline, Description
 from server.domain.errors import Invalid, Violation
 from server.domain.run import RunStatus
-from server.domain.triggering import CreatePipeline, Trigger, TriggerPipeline
+from server.domain.triggering import Trigger, TriggerPipeline
 from server.engine.call_limits import QueueLimit
 from server.engine.clock import Clock
 from server.engine.writer import Writer
@@ -51,11 +52,13 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
         command = CreatePipeline(
             caller.namespace,
             str(uuid7()),
-            request.name,
-            definition_of(request),
-            description=request.description,
-            trigger_type=request.trigger_type or MANUAL,
-            cron=request.cron,
+            Description(
+                request.name,
+                definition_of(request),
+                description=request.description,
+                trigger_type=request.trigger_type or MANUAL,
+                cron=request.cron,
+            ),
             created_by=caller.author(request.created_by),
         )
         command.check()

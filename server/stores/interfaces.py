@@ -14,15 +14,16 @@ from server.domain.agent import Agent
 from server.domain.attempt import Attempt, LogState
 from server.domain.audit import AuditEntry
 from server.domain.event import Event
+from server.domain.gate import Gate
 from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey, LogLine
 from server.domain.moment import Millis, Moment
-from server.domain.pipeline import Pipeline
+from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.run import Run
 from server.domain.source import Source
 from server.domain.task import Queue, Task
 from server.domain.token import Token, TokenKind
-from server.domain.waiting import Crowd
+from server.domain.waiting import Crowd, RunTurn
 from server.stores.log_blocks import PAGE_BYTES
 
 T = TypeVar("T")
@@ -82,6 +83,10 @@ class TaskView:
     canonical_class: str
     crowd: Crowd | None = None
     """The concurrency group it is in."""
+    gate: Gate | None = None
+    """The gate that it waits behind or has passed."""
+    turn: RunTurn | None = None
+    """What its run waits for, if it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,6 +429,18 @@ class Reader(Protocol):
 
     async def pipeline(self, namespace: str, pipeline_id: str) -> Pipeline:
         """Return one pipeline."""
+
+    async def pipeline_version(self, pipeline: Pipeline, number: int) -> PipelineVersion:
+        """Return a version of a pipeline.
+
+        Raises:
+            NotFound: it has no such version.
+        """
+
+    async def pipeline_versions(
+        self, pipeline: Pipeline, first: int, last: int
+    ) -> list[PipelineVersion]:
+        """Return the versions of a pipeline from one number to another, the newest first."""
 
     async def pipelines(
         self, namespace: str, status: int, name: str, page: PageSpec

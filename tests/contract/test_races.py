@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from server.domain.attempt import AttemptStatus
 from server.domain.claiming import Claim
+from server.domain.defining import CreatePipeline, Description
 from server.domain.errors import MusterError, NotFound, WrongState
 from server.domain.holding import Held
 from server.domain.lease import LeaseRef, VerdictAction
@@ -33,7 +34,7 @@ from server.domain.submitting import (
 )
 from server.domain.submitting_many import CreateTasks
 from server.domain.task import Queue, TaskSpec, TaskStatus
-from server.domain.triggering import CreatePipeline, Trigger, TriggerPipeline
+from server.domain.triggering import Trigger, TriggerPipeline
 from server.engine.clock import Clock
 from server.engine.writer import decide
 from server.stores.sql import tables
@@ -160,7 +161,7 @@ async def test_a_connection_lost_after_commit_stores_lines_once(forgetful):
 async def test_a_connection_lost_after_commit_starts_one_run(forgetful):
     definition = Definition((Stage("s", (Job("j", ("true",)), Job("k", ("true",)))),))
     forgetful.forgets = True
-    await do(forgetful, CreatePipeline(NAMESPACE, "p", "pipe", definition))
+    await do(forgetful, CreatePipeline(NAMESPACE, "p", Description("pipe", definition)))
     answer = await do(forgetful, TriggerPipeline(NAMESPACE, "p", RUN_ID, Trigger()))
     assert (len(answer), answer[0]) == (3, RUN_ID)
     assert await count(forgetful, tables.runs) == 1

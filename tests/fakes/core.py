@@ -5,6 +5,7 @@ from itertools import count
 from server.domain.canceling import CancelTask
 from server.domain.claiming import Claim
 from server.domain.controlling import SetAgentState
+from server.domain.defining import CreatePipeline, Description
 from server.domain.holding import Held
 from server.domain.labels import Selector
 from server.domain.lease import LeaseRef
@@ -18,11 +19,12 @@ from server.domain.reporting import Report
 from server.domain.submitting import CreateTask, NewTask
 from server.domain.task import Queue, TaskSpec, TaskStatus
 from server.domain.timing import RunTimers
-from server.domain.triggering import CreatePipeline, Trigger, TriggerPipeline
+from server.domain.triggering import Trigger, TriggerPipeline
 from server.engine.explainer import Explainer
 from server.engine.sessions import Sessions
 from server.engine.writer import decide
 from tests.fakes.clock import HandClock
+from tests.fakes.expressions import PLAIN_EXPRESSIONS
 from tests.fakes.memory_reader import MemoryReader
 from tests.fakes.memory_source import MemoryDatabase
 
@@ -45,7 +47,9 @@ class Core:
     def batch(self, *commands):
         """Decide commands in one transaction; return an answer or a refusal for each."""
         committed = self.database.transact_now(
-            lambda source: decide(commands, self.clock, self.policy, source)
+            lambda source: decide(
+                commands, self.clock, self.policy, source, expressions=PLAIN_EXPRESSIONS
+            )
         )
         self.effects = committed.effects
         return committed.answers
@@ -204,7 +208,8 @@ class Core:
     def pipeline(self, *stages, name="build", **chosen):
         """Store a pipeline; return its id."""
         pipeline_id = f"p{next(self._numbers)}"
-        return self.do(CreatePipeline(NAMESPACE, pipeline_id, name, Definition(stages, **chosen)))
+        wanted = Description(name, Definition(stages, **chosen))
+        return self.do(CreatePipeline(NAMESPACE, pipeline_id, wanted))
 
     def trigger(self, pipeline_id, **chosen):
         """Start a run; return its id and the ids of its tasks."""

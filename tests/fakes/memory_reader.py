@@ -8,7 +8,7 @@ from server.domain.agent import SessionState
 from server.domain.attempt import AttemptStatus, LogState
 from server.domain.errors import NotFound
 from server.domain.task import TaskStatus
-from server.domain.waiting import Crowd
+from server.domain.waiting import Crowd, RunTurn
 from server.stores.interfaces import (
     AgentStanding,
     Backlog,
@@ -89,7 +89,22 @@ class MemoryReader:
             agent.effective_labels if agent else {},
             tables.classes[task.class_key],
             self._crowd_around(tables, task),
+            tables.gates.get(task.gate),
+            self._turn_of_run(tables, task),
         )
+
+    def _turn_of_run(self, tables, task):
+        run = tables.runs.get(task.run_key)
+        if run is None or run.turn is None or run.turn != task.gate:
+            return None
+        others = [
+            (other.public_id, other.number)
+            for _, other in sorted(tables.runs.items())
+            if (other.namespace, other.group_key) == (run.namespace, run.group_key)
+            and other.turn is None
+            and other.finished_at is None
+        ]
+        return RunTurn(run.group_key, others[:5])
 
     def _crowd_around(self, tables, task):
         if task.group_key is None:

@@ -26,6 +26,8 @@ class Tables:
     agents: dict = field(default_factory=dict)
     runs: dict = field(default_factory=dict)
     pipelines: dict = field(default_factory=dict)
+    versions: dict = field(default_factory=dict)
+    gates: dict = field(default_factory=dict)
     tokens: dict = field(default_factory=dict)
     secrets: dict = field(default_factory=dict)
     classes: dict = field(default_factory=dict)
@@ -92,7 +94,12 @@ class MemorySource:
             tables.classes.setdefault(class_key, canonical)
         self._insert(tables.agents, changes.new_agents)
         self._insert(tables.pipelines, changes.new_pipelines, also_unique=("namespace", "name"))
+        for version in changes.new_versions:
+            _put(tables.versions, (version.pipeline_key, version.number), version)
         self._insert(tables.runs, changes.new_runs)
+        for gate in changes.new_gates:
+            _put(tables.gates, gate.key, gate)
+            _must(gate.run_key in tables.runs, "a gate of no run")
         self._insert(tables.tasks, changes.new_tasks)
         self._insert(tables.tokens, changes.new_tokens, also_unique=("digest",))
         for secret in changes.new_secrets:
@@ -104,7 +111,9 @@ class MemorySource:
         for attempt in changes.new_attempts:
             _put(tables.attempts, (attempt.task_key, attempt.number), attempt)
             _must(attempt.task_key in tables.tasks, "an attempt of no task")
-        for name in ("agents", "pipelines", "runs", "tasks", "attempts", "tokens", "secrets"):
+        for name in (
+            "agents", "pipelines", "runs", "gates", "tasks", "attempts", "tokens", "secrets",
+        ):  # fmt: skip
             self._update(getattr(tables, name), getattr(changes, name))
         for task_key, other in changes.dependencies:
             _must({task_key, other} <= tables.tasks.keys(), "a dependency of no task")
@@ -255,6 +264,28 @@ class MemorySource:
 
     def run(self, public_id):
         return self._first("runs", lambda run: run.public_id == public_id)
+
+    def group_runs(self, namespace, group_key):
+        return self._where(
+            "runs",
+            lambda run: (
+                (run.namespace, run.group_key, run.finished_at) == (namespace, group_key, None)
+            ),
+        )
+
+    def gate(self, key):
+        found = _by_key(self._tables.gates, [key])
+        return found[0] if found else None
+
+    def behind(self, gate_key):
+        return self._where("tasks", lambda t: t.gate == gate_key and t.finished_at is None)
+
+    def dependencies(self, task_keys):
+        return sorted(pair for pair in self._tables.dependencies if pair[0] in task_keys)
+
+    def pipeline_version(self, pipeline_key, number):
+        found = self._tables.versions.get((pipeline_key, number))
+        return None if found is None else _own(found)
 
     def active_runs(self, pipeline_key):
         active = (RunStatus.PENDING, RunStatus.RUNNING)

@@ -96,13 +96,13 @@ def pipelines(data: bytes) -> None:
     from google.protobuf.message import DecodeError
 
     from generated.pipeline.v1 import pipeline_pb2
+    from server.domain.defining import CreatePipeline, Description
     from server.domain.errors import MusterError
-    from server.domain.triggering import CreatePipeline
     from server.rpc.convert_pipeline import definition_of
 
     try:
         request = pipeline_pb2.CreatePipelineRequest.FromString(data)
-        CreatePipeline("default", "p", request.name, definition_of(request)).check()
+        CreatePipeline("default", "p", Description(request.name, definition_of(request))).check()
     except (DecodeError, MusterError):
         pass
 

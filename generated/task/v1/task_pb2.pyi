@@ -164,6 +164,10 @@ class _WaitingForEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitingFor
     """The next moment: a fitting slot is free, and it is its turn."""
     WAITING_FOR_PLACE: _WaitingFor.ValueType  # 13
     """A place in its concurrency group."""
+    WAITING_FOR_APPROVAL: _WaitingFor.ValueType  # 14
+    """Somebody's approval: people have been asked."""
+    WAITING_FOR_TURN_OF_RUN: _WaitingFor.ValueType  # 15
+    """Its run's turn in a group of runs."""
 
 class WaitingFor(_WaitingFor, metaclass=_WaitingForEnumTypeWrapper):
     """What a task waits for."""
@@ -196,6 +200,10 @@ WAITING_FOR_HANDOUT: WaitingFor.ValueType  # 12
 """The next moment: a fitting slot is free, and it is its turn."""
 WAITING_FOR_PLACE: WaitingFor.ValueType  # 13
 """A place in its concurrency group."""
+WAITING_FOR_APPROVAL: WaitingFor.ValueType  # 14
+"""Somebody's approval: people have been asked."""
+WAITING_FOR_TURN_OF_RUN: WaitingFor.ValueType  # 15
+"""Its run's turn in a group of runs."""
 Global___WaitingFor: _TypeAlias = WaitingFor  # noqa: Y015
 
 class _Fit:

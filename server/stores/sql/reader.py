@@ -23,14 +23,15 @@ from server.domain.attempt import Attempt, AttemptStatus, LogState
 from server.domain.audit import AuditEntry
 from server.domain.errors import NotFound
 from server.domain.event import Event
+from server.domain.gate import Gate
 from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
-from server.domain.pipeline import Pipeline
+from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.run import Run, RunStatus
 from server.domain.task import Queue, Task, TaskStatus
 from server.domain.token import Token, TokenKind
-from server.domain.waiting import Crowd
+from server.domain.waiting import Crowd, RunTurn
 from server.stores.interfaces import (
     AgentStanding,
     AuditFilter,
@@ -58,11 +59,13 @@ from server.stores.sql.rows import (
     ATTEMPT,
     AUDIT,
     EVENT,
+    GATE,
     PIPELINE,
     RUN,
     SECRET,
     TASK,
     TOKEN,
+    VERSION,
     Record,
 )
 from server.stores.sql.source import AWAITS_PLACE, CHUNK
@@ -102,6 +105,8 @@ class SqlReader:
                 await _labels_of(connection, task.last_agent),
                 await _class_text(connection, task.class_key),
                 await _crowd_around(connection, task),
+                await _gate_of(connection, task),
+                await _turn_of_run(connection, task),
             )
 
     def _with_its_lines(self, attempt: Attempt) -> Attempt:
@@ -299,14 +304,36 @@ class SqlReader:
     async def pipeline(self, namespace: str, pipeline_id: str) -> Pipeline:
         """See Reader."""
         async with self._database.reading() as connection:
-            return await _one(connection, PIPELINE, "pipeline", namespace, pipeline_id)
+            pipeline = await _one(connection, PIPELINE, "pipeline", namespace, pipeline_id)
+        if pipeline.deleted_at is not None:
+            raise NotFound("pipeline", pipeline_id)
+        return pipeline
+
+    async def pipeline_version(self, pipeline: Pipeline, number: int) -> PipelineVersion:
+        """See Reader."""
+        found = await self.pipeline_versions(pipeline, number, number)
+        if not found:
+            raise NotFound("version", f"{number} of pipeline {pipeline.public_id}")
+        return found[0]
+
+    async def pipeline_versions(
+        self, pipeline: Pipeline, first: int, last: int
+    ) -> list[PipelineVersion]:
+        """See Reader."""
+        table = tables.pipeline_versions
+        query = select(*VERSION.columns).where(
+            table.c.pipeline_key == pipeline.key, table.c.number.between(first, last)
+        )
+        async with self._database.reading() as connection:
+            rows = await connection.execute(query.order_by(table.c.number.desc()))
+            return [VERSION.load(row) for row in rows]
 
     async def pipelines(
         self, namespace: str, status: int, name: str, page: PageSpec
     ) -> Page[Pipeline]:
         """See Reader."""
         table = tables.pipelines
-        conditions = [table.c.namespace == namespace]
+        conditions = [table.c.namespace == namespace, table.c.deleted_at.is_(None)]
         if status:
             conditions.append(table.c.last_status == status)
         if name:
@@ -648,6 +675,38 @@ async def _labels_of(connection: AsyncConnection, agent_key: int | None) -> dict
     query = select(*AGENT.columns).where(tables.agents.c.key == agent_key)
     row = (await connection.execute(query)).first()
     return AGENT.load(row).effective_labels if row is not None else {}
+
+
+async def _gate_of(connection: AsyncConnection, task: Task) -> Gate | None:
+    if task.gate is None:
+        return None
+    rows = await connection.execute(select(*GATE.columns).where(tables.gates.c.key == task.gate))
+    return next((GATE.load(row) for row in rows), None)
+
+
+async def _turn_of_run(connection: AsyncConnection, task: Task) -> RunTurn | None:
+    """Return what a waiting task's run waits for, None when it goes on."""
+    table = tables.runs
+    if task.gate is None or task.status is not TaskStatus.PENDING:
+        return None
+    waiting = await connection.execute(
+        select(table.c.group_key).where(table.c.key == task.run_key, table.c.turn == task.gate)
+    )
+    group_key = waiting.scalar()
+    if group_key is None:
+        return None
+    others = await connection.execute(
+        select(table.c.public_id, table.c.number)
+        .where(
+            table.c.namespace == task.namespace,
+            table.c.group_key == group_key,
+            table.c.finished_at.is_(None),
+            table.c.turn.is_(None),
+        )
+        .order_by(table.c.key)
+        .limit(HOLDERS_SHOWN)
+    )
+    return RunTurn(group_key, [(row[0], row[1]) for row in others])
 
 
 async def _crowd_around(connection: AsyncConnection, task: Task) -> Crowd | None:

@@ -12,10 +12,11 @@ from server.domain.agent import Agent, Scheduling, SessionState
 from server.domain.attempt import Attempt, AttemptStatus, LogState
 from server.domain.audit import AuditEntry
 from server.domain.event import Event, EventKind
+from server.domain.gate import Gate
 from server.domain.kept_secret import KeptSecret
-from server.domain.pipeline import Pipeline
+from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.run import Run, RunStatus
-from server.domain.task import Task, TaskStatus
+from server.domain.task import Judged, Task, TaskStatus
 from server.domain.token import Token, TokenKind
 from server.stores.sql import tables
 
@@ -99,9 +100,13 @@ TASK = Record(
         "group_key",
         "cancels_older",
         "retry_of",
+        "rules",
+        "gate",
+        "opens",
     ),
     keys=("key",),
     status=TaskStatus,
+    judged=Judged,
 )
 ATTEMPT = Record(
     Attempt,
@@ -130,12 +135,25 @@ AGENT = Record(
 RUN = Record(
     Run,
     tables.runs,
-    constant=("key", "namespace", "public_id", "pipeline_key", "pipeline_id", "number"),
+    constant=(
+        "key",
+        "namespace",
+        "public_id",
+        "pipeline_key",
+        "pipeline_id",
+        "number",
+        "version",
+        "facts",
+        "retry_of",
+        "group_key",
+    ),
     status=RunStatus,
 )
 PIPELINE = Record(
     Pipeline, tables.pipelines, constant=("key", "namespace", "public_id", "created_at")
 )
+VERSION = Record(PipelineVersion, tables.pipeline_versions)
+GATE = Record(Gate, tables.gates, constant=("key", "namespace", "run_key"))
 TOKEN = Record(
     Token,
     tables.tokens,

@@ -32,18 +32,31 @@ from server.domain.agent import Agent
 from server.domain.attempt import Attempt
 from server.domain.changes import Changes, ChoreKind, LogChore, RequestRecord
 from server.domain.event import Event
+from server.domain.gate import Gate
 from server.domain.group import GroupId, Newcomer
 from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
-from server.domain.pipeline import Pipeline
+from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.run import Run, RunStatus
 from server.domain.task import Queue, Task, TaskStatus
 from server.domain.token import Token, TokenKind
 from server.stores.sql import log_rows, tables
 from server.stores.sql.bulk import insert_rows, update_rows
 from server.stores.sql.keys import Keys, touch
-from server.stores.sql.rows import AGENT, ATTEMPT, AUDIT, PIPELINE, RUN, SECRET, TASK, TOKEN, Record
+from server.stores.sql.rows import (
+    AGENT,
+    ATTEMPT,
+    AUDIT,
+    GATE,
+    PIPELINE,
+    RUN,
+    SECRET,
+    TASK,
+    TOKEN,
+    VERSION,
+    Record,
+)
 from server.stores.sql.statements import rows_of
 
 # SQLite before 3.32 knew 999 parameters a statement; long lists go in pieces below that.
@@ -143,6 +156,7 @@ _CLAIM_CHORES = update(tables.log_chores).where(
 _UPDATE_AGENT = _update(AGENT)
 _UPDATE_RUN = _update(RUN)
 _UPDATE_PIPELINE = _update(PIPELINE)
+_UPDATE_GATE = _update(GATE)
 _UPDATE_TOKEN = _update(TOKEN)
 _UPDATE_SECRET = _update(SECRET)
 
@@ -179,7 +193,9 @@ class SqlSource:
         self._insert_ignoring(tables.task_classes, changes.new_classes)
         self._insert_all(AGENT, changes.new_agents)
         self._insert_all(PIPELINE, changes.new_pipelines)
+        self._insert_all(VERSION, changes.new_versions)
         self._insert_all(RUN, changes.new_runs)
+        self._insert_all(GATE, changes.new_gates)
         self._insert_all(TOKEN, changes.new_tokens)
         tokens = [{**TOKEN.changed(t), "_key": t.key} for t in changes.tokens.values()]
         self._update_many(_UPDATE_TOKEN, tokens)
@@ -237,6 +253,8 @@ class SqlSource:
         self._update_many(_UPDATE_PIPELINE, pipelines)
         runs = [{**RUN.changed(r), "_key": r.key} for r in changes.runs.values()]
         self._update_many(_UPDATE_RUN, runs)
+        gates = [{**GATE.changed(g), "_key": g.key} for g in changes.gates.values()]
+        self._update_many(_UPDATE_GATE, gates)
 
     def _save_rest(self, changes: Changes) -> None:
         namespaces = {task.key: task.namespace for task in changes.new_tasks}
@@ -469,6 +487,49 @@ class SqlSource:
     def run(self, public_id: str) -> Run | None:
         """See Source."""
         return self._named(RUN, _RUN_NAMED, public_id)
+
+    def group_runs(self, namespace: str, group_key: str) -> list[Run]:
+        """See Source."""
+        table = tables.runs
+        query = select(*RUN.columns).where(
+            table.c.namespace == namespace,
+            table.c.group_key == group_key,
+            table.c.finished_at.is_(None),
+        )
+        return self._load(RUN, query.order_by(table.c.key).with_for_update())
+
+    def gate(self, key: int) -> Gate | None:
+        """See Source."""
+        found = self._by_keys(GATE, tables.gates.c.key, [key])
+        return found[0] if found else None
+
+    def behind(self, gate_key: int) -> list[Task]:
+        """See Source."""
+        table = tables.tasks
+        open_ones = table.c.finished_at.is_(None)
+        return self._load(TASK, _tasks_where(table.c.gate == gate_key, open_ones))
+
+    def dependencies(self, task_keys: Sequence[int]) -> list[tuple[int, int]]:
+        """See Source."""
+        table = tables.dependencies
+        pairs: list[tuple[int, int]] = []
+        for start in range(0, len(task_keys), CHUNK):
+            query = (
+                select(table.c.task_key, table.c.depends_on)
+                .where(table.c.task_key.in_(task_keys[start : start + CHUNK]))
+                .order_by(table.c.task_key, table.c.depends_on)
+            )
+            pairs += ((row[0], row[1]) for row in self._connection.execute(query))
+        return pairs
+
+    def pipeline_version(self, pipeline_key: int, number: int) -> PipelineVersion | None:
+        """See Source."""
+        table = tables.pipeline_versions
+        query = select(*VERSION.columns).where(
+            table.c.pipeline_key == pipeline_key, table.c.number == number
+        )
+        found = self._load(VERSION, query)
+        return found[0] if found else None
 
     def active_runs(self, pipeline_key: int) -> list[Run]:
         """See Source."""
@@ -713,8 +774,8 @@ def _unknowable(key: int | str) -> bool:
     return isinstance(key, str) and "\0" in key
 
 
-def _tasks_where(condition: ColumnElement[bool]) -> Select[Any]:
-    query = select(*TASK.columns).where(condition)
+def _tasks_where(*conditions: ColumnElement[bool]) -> Select[Any]:
+    query = select(*TASK.columns).where(*conditions)
     return query.order_by(tables.tasks.c.key).with_for_update()
 
 

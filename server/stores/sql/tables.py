@@ -107,7 +107,21 @@ pipelines = Table(
     Column("created_by", Text, nullable=False),
     Column("runs", Integer, nullable=False),
     Column("last_status", SmallInteger, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("deleted_at", Moment),
     UniqueConstraint("namespace", "name"),
+)
+
+pipeline_versions = Table(
+    "pipeline_versions",
+    metadata,
+    Column("pipeline_key", ForeignKey("pipelines.key"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("definition", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("created_by", Text, nullable=False),
 )
 
 runs = Table(
@@ -136,10 +150,36 @@ runs = Table(
     Column("stages", JSON, nullable=False),
     Column("running", Integer, nullable=False),
     Column("stage", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("retry_of", PublicId),
+    Column("left_out", Integer, nullable=False),
+    Column("group_key", String(128)),
+    Column("turn", Key),
     Index("ix_runs_pipeline", "pipeline_key", "key"),
 )
 _ACTIVE = text("finished_at IS NULL")
 Index("ix_runs_active", runs.c.key, sqlite_where=_ACTIVE, postgresql_where=_ACTIVE)
+_ACTIVE_IN_GROUP = text("group_key IS NOT NULL AND finished_at IS NULL")
+Index(
+    "ix_runs_group",
+    runs.c.namespace,
+    runs.c.group_key,
+    runs.c.key,
+    sqlite_where=_ACTIVE_IN_GROUP,
+    postgresql_where=_ACTIVE_IN_GROUP,
+)
+
+gates = Table(
+    "gates",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("run_key", ForeignKey("runs.key", ondelete="CASCADE"), nullable=False),
+    Column("unmet", Integer, nullable=False),
+    Column("spoiled", Text, nullable=False),
+    Index("ix_gates_run", "run_key"),
+)
 
 tasks = Table(
     "tasks",
@@ -195,7 +235,13 @@ tasks = Table(
     Column("retry_of", PublicId),
     Column("due_at", Moment),
     Column("ready_at", Moment),
+    Column("rules", Text, nullable=False),
+    Column("judged", SmallInteger, nullable=False),
+    Column("gate", Key),
+    Column("opens", Key),
 )
+_BEHIND = text("gate IS NOT NULL")
+Index("ix_tasks_gate", tasks.c.gate, sqlite_where=_BEHIND, postgresql_where=_BEHIND)
 _READY = text("status = 2 AND lease_agent IS NULL")
 _LEASED = text("lease_agent IS NOT NULL")
 _DUE = text("due_at IS NOT NULL")

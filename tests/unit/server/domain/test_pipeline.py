@@ -12,7 +12,7 @@ from server.domain.pipeline import (
     Stage,
     Step,
     check_definition,
-    dependencies,
+    order_of,
 )
 from server.domain.task import ArtifactSpec
 from tests.fakes.core import job, parallel, serial
@@ -25,7 +25,7 @@ def problems(*stages, **fields):
 
 
 def needs(*stages):
-    return dependencies(Definition(stages))
+    return order_of(Definition(stages)).needs
 
 
 # ---- who waits for whom

@@ -20,7 +20,7 @@ POLICY = Policy(kill_grace=10, deadline_slack=20, claim_to_start=60)
 
 # The table of dispatch.md, "Task states", word for word.
 ALLOWED = {
-    "PENDING": "QUEUED SKIPPED CANCELLED TIMEOUT",
+    "PENDING": "QUEUED SKIPPED CANCELLED TIMEOUT SUCCESS FAILED",
     "QUEUED": "RUNNING SKIPPED CANCELLED TIMEOUT FAILED",
     "RUNNING": "QUEUED PENDING SUCCESS FAILED CANCELLED TIMEOUT",
 }

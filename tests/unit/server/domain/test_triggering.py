@@ -1,5 +1,6 @@
 import pytest
 
+from server.domain.defining import CreatePipeline, Description
 from server.domain.errors import AlreadyExists, Invalid, NotFound
 from server.domain.event import EventKind
 from server.domain.lease import LeaseRef
@@ -7,7 +8,7 @@ from server.domain.pipeline import Definition
 from server.domain.run import RunStatus
 from server.domain.submitting import Idempotency
 from server.domain.task import TaskSpec, TaskStatus
-from server.domain.triggering import CreatePipeline, Trigger, TriggerPipeline
+from server.domain.triggering import Trigger, TriggerPipeline
 from tests.fakes.core import NAMESPACE, job, needs, parallel, serial
 
 RUN = "00000000-0000-7000-8000-00ff00000000"
@@ -22,11 +23,11 @@ def work(core, status=TaskStatus.SUCCESS):
 
 def test_a_name_is_given_once_in_a_namespace(core):
     definition = Definition((serial("s", job("a")),))
-    core.do(CreatePipeline(NAMESPACE, "p1", "build", definition))
+    core.do(CreatePipeline(NAMESPACE, "p1", Description("build", definition)))
     with pytest.raises(AlreadyExists):
-        core.do(CreatePipeline(NAMESPACE, "p2", "build", definition))
-    core.do(CreatePipeline("other", "p3", "build", definition))
-    assert core.do(CreatePipeline(NAMESPACE, "p1", "build", definition)) == "p1"
+        core.do(CreatePipeline(NAMESPACE, "p2", Description("build", definition)))
+    core.do(CreatePipeline("other", "p3", Description("build", definition)))
+    assert core.do(CreatePipeline(NAMESPACE, "p1", Description("build", definition))) == "p1"
     assert len(core.events(EventKind.PIPELINE_CREATED)) == 2
 
 
@@ -157,7 +158,8 @@ def test_each_bad_field_of_a_pipeline_is_named_by_its_path(fields, expected):
     good = {"name": "n", "definition": Definition((serial("s", job("a")),))}
     found = []
     try:
-        CreatePipeline(NAMESPACE, "p", **{**good, **fields}).check()
+        created_by = fields.pop("created_by", "")
+        CreatePipeline(NAMESPACE, "p", Description(**{**good, **fields}), created_by).check()
     except Invalid as error:
         found = [violation.field for violation in error.violations]
     assert found == expected

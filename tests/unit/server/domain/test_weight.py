@@ -4,6 +4,7 @@ import pytest
 
 from server.domain.canceling import StopPipeline
 from server.domain.checks import LOAD_LIMIT
+from server.domain.defining import CreatePipeline, Description
 from server.domain.errors import Invalid, NotFound
 from server.domain.label_syntax import LARGEST_SET, MOST_LABELS, check_labels
 from server.domain.lease import LeaseRef
@@ -13,7 +14,7 @@ from server.domain.placement import FRAME_SIZE, Offer, place
 from server.domain.registering import UpdateLabels
 from server.domain.submitting import CreateTask, NewTask, UpdateTask, default_name
 from server.domain.task import TaskSpec, TaskStatus
-from server.domain.triggering import CreatePipeline, Trigger
+from server.domain.triggering import Trigger
 from tests.fakes.core import NAMESPACE, SPEC, job, parallel
 from tests.records import task
 
@@ -53,7 +54,7 @@ def test_a_change_cannot_make_a_task_too_heavy_either(core):
 def test_a_job_with_the_pipelines_environment_counts_together():
     definition = Definition((parallel("s", job("j")),), env=HEAVY_ENV)
     with pytest.raises(Invalid) as error:
-        CreatePipeline(NAMESPACE, "p", "name", definition).check()
+        CreatePipeline(NAMESPACE, "p", Description("name", definition)).check()
     assert fields(error) == ["stages[0].jobs[0].commands"]
 
 
