@@ -516,6 +516,8 @@ class App:
                     await self._close_doors()
                     for loop in loops:
                         loop.cancel()
+                    if isinstance(self._intake, JournalIntake):
+                        await self._intake.finish()
                     self._writer.stop()
                     await writing
                     await self._end_journal(journaling)

@@ -236,21 +236,31 @@ class JournalIntake:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            untold, self._untold = list(self._untold.values()), {}
-            told = await asyncio.gather(*map(self._record, untold), return_exceptions=True)
-            for its, error in zip(untold, told, strict=True):
-                if error is not None:
-                    self._untold[its.key] = its
-                if error is not None and not isinstance(error, MusterError):
-                    log.error("log_not_recorded", task=its.task_id, exc_info=error)
-            if self._untold:
+            if not await self._tell_database():
                 await asyncio.sleep(RECORD_AGAIN)
                 self._wake.set()
 
+    async def finish(self) -> None:
+        """Tell the database the rest, before the writer stops; what fails is found at the start."""
+        if self._untold:
+            await self._tell_database()
+
+    async def _tell_database(self) -> bool:
+        """Tell of each log that it does not know; return whether none of them failed."""
+        untold = list(self._untold.values())
+        told = await asyncio.gather(*map(self._record, untold), return_exceptions=True)
+        for its, error in zip(untold, told, strict=True):
+            is_told = error is None and its.recorded >= its.durable.lines
+            if is_told and self._untold.get(its.key) is its:
+                self._untold.pop(its.key, None)
+            if error is not None and not isinstance(error, MusterError):
+                log.error("log_not_recorded", task=its.task_id, exc_info=error)
+        return not any(told)
+
     async def _record(self, its: _Log) -> None:
         counts = its.durable
-        if await self._writer.submit(RecordLog(its.key, counts)):
-            its.recorded = max(its.recorded, counts.lines)
+        await self._writer.submit(RecordLog(its.key, counts))
+        its.recorded = max(its.recorded, counts.lines)
 
     async def recover(self) -> list[LogKey]:
         """Compare the journal with the database at the start: what is new in either is settled.

@@ -15,7 +15,7 @@ from server.domain.errors import LogGap, NotFound, NotLeaseHolder, StoreUnavaila
 from server.domain.holding import Held
 from server.domain.lease import LeaseRef, VerdictAction
 from server.domain.log import LogLine
-from server.domain.log_keeping import FindLog, LooseLines
+from server.domain.log_keeping import FindLog, LooseLines, RecordLog
 from server.domain.placement import Offer
 from server.domain.policy import Policy
 from server.domain.registering import LoseSession, Profile, Register
@@ -333,6 +333,30 @@ async def test_a_restart_between_the_last_line_and_its_record_completes_the_log(
     await desk.restart()
     assert await desk.state(wanted=LogState.COMPLETE)
     assert await desk.texts() == ["one"]
+
+
+async def test_a_server_that_stops_tells_the_database_of_the_last_lines_first(desk, monkeypatch):
+    lease = await desk.start_task()
+    await desk.end(lease, "one")
+    if desk.journal is None:
+        await desk.append(lease, packed(1, "one"))
+    else:
+        submit, refused = desk.writer.submit, []
+
+        async def refuse_once(command, **more):
+            if isinstance(command, RecordLog) and not refused:
+                refused.append(command)
+                desk.running[2].cancel()  # it stops while another try is to come
+                raise StoreUnavailable("away")
+            return await submit(command, **more)
+
+        monkeypatch.setattr(desk.writer, "submit", refuse_once)
+        await desk.append(lease, packed(1, "one"))
+        await asyncio.wait([desk.running[2]])
+        assert refused
+        assert await desk.state() is LogState.OPEN
+        await desk.intake.finish()
+    assert await desk.state() is LogState.COMPLETE
 
 
 @pytest.mark.parametrize(
