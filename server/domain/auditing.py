@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from server.domain.approving import AnswerApproval
 from server.domain.audit import AuditEntry, Origin
 from server.domain.canceling import CancelTask, StopPipeline
 from server.domain.configuring import ConfigureAgent
 from server.domain.controlling import SetAgentState
 from server.domain.defining import CreatePipeline, DeletePipeline, UpdatePipeline
 from server.domain.errors import MusterError
+from server.domain.extending import AddJobs
 from server.domain.keeping_secrets import DeleteSecret, PutSecret
 from server.domain.ledger import Command, Ledger
 from server.domain.moment import Moment
 from server.domain.registering import Register, RevokeAgent, Unregister, UpdateLabels
+from server.domain.retrying import RetryRun
 from server.domain.submitting import CreateTask, DeleteTask, RetryTask, UpdateTask
 from server.domain.submitting_many import CreateTasks
 from server.domain.task import Task, TaskSpec
@@ -207,6 +210,19 @@ RULES: Mapping[type[Command[Any]], Rule] = {
     RetryTask: Rule("task.retry", _answered, done=lambda command, _: {"retry_of": command.task_id}),
     CreatePipeline: Rule(
         "pipeline.create", _answered, done=lambda command, _: {"name": command.pipeline.name}
+    ),
+    RetryRun: Rule("run.retry", _answered, done=lambda command, _: {"retry_of": command.run_id}),
+    AnswerApproval: Rule(
+        "run.approval",
+        lambda command, _: command.run_id,
+        done=lambda command, task_id: {
+            "task": task_id,
+            "approved": command.approve,
+            "comment": command.comment,
+        },
+    ),
+    AddJobs: Rule(
+        "run.add_jobs", lambda command, _: command.run_id, done=lambda _, ids: {"jobs": len(ids)}
     ),
     UpdatePipeline: Rule("pipeline.update", _of_pipeline, _pipeline),
     DeletePipeline: Rule("pipeline.delete", _of_pipeline, _pipeline),

@@ -34,6 +34,9 @@ class Outcome:
     ended_at: Moment | None = None
 
 
+Ending: TypeAlias = tuple[Task, TaskStatus, str]
+"""A task that is to end, how, and why."""
+
 _END = {
     AttemptStatus.SUCCESS: TaskStatus.SUCCESS,
     AttemptStatus.FAILED: TaskStatus.FAILED,
@@ -202,7 +205,7 @@ def end_task(ledger: Ledger, task: Task, end: TaskStatus, error: str = "") -> No
     end_all(ledger, [(task, end, error)])
 
 
-def end_all(ledger: Ledger, ending: list["Ending"]) -> None:
+def end_all(ledger: Ledger, ending: list[Ending]) -> None:
     """End tasks, and with each what depends on it."""
     while ending:
         task, end, error = ending.pop()
@@ -228,10 +231,6 @@ def _end_one(ledger: Ledger, task: Task, end: TaskStatus, error: str) -> None:
     ledger.touch_run(run)
     tell_status(ledger, task, previous)
     settle_run(ledger, run)
-
-
-Ending: TypeAlias = tuple[Task, TaskStatus, str]
-"""A task that is to end, how, and why."""
 
 
 def _release_dependents(ledger: Ledger, task: Task) -> list[Ending]:

@@ -4,6 +4,7 @@
     ├── Invalid            a request with malformed fields
     ├── Unauthenticated    nobody knows who calls
     ├── Forbidden          the caller may not do that
+    ├── NotAsked           somebody else is to approve
     ├── StillEnrolled      an agent that is enrolled cannot be enrolled again
     ├── NotFound           an id nobody knows
     ├── AlreadyExists      a name that is taken
@@ -66,6 +67,15 @@ class Forbidden(MusterError):
         self.caller = caller
         needs = f"; that needs the permission {' or '.join(wanted)}" if wanted else ""
         super().__init__(f"{caller} may not call {door}{needs}.")
+
+
+class NotAsked(MusterError):
+    """The caller is not one of those whose approval a job asks for."""
+
+    def __init__(self, job: str, caller: str, who: Sequence[str]) -> None:
+        super().__init__(
+            f"{caller or 'The caller'} may not answer for {job!r}; it asks {', '.join(who)}."
+        )
 
 
 class StillEnrolled(MusterError):

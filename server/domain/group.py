@@ -31,10 +31,10 @@ class Membership:
     cancels_older: bool = False
     """Whether the task, when it finds no place free, cancels the members submitted before it."""
 
-    def check(self, checks: Checks) -> None:
-        """Note every malformed field, by its path in CreateTaskRequest."""
-        checks.name("concurrency.key", self.key, limit=KEY_LIMIT)
-        checks.number("concurrency.limit", self.limit, 1, PLACES_LIMIT)
+    def check(self, checks: Checks, path: str = "concurrency") -> None:
+        """Note every malformed field, by the group's path in the request."""
+        checks.name(f"{path}.key", self.key, limit=KEY_LIMIT)
+        checks.number(f"{path}.limit", self.limit, 1, PLACES_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)

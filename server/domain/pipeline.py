@@ -221,12 +221,17 @@ class PipelineVersion:
 
 def check_definition(checks: Checks, definition: Definition) -> None:
     """Note every malformed field of a definition, by its path in CreatePipelineRequest."""
-    if not definition.stages:
-        checks.fail("stages", "must have at least one stage")
     if sum(len(stage.jobs) for stage in definition.stages) > JOB_LIMIT:
         checks.fail("stages", f"must have at most {JOB_LIMIT} jobs in all")
+    check_jobs(checks, definition)
+
+
+def check_jobs(checks: Checks, definition: Definition, known: frozenset[str] = frozenset()) -> None:
+    """Note every malformed stage and job; `known` are jobs that are there already."""
+    if not definition.stages:
+        checks.fail("stages", "must have at least one stage")
     checks.environment("env", definition.env)
-    _check_unique(checks, definition)
+    _check_unique(checks, definition, known)
     for index, stage in enumerate(definition.stages):
         checks.name(f"stages[{index}].name", stage.name)
         if not stage.jobs:
@@ -234,12 +239,12 @@ def check_definition(checks: Checks, definition: Definition) -> None:
         for number, job in enumerate(stage.jobs):
             _check_job(checks, f"stages[{index}].jobs[{number}]", job, definition.env)
     if not checks.violations:
-        _check_needs(checks, definition)
+        _check_needs(checks, definition, known)
 
 
-def _check_unique(checks: Checks, definition: Definition) -> None:
+def _check_unique(checks: Checks, definition: Definition, known: frozenset[str]) -> None:
     stages: set[str] = set()
-    jobs: set[str] = set()
+    jobs: set[str] = set(known)
     for index, stage in enumerate(definition.stages):
         if stage.name in stages:
             checks.fail(f"stages[{index}].name", f"{stage.name!r} names an earlier stage")
@@ -262,10 +267,24 @@ def _check_job(checks: Checks, path: str, job: Job, env: dict[str, str]) -> None
     checks.number(f"{path}.retry", job.retry, 0, RETRY_LIMIT)
     checks.number(f"{path}.priority", job.priority or 0, 0, PRIORITY_HIGHEST)
     checks.extend(check_selector(job.selector, f"{path}.label_selector"))
+    if job.group is not None:
+        job.group.check(checks, f"{path}.concurrency")
+    if job.approval is not None:
+        _check_approval(checks, f"{path}.approval", job.approval)
 
 
-def _check_needs(checks: Checks, definition: Definition) -> None:
-    stage_of = {job.name: number for number, _, job in definition.jobs()}
+def _check_approval(checks: Checks, path: str, approval: Approval) -> None:
+    if not approval.who:
+        checks.fail(f"{path}.who", "must name at least one user or role")
+    for number, name in enumerate(approval.who):
+        checks.name(f"{path}.who[{number}]", name)
+    checks.number(f"{path}.timeout", approval.timeout, 0, TIMEOUT_LIMIT)
+    checks.text(f"{path}.message", approval.message, 1024)
+
+
+def _check_needs(checks: Checks, definition: Definition, known: frozenset[str]) -> None:
+    stage_of = dict.fromkeys(known, 0)
+    stage_of.update((job.name, number) for number, _, job in definition.jobs())
     for index, stage in enumerate(definition.stages):
         for number, job in enumerate(stage.jobs):
             for place, name in enumerate(job.depends_on):

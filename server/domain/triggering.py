@@ -7,16 +7,17 @@ from typing import Any
 
 from server.domain.canceling import stop_run
 from server.domain.checks import Checks
-from server.domain.ending import begin, end_all, settle_run, tell_run
+from server.domain.ending import Ending, begin, end_all, settle_run, tell_run
 from server.domain.errors import NotFound
 from server.domain.event import Event, EventKind
+from server.domain.facts import how_it_ended
 from server.domain.gate import Gate
 from server.domain.ids import derived_id
 from server.domain.inputs import resolve_inputs, variables_of
 from server.domain.ledger import Ledger
 from server.domain.pipeline import Definition, Job, Order, Pipeline, order_of
 from server.domain.priority import PRIORITY_DEFAULT
-from server.domain.rules import rules_of
+from server.domain.rules import Rules, rules_of
 from server.domain.run import Run, RunStatus
 from server.domain.submitting import (
     Idempotency,
@@ -162,11 +163,9 @@ def fill_run(
     pipeline.runs += 1
     pipeline.last_status = RunStatus.PENDING
     ledger.touch_pipeline(pipeline)
-    facts = json.loads(run.facts) if run.facts else {}
     ledger.add_run(run)
     tell_run(ledger, run, None, pipeline.name)
-    jobs = RunJobs(run, definition.env, facts.get("env", {}), variables_of(facts.get("inputs", {})))
-    jobs.variables.update(_facts(run, definition))
+    jobs = RunJobs(run, definition.env, *facts_of_start(run, definition))
     tasks = [
         reuse_task(ledger, run, task, position)
         if (task := (reused or {}).get(job.name)) is not None
@@ -237,23 +236,31 @@ def place_jobs(ledger: Ledger, jobs: RunJobs, order: Order, turn: Gate | None = 
         if turn is not None and not needs and task.gate is None:
             task.gate = turn.key
         if place_in_run(ledger, task, needs):
-            roots.append(task)
-    for task in roots:
-        end_all(ledger, begin(ledger, task))
+            roots.append((task, needs))
+    for task, needs in roots:
+        end_all(ledger, start_job(ledger, task, needs))
     settle_run(ledger, run)
 
 
 def place_in_run(ledger: Ledger, task: Task, needs: Collection[Task]) -> bool:
-    """Add a job's task; return whether it waits for nothing, and so is to be begun."""
-    if not task.rules and task.gate is None:
+    """Add a job's task; return whether it has nothing to wait for, and so is to be started."""
+    went_wrong = any(need.status.ended and not need.went_well for need in needs)
+    if not task.rules and task.gate is None and not went_wrong:
         place_task(ledger, task, list(needs))
         return False
-    open_ones = [need for need in needs if not need.status.ended]
     gate = None if task.gate is None else ledger.gate(task.gate)
-    task.unmet = len(open_ones) + (gate is not None and gate.unmet > 0)
-    task.status = TaskStatus.PENDING
+    task.unmet = sum(not need.status.ended for need in needs)
+    task.unmet += gate is not None and gate.unmet > 0
     place_task(ledger, task, list(needs), waits=True)
-    return not task.unmet
+    return went_wrong or not task.unmet
+
+
+def start_job(ledger: Ledger, task: Task, needs: Collection[Task]) -> list[Ending]:
+    """Start a new job that waits for nothing, or end it when what it would wait for went wrong."""
+    wrong = [need for need in needs if need.status.ended and not need.went_well]
+    if wrong and not Rules.from_json(task.rules).after_failure:
+        return [(task, TaskStatus.SKIPPED, how_it_ended(wrong[0]))]
+    return [] if task.unmet else begin(ledger, task)
 
 
 def _add_gate(ledger: Ledger, run: Run, last: Collection[Task], first: Collection[Task]) -> None:
@@ -315,15 +322,18 @@ def reuse_task(ledger: Ledger, run: Run, old: Task, position: int) -> Task:
     )
 
 
-def _facts(run: Run, definition: Definition) -> dict[str, str]:
-    facts = {
+def facts_of_start(run: Run, definition: Definition) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the variables that whoever started a run has given, and those that tell of it."""
+    started = json.loads(run.facts) if run.facts else {}
+    variables = {
         "MUSTER_PIPELINE_ID": run.pipeline_id,
         "MUSTER_RUN_NUMBER": str(run.number),
         "MUSTER_BRANCH": run.branch,
         "MUSTER_COMMIT": run.commit_sha,
         "MUSTER_REPO_URL": definition.repo_url,
+        **variables_of(started.get("inputs", {})),
     }
-    return {name: value for name, value in facts.items() if value}
+    return started.get("env", {}), {name: value for name, value in variables.items() if value}
 
 
 def _task_of(job: Job, env: Mapping[str, str]) -> NewTask:

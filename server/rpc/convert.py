@@ -2,7 +2,8 @@
 
 import base64
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar, cast
 
 from generated.agent.v1 import agent_pb2
@@ -34,6 +35,17 @@ E = TypeVar("E")
 def enum(number: int) -> Any:  # noqa: ANN401 (each message has an enum type of its own)
     """Return a number as any proto enum's value; ours bear the same numbers."""
     return number
+
+
+@contextmanager
+def within(field: str) -> Iterator[None]:
+    """Let violations of what is checked inside bear a field's path in front of theirs."""
+    try:
+        yield
+    except Invalid as error:
+        raise Invalid(
+            [Violation(f"{field}.{each.field}", each.description) for each in error.violations]
+        ) from error
 
 
 def counted(count: int, noun: str) -> str:
@@ -118,7 +130,7 @@ def new_task(request: task_pb2.CreateTaskRequest, seal: Seal) -> NewTask:
         env=dict(given.get("env", ())),
         workspace=given.get("workspace", ""),
         image=given.get("image", ""),
-        artifacts=tuple(map(_artifact, given.get("artifacts", ()))),
+        artifacts=tuple(map(artifact, given.get("artifacts", ()))),
         labels=dict(given.get("labels", ())),
         executor=given.get("executor", ""),
         secret_refs=dict(given.get("secret_refs", ())),
@@ -139,7 +151,7 @@ def new_task(request: task_pb2.CreateTaskRequest, seal: Seal) -> NewTask:
         retry_on_lost=given.get("retry_on_lost", True),
         priority=given.get("priority", by_label),
         schedule_to_start=given.get("schedule_to_start", 0),
-        group=_membership(given["concurrency"]) if "concurrency" in given else None,
+        group=membership(given["concurrency"]) if "concurrency" in given else None,
         key=given.get("key", ""),
     )
     task.check()
@@ -218,7 +230,20 @@ def _priority_by_label(labels: Mapping[str, str]) -> int:
     return PRIORITIES.get(word, PRIORITY_DEFAULT)
 
 
-def _membership(message: task_pb2.ConcurrencyGroup) -> Membership:
+def membership_message(group: Membership | None) -> task_pb2.ConcurrencyGroup | None:
+    """Return a group as its members name it, None for none."""
+    if group is None:
+        return None
+    policy = _CANCELS if group.cancels_older else _QUEUES
+    return task_pb2.ConcurrencyGroup(key=group.key, limit=group.limit, on_conflict=policy)
+
+
+def membership(message: task_pb2.ConcurrencyGroup) -> Membership:
+    """Return the group that a message names.
+
+    Raises:
+        Invalid: it has an unknown policy.
+    """
     if message.on_conflict not in task_pb2.ConcurrencyPolicy.values():
         text = f"there is no policy {message.on_conflict}"
         raise Invalid([Violation("concurrency.on_conflict", text)])
@@ -236,13 +261,15 @@ def _standing(task: Task) -> task_pb2.ConcurrencyStanding | None:
     )
 
 
-def _artifact(message: task_pb2.ArtifactConfig) -> ArtifactSpec:
+def artifact(message: task_pb2.ArtifactConfig) -> ArtifactSpec:
+    """Return what a message says of a file to keep."""
     return ArtifactSpec(
         message.name, message.path, message.destination, message.expire, message.expire_days
     )
 
 
-def _artifact_message(spec: ArtifactSpec) -> task_pb2.ArtifactConfig:
+def artifact_message(spec: ArtifactSpec) -> task_pb2.ArtifactConfig:
+    """Return a file to keep as a message."""
     return task_pb2.ArtifactConfig(
         name=spec.name,
         path=spec.path,
@@ -266,7 +293,7 @@ def task_detail(task: Task) -> task_pb2.TaskDetail:
         workspace=spec.workspace,
         timeout=task.timeout // SECOND,
         image=spec.image,
-        artifacts=map(_artifact_message, spec.artifacts),
+        artifacts=map(artifact_message, spec.artifacts),
         allow_failure=task.allow_failure,
         retry_count=task.retry_limit,
         retried_times=retried_times(task),

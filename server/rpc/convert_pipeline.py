@@ -1,23 +1,103 @@
 """Pipelines and runs: between messages and records."""
 
+import json
+from collections.abc import Iterable
+
 from generated.pipeline.v1 import pipeline_pb2
-from server.domain.pipeline import Definition, Job, Pipeline, Stage
+from server.domain.defining import Description
+from server.domain.errors import Invalid, Violation
+from server.domain.pipeline import (
+    Approval,
+    Definition,
+    Input,
+    Job,
+    Pipeline,
+    PipelineVersion,
+    Stage,
+    Step,
+)
 from server.domain.run import Run
-from server.domain.task import Task
-from server.rpc.convert import enum, seconds, selector_message, selector_of
+from server.domain.task import Judged, Task, TaskStatus
+from server.rpc.convert import (
+    artifact,
+    artifact_message,
+    enum,
+    membership,
+    membership_message,
+    seconds,
+    selector_message,
+    selector_of,
+    within,
+)
+from server.rpc.pipeline_file import described_by, jobs_of_file, stages_checked
+
+MANUAL = pipeline_pb2.TRIGGER_TYPE_MANUAL
+
+
+def description_of(request: pipeline_pb2.CreatePipelineRequest) -> Description:
+    """Return the pipeline a request holds; it is not checked unless it comes as a file.
+
+    Raises:
+        Invalid: it holds what cannot be converted, or a malformed file.
+    """
+    if request.file:
+        _only_the_file(request)
+        return described_by(request.file)
+    if request.trigger_type not in pipeline_pb2.TriggerType.values():
+        text = f"there is no trigger type {request.trigger_type}"
+        raise Invalid([Violation("trigger_type", text)])
+    return Description(
+        request.name,
+        definition_of(request),
+        description=request.description,
+        trigger_type=request.trigger_type or MANUAL,
+        cron=request.cron,
+    )
+
+
+def _only_the_file(request: pipeline_pb2.CreatePipelineRequest) -> None:
+    given = [field.name for field, _ in request.ListFields()]
+    wrong = [name for name in given if name not in ("file", "created_by")]
+    if wrong:
+        raise Invalid([Violation(name, "must be empty when `file` is given") for name in wrong])
 
 
 def definition_of(request: pipeline_pb2.CreatePipelineRequest) -> Definition:
-    """Return the definition a request holds, not checked."""
+    """Return the definition a request holds, not checked.
+
+    Raises:
+        Invalid: it holds what cannot be converted.
+    """
     return Definition(
-        stages=tuple(
-            Stage(stage.name, tuple(map(_job, stage.jobs)), stage.parallel)
-            for stage in request.stages
-        ),
+        stages=_stages(request.stages),
         env=dict(request.env),
         repo_url=request.repo_url,
         branch=request.branch or "main",
     )
+
+
+def added_definition(request: pipeline_pb2.AddJobsRequest) -> Definition:
+    """Return the stages that a request adds to a run.
+
+    Raises:
+        Invalid: it holds what cannot be converted, or a malformed file.
+    """
+    if not request.file:
+        return Definition(_stages(request.stages), dict(request.env))
+    if request.stages or request.env:
+        raise Invalid([Violation("stages", "must be empty when `file` is given")])
+    return jobs_of_file(request.file)
+
+
+def _stages(messages: Iterable[pipeline_pb2.Stage]) -> tuple[Stage, ...]:
+    stages = []
+    for place, message in enumerate(messages):
+        jobs = []
+        for number, job in enumerate(message.jobs):
+            with within(f"stages[{place}].jobs[{number}]"):
+                jobs.append(_job(job))
+        stages.append(Stage(message.name, tuple(jobs), message.parallel))
+    return stages_checked(tuple(stages))
 
 
 def _job(message: pipeline_pb2.Job) -> Job:
@@ -33,7 +113,31 @@ def _job(message: pipeline_pb2.Job) -> Job:
         allow_failure=message.allow_failure,
         priority=message.priority if message.HasField("priority") else None,
         secret_refs=dict(message.secret_refs),
+        condition=message.condition,
+        matrix=dict(message.matrix),
+        base=message.base,
+        group=membership(message.concurrency) if message.HasField("concurrency") else None,
+        outputs=tuple(message.outputs),
+        approval=_approval(message) if message.HasField("approval") else None,
+        artifacts=tuple(map(artifact, message.artifacts)),
+        steps=tuple(_step(step, f"steps[{place}]") for place, step in enumerate(message.steps)),
     )
+
+
+def _approval(message: pipeline_pb2.Job) -> Approval:
+    asked = message.approval
+    return Approval(tuple(asked.who), asked.timeout, asked.message)
+
+
+def _step(message: pipeline_pb2.Step, path: str) -> Step:
+    try:
+        settings = json.loads(message.settings or "{}")
+    except ValueError as error:
+        text = f"must be a JSON object: {error}"
+        raise Invalid([Violation(f"{path}.settings", text)]) from error
+    if not isinstance(settings, dict):
+        raise Invalid([Violation(f"{path}.settings", "must be a JSON object")])
+    return Step(message.name, tuple(message.commands), message.uses, settings)
 
 
 def _job_message(job: Job) -> pipeline_pb2.Job:
@@ -49,6 +153,40 @@ def _job_message(job: Job) -> pipeline_pb2.Job:
         allow_failure=job.allow_failure,
         priority=job.priority,
         secret_refs=job.secret_refs,
+        condition=job.condition,
+        matrix=job.matrix,
+        base=job.base,
+        concurrency=membership_message(job.group),
+        outputs=job.outputs,
+        approval=_approval_message(job.approval),
+        artifacts=map(artifact_message, job.artifacts),
+        steps=map(_step_message, job.steps),
+    )
+
+
+def _approval_message(approval: Approval | None) -> pipeline_pb2.Approval | None:
+    if approval is None:
+        return None
+    return pipeline_pb2.Approval(
+        who=approval.who, timeout=approval.timeout, message=approval.message
+    )
+
+
+def _step_message(step: Step) -> pipeline_pb2.Step:
+    settings = json.dumps(step.settings) if step.settings else ""
+    return pipeline_pb2.Step(
+        name=step.name, commands=step.commands, uses=step.uses, settings=settings
+    )
+
+
+def _input_message(each: Input) -> pipeline_pb2.Input:
+    return pipeline_pb2.Input(
+        name=each.name,
+        type=each.type,
+        description=each.description,
+        default="" if each.default is None else json.dumps(each.default),
+        required=each.required,
+        options=each.options,
     )
 
 
@@ -77,6 +215,20 @@ def pipeline_detail(pipeline: Pipeline, counts: tuple[int, int]) -> pipeline_pb2
         total_runs=pipeline.runs,
         success_runs=counts[0],
         failed_runs=counts[1],
+        version=pipeline.version,
+        inputs=map(_input_message, definition.inputs),
+        triggers=json.dumps(definition.triggers) if definition.triggers else "",
+        concurrency=membership_message(definition.group),
+    )
+
+
+def version_message(version: PipelineVersion) -> pipeline_pb2.PipelineVersion:
+    """Return a definition that a pipeline has had."""
+    return pipeline_pb2.PipelineVersion(
+        number=version.number,
+        created_at=version.created_at,
+        created_by=version.created_by,
+        file=version.source,
     )
 
 
@@ -97,7 +249,26 @@ def run_detail(run: Run, pipeline_name: str) -> pipeline_pb2.RunDetail:
         total_jobs=run.total,
         ended_jobs=run.ended,
         failed_jobs=run.failed,
+        version=run.version,
+        retry_of=run.retry_of or "",
+        running_jobs=run.running,
+        left_out_jobs=run.left_out,
+        skipped_jobs=run.skipped,
+        cancelled_jobs=run.cancelled,
+        excused_jobs=run.excused,
+        waits_for_turn=run.turn is not None,
     )
+
+
+def whole_run_detail(run: Run, pipeline_name: str) -> pipeline_pb2.RunDetail:
+    """Return a run with how it was started; its jobs are to be added."""
+    detail = run_detail(run, pipeline_name)
+    started = json.loads(run.facts) if run.facts else {}
+    for name in ("event", "inputs"):
+        if name in started:
+            setattr(detail, name, json.dumps(started[name], ensure_ascii=False))
+    detail.stages.extend(run.stages)
+    return detail
 
 
 def run_job(run: Run, task: Task, depends_on: list[str]) -> pipeline_pb2.RunJob:
@@ -115,4 +286,9 @@ def run_job(run: Run, task: Task, depends_on: list[str]) -> pipeline_pb2.RunJob:
         error_message=task.error,
         depends_on=depends_on,
         attempt=task.attempt,
+        left_out=task.judged is Judged.LEFT_OUT,
+        awaits_approval=task.judged is Judged.ASKED and task.status is TaskStatus.PENDING,
+        retry_of=task.retry_of or "",
+        waits_for_stage=task.gate is not None and task.unmet > 0 and run.turn != task.gate,
+        allow_failure=task.allow_failure,
     )

@@ -42,6 +42,9 @@ ANSWERS: dict[type[errors.MusterError], Answer] = {
     errors.Forbidden: Answer(
         grpc.StatusCode.PERMISSION_DENIED, reasons.ERROR_REASON_FORBIDDEN
     ),
+    errors.NotAsked: Answer(
+        grpc.StatusCode.PERMISSION_DENIED, reasons.ERROR_REASON_FORBIDDEN
+    ),
     errors.StillEnrolled: Answer(
         grpc.StatusCode.PERMISSION_DENIED, reasons.ERROR_REASON_FORBIDDEN
     ),

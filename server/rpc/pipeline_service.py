@@ -1,12 +1,18 @@
 """pipeline.v1.PipelineService."""
 
+from collections.abc import Sequence
+
 from uuid_utils import uuid7
 
 from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
-from server.auth import check_attends, current_caller
+from server.auth import Caller, Kind, check_attends, current_caller
+from server.domain.approving import AnswerApproval
 from server.domain.canceling import StopPipeline, check_reason
-from server.domain.defining import CreatePipeline, Description
+from server.domain.defining import CreatePipeline, DeletePipeline, UpdatePipeline
 from server.domain.errors import Invalid, Violation
+from server.domain.extending import AddJobs
+from server.domain.pipeline import Pipeline
+from server.domain.retrying import RetryRun, RetryScope
 from server.domain.run import RunStatus
 from server.domain.triggering import Trigger, TriggerPipeline
 from server.engine.call_limits import QueueLimit
@@ -14,12 +20,20 @@ from server.engine.clock import Clock
 from server.engine.writer import Writer
 from server.rpc import convert
 from server.rpc.context import Context
-from server.rpc.convert_pipeline import definition_of, pipeline_detail, run_detail, run_job
+from server.rpc.convert import within
+from server.rpc.convert_pipeline import (
+    added_definition,
+    description_of,
+    pipeline_detail,
+    run_detail,
+    run_job,
+    version_message,
+    whole_run_detail,
+)
 from server.rpc.submission import idempotency
 from server.stores.interfaces import Reader
 
 SORT_COLUMNS = ("created_at", "updated_at", "name")
-MANUAL = pipeline_pb2.TRIGGER_TYPE_MANUAL
 
 
 class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
@@ -46,19 +60,10 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
     ) -> pipeline_pb2.CreatePipelineResponse:
         """See the proto."""
         caller = current_caller()
-        if request.trigger_type not in pipeline_pb2.TriggerType.values():
-            text = f"there is no trigger type {request.trigger_type}"
-            raise Invalid([Violation("trigger_type", text)])
         command = CreatePipeline(
             caller.namespace,
             str(uuid7()),
-            Description(
-                request.name,
-                definition_of(request),
-                description=request.description,
-                trigger_type=request.trigger_type or MANUAL,
-                cron=request.cron,
-            ),
+            description_of(request),
             created_by=caller.author(request.created_by),
         )
         command.check()
@@ -67,16 +72,80 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
             success=True, message="The pipeline is stored.", pipeline_id=pipeline_id
         )
 
+    async def UpdatePipeline(
+        self, request: pipeline_pb2.UpdatePipelineRequest, context: Context
+    ) -> pipeline_pb2.UpdatePipelineResponse:
+        """See the proto."""
+        caller = current_caller()
+        with within("pipeline"):
+            command = UpdatePipeline(
+                caller.namespace,
+                request.pipeline_id,
+                description_of(request.pipeline),
+                updated_by=caller.author(request.pipeline.created_by),
+                expected_version=request.expected_version,
+            )
+            command.check()
+        version = await self._writer.submit(command, new_work=True)
+        return pipeline_pb2.UpdatePipelineResponse(
+            success=True, message=f"The pipeline has version {version}.", version=version
+        )
+
+    async def DeletePipeline(
+        self, request: pipeline_pb2.DeletePipelineRequest, context: Context
+    ) -> pipeline_pb2.DeletePipelineResponse:
+        """See the proto."""
+        command = DeletePipeline(
+            current_caller().namespace, request.pipeline_id, stop_runs=request.stop_runs
+        )
+        stopped = await self._writer.submit(command)
+        return pipeline_pb2.DeletePipelineResponse(
+            success=True,
+            message=f"The pipeline is deleted. Stopped: {convert.counted(stopped, 'active run')}",
+        )
+
     async def GetPipeline(
         self, request: pipeline_pb2.GetPipelineRequest, context: Context
     ) -> pipeline_pb2.GetPipelineResponse:
         """See the proto."""
-        pipeline = await self._reader.pipeline(current_caller().namespace, request.pipeline_id)
-        counts = await self._reader.run_counts([pipeline.key])
+        namespace = current_caller().namespace
+        pipeline = await self._reader.pipeline(namespace, request.pipeline_id)
+        number = request.version or pipeline.version
+        version = await self._reader.pipeline_version(pipeline, number)
+        pipeline.definition, pipeline.version = version.definition, version.number
+        detail = await self._details(namespace, [pipeline])
+        detail[0].file = version.source
         return pipeline_pb2.GetPipelineResponse(
+            success=True, message=convert.counted(pipeline.runs, "run"), pipeline=detail[0]
+        )
+
+    async def _details(
+        self, namespace: str, pipelines: Sequence[Pipeline]
+    ) -> list[pipeline_pb2.PipelineDetail]:
+        keys = [pipeline.key for pipeline in pipelines]
+        counts = await self._reader.run_counts(keys)
+        last = await self._reader.last_runs(keys)
+        details = []
+        for pipeline in pipelines:
+            detail = pipeline_detail(pipeline, counts.get(pipeline.key, (0, 0)))
+            if pipeline.key in last:
+                detail.last_run.CopyFrom(run_detail(last[pipeline.key], pipeline.name))
+            details.append(detail)
+        return details
+
+    async def ListPipelineVersions(
+        self, request: pipeline_pb2.ListPipelineVersionsRequest, context: Context
+    ) -> pipeline_pb2.ListPipelineVersionsResponse:
+        """See the proto."""
+        namespace = current_caller().namespace
+        pipeline = await self._reader.pipeline(namespace, request.pipeline_id)
+        size = convert.page_of(0, request.page_size, "", "", (), descending=False).size
+        last = min(pipeline.version, request.before - 1) if request.before else pipeline.version
+        versions = await self._reader.pipeline_versions(pipeline, last - size + 1, last)
+        return pipeline_pb2.ListPipelineVersionsResponse(
             success=True,
-            message=convert.counted(pipeline.runs, "run"),
-            pipeline=pipeline_detail(pipeline, counts.get(pipeline.key, (0, 0))),
+            message=convert.counted(pipeline.version, "version"),
+            versions=map(version_message, versions),
         )
 
     async def ListPipelines(
@@ -94,11 +163,10 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
         status = convert.status_filter("status", request.status, RunStatus)
         namespace = current_caller().namespace
         found = await self._reader.pipelines(namespace, status, request.name, page)
-        counts = await self._reader.run_counts([p.key for p in found.items])
         return pipeline_pb2.ListPipelinesResponse(
             success=True,
             message=convert.counted(found.total, "pipeline"),
-            pipelines=[pipeline_detail(p, counts.get(p.key, (0, 0))) for p in found.items],
+            pipelines=await self._details(namespace, found.items),
             total=found.total,
             page=0 if request.page_token else page.number,
             page_size=page.size,
@@ -116,6 +184,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
             commit_sha=request.commit_sha,
             env=dict(request.env),
             triggered_by=caller.author(request.triggered_by),
+            inputs=dict(request.inputs),
         )
         trigger.check()
         command = TriggerPipeline(
@@ -157,7 +226,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
         needs: dict[int, list[str]] = {}
         for key, other in await self._reader.dependencies_of_run(run.key):
             needs.setdefault(key, []).append(names.get(other, ""))
-        detail = run_detail(run, name)
+        detail = whole_run_detail(run, name)
         detail.jobs.extend(run_job(run, task, needs.get(task.key, [])) for task in tasks)
         return pipeline_pb2.GetRunResponse(
             success=True, message=f"The run is {run.status.name}.", run=detail
@@ -177,3 +246,83 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
             runs=[run_detail(run, name) for run, name in found.items],
             next_page_token="" if found.next_after is None else str(found.next_after),
         )
+
+    async def RetryRun(
+        self, request: pipeline_pb2.RetryRunRequest, context: Context
+    ) -> pipeline_pb2.RetryRunResponse:
+        """See the proto."""
+        caller = current_caller()
+        await self._queue_limit.check(caller.namespace)
+        if request.scope not in pipeline_pb2.RetryScope.values():
+            raise Invalid([Violation("scope", f"there is no scope {request.scope}")])
+        scope = RetryScope(request.scope or RetryScope.ALL)
+        if bool(request.from_job) != (scope is RetryScope.FROM_JOB):
+            text = "must be given with the scope RETRY_SCOPE_FROM_JOB and with no other"
+            raise Invalid([Violation("from_job", text)])
+        command = RetryRun(
+            caller.namespace,
+            request.run_id,
+            str(uuid7()),
+            scope,
+            request.from_job,
+            caller.author(request.triggered_by),
+        )
+        run_id, *job_ids = await self._writer.submit(command, new_work=True)
+        return pipeline_pb2.RetryRunResponse(
+            success=True,
+            message=f"The run has {convert.counted(len(job_ids), 'job')}",
+            run_id=run_id,
+            job_ids=job_ids,
+        )
+
+    async def ApproveRun(
+        self, request: pipeline_pb2.ApproveRunRequest, context: Context
+    ) -> pipeline_pb2.ApproveRunResponse:
+        """See the proto."""
+        await self._answer(request.run_id, request.job, request.comment, approve=True)
+        return pipeline_pb2.ApproveRunResponse(success=True, message="Approved.")
+
+    async def RejectRun(
+        self, request: pipeline_pb2.RejectRunRequest, context: Context
+    ) -> pipeline_pb2.RejectRunResponse:
+        """See the proto."""
+        await self._answer(request.run_id, request.job, request.comment, approve=False)
+        return pipeline_pb2.RejectRunResponse(success=True, message="Rejected.")
+
+    async def _answer(self, run_id: str, job: str, comment: str, *, approve: bool) -> None:
+        caller = current_caller()
+        command = AnswerApproval(
+            caller.namespace, run_id, job, approve, caller.name, known_as(caller), comment
+        )
+        command.check()
+        await self._writer.submit(command)
+
+    async def AddJobs(
+        self, request: pipeline_pb2.AddJobsRequest, context: Context
+    ) -> pipeline_pb2.AddJobsResponse:
+        """See the proto."""
+        caller = current_caller()
+        run_id = request.run_id or caller.run_id
+        if not run_id:
+            raise Invalid([Violation("run_id", "must not be empty")])
+        check_attends(run_id=run_id)
+        await self._queue_limit.check(caller.namespace)
+        command = AddJobs(
+            caller.namespace,
+            run_id,
+            added_definition(request),
+            caller.task_id if caller.kind is Kind.TASK else "",
+            idempotency(request, request.request_id),
+        )
+        job_ids = await self._writer.submit(command, new_work=True)
+        return pipeline_pb2.AddJobsResponse(
+            success=True, message=f"Added: {convert.counted(len(job_ids), 'job')}", job_ids=job_ids
+        )
+
+
+def known_as(caller: Caller) -> frozenset[str] | None:
+    """Return what a caller may be called in a list of users and roles; None for anybody."""
+    if caller.kind is Kind.ANYBODY:
+        return None
+    role = [caller.role.value] if caller.role is not None else []
+    return frozenset([caller.name, *role])

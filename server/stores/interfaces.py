@@ -450,6 +450,9 @@ class Reader(Protocol):
     async def run_counts(self, pipeline_keys: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Return how many runs of each pipeline ended well, and how many FAILED."""
 
+    async def last_runs(self, pipeline_keys: Sequence[int]) -> dict[int, Run]:
+        """Return the latest run of each pipeline that has one, by the pipeline's key."""
+
     async def run(self, namespace: str, run_id: str) -> tuple[Run, str, list[Task]]:
         """Return one run with its pipeline's name and its tasks in order."""
 

@@ -20,6 +20,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RetryScope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RetryScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RetryScope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RETRY_SCOPE_UNSPECIFIED: _RetryScope.ValueType  # 0
+    """The same as ALL."""
+    RETRY_SCOPE_ALL: _RetryScope.ValueType  # 1
+    """Every job."""
+    RETRY_SCOPE_FAILED: _RetryScope.ValueType  # 2
+    """Jobs that did not succeed."""
+    RETRY_SCOPE_FROM_JOB: _RetryScope.ValueType  # 3
+    """The job `from_job`, all that waits for it, and jobs that did not succeed."""
+
+class RetryScope(_RetryScope, metaclass=_RetryScopeEnumTypeWrapper):
+    """What of a run is done again."""
+
+RETRY_SCOPE_UNSPECIFIED: RetryScope.ValueType  # 0
+"""The same as ALL."""
+RETRY_SCOPE_ALL: RetryScope.ValueType  # 1
+"""Every job."""
+RETRY_SCOPE_FAILED: RetryScope.ValueType  # 2
+"""Jobs that did not succeed."""
+RETRY_SCOPE_FROM_JOB: RetryScope.ValueType  # 3
+"""The job `from_job`, all that waits for it, and jobs that did not succeed."""
+Global___RetryScope: _TypeAlias = RetryScope  # noqa: Y015
+
 class _PipelineStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -220,6 +248,26 @@ class Job(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class MatrixEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
@@ -231,6 +279,14 @@ class Job(_message.Message):
     ALLOW_FAILURE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     SECRET_REFS_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    MATRIX_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    APPROVAL_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call it. Unique in the pipeline, 1 to 256 characters."""
     image: _builtins.str
@@ -243,6 +299,12 @@ class Job(_message.Message):
     """Whether the run goes on when it does not succeed."""
     priority: _builtins.int
     """How urgent it is: 0 to 9, the highest first. Absent takes 5."""
+    condition: _builtins.str
+    """A condition in CEL (docs/pipelines.md says what it may name); where it does not hold, the job is
+    left out. Empty runs it when all that it waits for went well.
+    """
+    base: _builtins.str
+    """In answers: what the file calls it, where a matrix makes several jobs of it."""
     @_builtins.property
     def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The lines of one script. At least one."""
@@ -265,6 +327,30 @@ class Job(_message.Message):
         value it has when it starts.
         """
 
+    @_builtins.property
+    def matrix(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """In answers: the cell of a matrix that it is."""
+
+    @_builtins.property
+    def concurrency(self) -> _task_pb2.ConcurrencyGroup:
+        """The concurrency group it takes a place in."""
+
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the values that it tells later jobs."""
+
+    @_builtins.property
+    def approval(self) -> Global___Approval:
+        """Makes it a question to people; then it has no commands."""
+
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.ArtifactConfig]:
+        """Files to keep after it."""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
+        """Its parts, where a plugin is among them; then it has no commands."""
+
     def __init__(
         self,
         *,
@@ -279,16 +365,136 @@ class Job(_message.Message):
         allow_failure: _builtins.bool = ...,
         priority: _builtins.int | None = ...,
         secret_refs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        condition: _builtins.str = ...,
+        matrix: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        base: _builtins.str = ...,
+        concurrency: _task_pb2.ConcurrencyGroup | None = ...,
+        outputs: _abc.Iterable[_builtins.str] | None = ...,
+        approval: Global___Approval | None = ...,
+        artifacts: _abc.Iterable[_task_pb2.ArtifactConfig] | None = ...,
+        steps: _abc.Iterable[Global___Step] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "label_selector", b"label_selector", "priority", b"priority"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "approval", b"approval", "concurrency", b"concurrency", "label_selector", b"label_selector", "priority", b"priority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "allow_failure", b"allow_failure", "commands", b"commands", "depends_on", b"depends_on", "env", b"env", "image", b"image", "label_selector", b"label_selector", "name", b"name", "priority", b"priority", "retry", b"retry", "secret_refs", b"secret_refs", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "allow_failure", b"allow_failure", "approval", b"approval", "artifacts", b"artifacts", "base", b"base", "commands", b"commands", "concurrency", b"concurrency", "condition", b"condition", "depends_on", b"depends_on", "env", b"env", "image", b"image", "label_selector", b"label_selector", "matrix", b"matrix", "name", b"name", "outputs", b"outputs", "priority", b"priority", "retry", b"retry", "secret_refs", b"secret_refs", "steps", b"steps", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class Approval(_message.Message):
+    """A question to people: what waits for the job waits for their answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHO_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    timeout: _builtins.int
+    """Seconds after which it ends in TIMEOUT; 0 waits for ever."""
+    message: _builtins.str
+    """What they are asked."""
+    @_builtins.property
+    def who(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Users and roles (`viewer`, `operator`, `admin`) that may answer."""
+
+    def __init__(
+        self,
+        *,
+        who: _abc.Iterable[_builtins.str] | None = ...,
+        timeout: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "timeout", b"timeout", "who", b"who"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Approval: _TypeAlias = Approval  # noqa: Y015
+
+@_typing.final
+class Step(_message.Message):
+    """One part of a job that has a plugin among its parts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    COMMANDS_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What people call it."""
+    uses: _builtins.str
+    """A plugin as id@version, or empty."""
+    settings: _builtins.str
+    """What the plugin is given: a JSON object."""
+    @_builtins.property
+    def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lines of a script, or none."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        commands: _abc.Iterable[_builtins.str] | None = ...,
+        uses: _builtins.str = ...,
+        settings: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "name", b"name", "settings", b"settings", "uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Step: _TypeAlias = Step  # noqa: Y015
+
+@_typing.final
+class Input(_message.Message):
+    """A value that whoever starts a run may give."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    DEFAULT_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What it is called."""
+    type: _builtins.str
+    """`string`, `integer`, `number`, `boolean` or `choice`."""
+    description: _builtins.str
+    """What it is for."""
+    default: _builtins.str
+    """What it is when nobody says: a JSON value, or empty."""
+    required: _builtins.bool
+    """Whether somebody has to say."""
+    @_builtins.property
+    def options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a choice may be."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        type: _builtins.str = ...,
+        description: _builtins.str = ...,
+        default: _builtins.str = ...,
+        required: _builtins.bool = ...,
+        options: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "description", b"description", "name", b"name", "options", b"options", "required", b"required", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Input: _TypeAlias = Input  # noqa: Y015
 
 @_typing.final
 class CreatePipelineRequest(_message.Message):
@@ -325,6 +531,7 @@ class CreatePipelineRequest(_message.Message):
     TRIGGER_TYPE_FIELD_NUMBER: _builtins.int
     CRON_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique in the namespace, 1 to 256 characters, no control characters."""
     description: _builtins.str
@@ -341,6 +548,10 @@ class CreatePipelineRequest(_message.Message):
     """Cron expression. Kept as given; the clock that reads it is not part of this release."""
     created_by: _builtins.str
     """Who made it; empty takes the caller."""
+    file: _builtins.str
+    """A pipeline file (docs/pipelines.md), at most 1 MiB, in place of all fields above but
+    `created_by`. Violations bear the field path `file` and say line and column.
+    """
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
         """Its stages in order, at least one."""
@@ -361,10 +572,11 @@ class CreatePipelineRequest(_message.Message):
         trigger_type: Global___TriggerType.ValueType = ...,
         cron: _builtins.str = ...,
         created_by: _builtins.str = ...,
+        file: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "created_by", b"created_by", "cron", b"cron", "description", b"description", "env", b"env", "name", b"name", "repo_url", b"repo_url", "stages", b"stages", "trigger_type", b"trigger_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "created_by", b"created_by", "cron", b"cron", "description", b"description", "env", b"env", "file", b"file", "name", b"name", "repo_url", b"repo_url", "stages", b"stages", "trigger_type", b"trigger_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -401,22 +613,236 @@ class CreatePipelineResponse(_message.Message):
 Global___CreatePipelineResponse: _TypeAlias = CreatePipelineResponse  # noqa: Y015
 
 @_typing.final
+class UpdatePipelineRequest(_message.Message):
+    """Request of UpdatePipeline."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_ID_FIELD_NUMBER: _builtins.int
+    PIPELINE_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    pipeline_id: _builtins.str
+    """The pipeline's id."""
+    expected_version: _builtins.int
+    """Refuse unless this is the pipeline's version; 0 takes any."""
+    @_builtins.property
+    def pipeline(self) -> Global___CreatePipelineRequest:
+        """The pipeline as it is to be, whole; `created_by` is who changes it."""
+
+    def __init__(
+        self,
+        *,
+        pipeline_id: _builtins.str = ...,
+        pipeline: Global___CreatePipelineRequest | None = ...,
+        expected_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pipeline", b"pipeline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_version", b"expected_version", "pipeline", b"pipeline", "pipeline_id", b"pipeline_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdatePipelineRequest: _TypeAlias = UpdatePipelineRequest  # noqa: Y015
+
+@_typing.final
+class UpdatePipelineResponse(_message.Message):
+    """Answer of UpdatePipeline."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    success: _builtins.bool
+    """True whenever the call succeeds."""
+    message: _builtins.str
+    """A sentence for people."""
+    version: _builtins.int
+    """The version it has now; the same as before when nothing is different."""
+    def __init__(
+        self,
+        *,
+        success: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "success", b"success", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdatePipelineResponse: _TypeAlias = UpdatePipelineResponse  # noqa: Y015
+
+@_typing.final
+class DeletePipelineRequest(_message.Message):
+    """Request of DeletePipeline."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_ID_FIELD_NUMBER: _builtins.int
+    STOP_RUNS_FIELD_NUMBER: _builtins.int
+    pipeline_id: _builtins.str
+    """The pipeline's id."""
+    stop_runs: _builtins.bool
+    """Stop its active runs."""
+    def __init__(
+        self,
+        *,
+        pipeline_id: _builtins.str = ...,
+        stop_runs: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pipeline_id", b"pipeline_id", "stop_runs", b"stop_runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePipelineRequest: _TypeAlias = DeletePipelineRequest  # noqa: Y015
+
+@_typing.final
+class DeletePipelineResponse(_message.Message):
+    """Answer of DeletePipeline."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    success: _builtins.bool
+    """True whenever the call succeeds."""
+    message: _builtins.str
+    """A sentence for people."""
+    def __init__(
+        self,
+        *,
+        success: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "success", b"success"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePipelineResponse: _TypeAlias = DeletePipelineResponse  # noqa: Y015
+
+@_typing.final
+class ListPipelineVersionsRequest(_message.Message):
+    """Request of ListPipelineVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_ID_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    pipeline_id: _builtins.str
+    """The pipeline's id."""
+    before: _builtins.int
+    """Only versions before this one; 0 begins with the newest."""
+    page_size: _builtins.int
+    """At most so many, 1000 at most; 0 means 20."""
+    def __init__(
+        self,
+        *,
+        pipeline_id: _builtins.str = ...,
+        before: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "page_size", b"page_size", "pipeline_id", b"pipeline_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPipelineVersionsRequest: _TypeAlias = ListPipelineVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListPipelineVersionsResponse(_message.Message):
+    """Answer of ListPipelineVersions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    success: _builtins.bool
+    """True whenever the call succeeds."""
+    message: _builtins.str
+    """A sentence for people."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PipelineVersion]:
+        """The versions, newest first."""
+
+    def __init__(
+        self,
+        *,
+        success: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        versions: _abc.Iterable[Global___PipelineVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "success", b"success", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPipelineVersionsResponse: _TypeAlias = ListPipelineVersionsResponse  # noqa: Y015
+
+@_typing.final
+class PipelineVersion(_message.Message):
+    """A definition that a pipeline has had."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """From 1 in each pipeline."""
+    created_at: _builtins.int
+    """When it came, Unix milliseconds."""
+    created_by: _builtins.str
+    """Who made it."""
+    file: _builtins.str
+    """The file it was read from, or empty."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        created_at: _builtins.int = ...,
+        created_by: _builtins.str = ...,
+        file: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "created_by", b"created_by", "file", b"file", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PipelineVersion: _TypeAlias = PipelineVersion  # noqa: Y015
+
+@_typing.final
 class GetPipelineRequest(_message.Message):
     """Request of GetPipeline."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINE_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     pipeline_id: _builtins.str
     """The pipeline's id."""
+    version: _builtins.int
+    """Show this version's definition; 0 takes the newest."""
     def __init__(
         self,
         *,
         pipeline_id: _builtins.str = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pipeline_id", b"pipeline_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pipeline_id", b"pipeline_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -496,6 +922,12 @@ class PipelineDetail(_message.Message):
     TOTAL_RUNS_FIELD_NUMBER: _builtins.int
     SUCCESS_RUNS_FIELD_NUMBER: _builtins.int
     FAILED_RUNS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    TRIGGERS_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    LAST_RUN_FIELD_NUMBER: _builtins.int
     pipeline_id: _builtins.str
     """The pipeline's id."""
     name: _builtins.str
@@ -524,6 +956,12 @@ class PipelineDetail(_message.Message):
     """Runs that ended in SUCCESS or PARTIAL."""
     failed_runs: _builtins.int
     """Runs that ended in FAILED."""
+    version: _builtins.int
+    """The version that is shown."""
+    file: _builtins.str
+    """The file it was read from, or empty. Only in GetPipeline."""
+    triggers: _builtins.str
+    """What starts runs, as the file says it: a JSON object, or empty."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
         """Its stages."""
@@ -531,6 +969,18 @@ class PipelineDetail(_message.Message):
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Environment variables of every job."""
+
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Input]:
+        """What whoever starts a run may give."""
+
+    @_builtins.property
+    def concurrency(self) -> _task_pb2.ConcurrencyGroup:
+        """The group its runs take turns in, or absent."""
+
+    @_builtins.property
+    def last_run(self) -> Global___RunDetail:
+        """Its last run, without jobs; absent before the first."""
 
     def __init__(
         self,
@@ -551,10 +1001,16 @@ class PipelineDetail(_message.Message):
         total_runs: _builtins.int = ...,
         success_runs: _builtins.int = ...,
         failed_runs: _builtins.int = ...,
+        version: _builtins.int = ...,
+        file: _builtins.str = ...,
+        inputs: _abc.Iterable[Global___Input] | None = ...,
+        triggers: _builtins.str = ...,
+        concurrency: _task_pb2.ConcurrencyGroup | None = ...,
+        last_run: Global___RunDetail | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "last_run", b"last_run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "created_at", b"created_at", "created_by", b"created_by", "cron", b"cron", "description", b"description", "env", b"env", "failed_runs", b"failed_runs", "name", b"name", "pipeline_id", b"pipeline_id", "repo_url", b"repo_url", "stages", b"stages", "status", b"status", "success_runs", b"success_runs", "total_runs", b"total_runs", "trigger_type", b"trigger_type", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "concurrency", b"concurrency", "created_at", b"created_at", "created_by", b"created_by", "cron", b"cron", "description", b"description", "env", b"env", "failed_runs", b"failed_runs", "file", b"file", "inputs", b"inputs", "last_run", b"last_run", "name", b"name", "pipeline_id", b"pipeline_id", "repo_url", b"repo_url", "stages", b"stages", "status", b"status", "success_runs", b"success_runs", "total_runs", b"total_runs", "trigger_type", b"trigger_type", "triggers", b"triggers", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -680,12 +1136,33 @@ class TriggerPipelineRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class InputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PIPELINE_ID_FIELD_NUMBER: _builtins.int
     BRANCH_FIELD_NUMBER: _builtins.int
     COMMIT_SHA_FIELD_NUMBER: _builtins.int
     ENV_FIELD_NUMBER: _builtins.int
     TRIGGERED_BY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
     pipeline_id: _builtins.str
     """The pipeline's id."""
     branch: _builtins.str
@@ -700,6 +1177,10 @@ class TriggerPipelineRequest(_message.Message):
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Environment variables of every job, over those of the pipeline and its jobs."""
 
+    @_builtins.property
+    def inputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Values of the pipeline's inputs, as text: `3`, `true`."""
+
     def __init__(
         self,
         *,
@@ -709,10 +1190,11 @@ class TriggerPipelineRequest(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         triggered_by: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        inputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "commit_sha", b"commit_sha", "env", b"env", "pipeline_id", b"pipeline_id", "request_id", b"request_id", "triggered_by", b"triggered_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "commit_sha", b"commit_sha", "env", b"env", "inputs", b"inputs", "pipeline_id", b"pipeline_id", "request_id", b"request_id", "triggered_by", b"triggered_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -935,6 +1417,282 @@ class ListRunsResponse(_message.Message):
 Global___ListRunsResponse: _TypeAlias = ListRunsResponse  # noqa: Y015
 
 @_typing.final
+class RetryRunRequest(_message.Message):
+    """Request of RetryRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    FROM_JOB_FIELD_NUMBER: _builtins.int
+    TRIGGERED_BY_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run to repeat."""
+    scope: Global___RetryScope.ValueType
+    """What of it; jobs that are not done again count as they ended."""
+    from_job: _builtins.str
+    """With FROM_JOB: the job's name."""
+    triggered_by: _builtins.str
+    """Who or what started it; empty takes the caller."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        scope: Global___RetryScope.ValueType = ...,
+        from_job: _builtins.str = ...,
+        triggered_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_job", b"from_job", "run_id", b"run_id", "scope", b"scope", "triggered_by", b"triggered_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRunRequest: _TypeAlias = RetryRunRequest  # noqa: Y015
+
+@_typing.final
+class RetryRunResponse(_message.Message):
+    """Answer of RetryRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    JOB_IDS_FIELD_NUMBER: _builtins.int
+    success: _builtins.bool
+    """True whenever the call succeeds."""
+    message: _builtins.str
+    """A sentence for people."""
+    run_id: _builtins.str
+    """The new run's id."""
+    @_builtins.property
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the new run's tasks, in the order of the definition."""
+
+    def __init__(
+        self,
+        *,
+        success: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        job_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_ids", b"job_ids", "message", b"message", "run_id", b"run_id", "success", b"success"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRunResponse: _TypeAlias = RetryRunResponse  # noqa: Y015
+
+@_typing.final
+class ApproveRunRequest(_message.Message):
+    """Request of ApproveRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    job: _builtins.str
+    """The job that asks: its name or its task's id; empty takes the only one that asks."""
+    comment: _builtins.str
+    """A word to it, at most 1024 characters."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        job: _builtins.str = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "job", b"job", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveRunRequest: _TypeAlias = ApproveRunRequest  # noqa: Y015
+
+@_typing.final
+class ApproveRunResponse(_message.Message):
+    """Answer of ApproveRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    success: _builtins.bool
+    """True whenever the call succeeds."""
+    message: _builtins.str
+    """A sentence for people."""
+    def __init__(
+        self,
+        *,
+        success: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "success", b"success"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveRunResponse: _TypeAlias = ApproveRunResponse  # noqa: Y015
+
+@_typing.final
+class RejectRunRequest(_message.Message):
+    """Request of RejectRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run."""
+    job: _builtins.str
+    """The job that asks: its name or its task's id; empty takes the only one that asks."""
+    comment: _builtins.str
+    """Why, at most 1024 characters."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        job: _builtins.str = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "job", b"job", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectRunRequest: _TypeAlias = RejectRunRequest  # noqa: Y015
+
+@_typing.final
+class RejectRunResponse(_message.Message):
+    """Answer of RejectRun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    success: _builtins.bool
+    """True whenever the call succeeds."""
+    message: _builtins.str
+    """A sentence for people."""
+    def __init__(
+        self,
+        *,
+        success: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "success", b"success"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectRunResponse: _TypeAlias = RejectRunResponse  # noqa: Y015
+
+@_typing.final
+class AddJobsRequest(_message.Message):
+    """Request of AddJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run; a task's token may leave it empty for its own."""
+    file: _builtins.str
+    """A pipeline file in place of `stages` and `env`; its name and triggers count for nothing."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat, as in task.v1.CreateTaskRequest."""
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
+        """Stages that come after those of the run. Their jobs may depend on jobs that the run has."""
+
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Environment variables of every added job."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        stages: _abc.Iterable[Global___Stage] | None = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        file: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["env", b"env", "file", b"file", "request_id", b"request_id", "run_id", b"run_id", "stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddJobsRequest: _TypeAlias = AddJobsRequest  # noqa: Y015
+
+@_typing.final
+class AddJobsResponse(_message.Message):
+    """Answer of AddJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    JOB_IDS_FIELD_NUMBER: _builtins.int
+    success: _builtins.bool
+    """True whenever the call succeeds."""
+    message: _builtins.str
+    """A sentence for people."""
+    @_builtins.property
+    def job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the new tasks, in order."""
+
+    def __init__(
+        self,
+        *,
+        success: _builtins.bool = ...,
+        message: _builtins.str = ...,
+        job_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_ids", b"job_ids", "message", b"message", "success", b"success"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddJobsResponse: _TypeAlias = AddJobsResponse  # noqa: Y015
+
+@_typing.final
 class RunDetail(_message.Message):
     """A run as it stands."""
 
@@ -955,6 +1713,17 @@ class RunDetail(_message.Message):
     TOTAL_JOBS_FIELD_NUMBER: _builtins.int
     ENDED_JOBS_FIELD_NUMBER: _builtins.int
     FAILED_JOBS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
+    RUNNING_JOBS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_JOBS_FIELD_NUMBER: _builtins.int
+    SKIPPED_JOBS_FIELD_NUMBER: _builtins.int
+    CANCELLED_JOBS_FIELD_NUMBER: _builtins.int
+    EXCUSED_JOBS_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_TURN_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id."""
     pipeline_id: _builtins.str
@@ -983,9 +1752,33 @@ class RunDetail(_message.Message):
     """Jobs that have ended, however."""
     failed_jobs: _builtins.int
     """Jobs that ended in FAILED or TIMEOUT."""
+    version: _builtins.int
+    """The version of its pipeline that it goes by."""
+    retry_of: _builtins.str
+    """The run that it repeats, or empty."""
+    running_jobs: _builtins.int
+    """Jobs that run."""
+    left_out_jobs: _builtins.int
+    """Jobs that were left out, for their conditions did not hold."""
+    skipped_jobs: _builtins.int
+    """Jobs that were not run, for what they waited for did not go well."""
+    cancelled_jobs: _builtins.int
+    """Jobs that were cancelled."""
+    excused_jobs: _builtins.int
+    """Jobs with `allow_failure` that did not succeed."""
+    waits_for_turn: _builtins.bool
+    """Whether it waits for its turn in its pipeline's group."""
+    event: _builtins.str
+    """What it was started by, as conditions read it: a JSON object, or empty. Only in GetRun."""
+    inputs: _builtins.str
+    """Values of the inputs: a JSON object, or empty. Only in GetRun."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunJob]:
         """Its jobs in the order of the definition. Only in GetRun."""
+
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of its stages, in order. Only in GetRun."""
 
     def __init__(
         self,
@@ -1005,10 +1798,21 @@ class RunDetail(_message.Message):
         total_jobs: _builtins.int = ...,
         ended_jobs: _builtins.int = ...,
         failed_jobs: _builtins.int = ...,
+        version: _builtins.int = ...,
+        retry_of: _builtins.str = ...,
+        running_jobs: _builtins.int = ...,
+        left_out_jobs: _builtins.int = ...,
+        skipped_jobs: _builtins.int = ...,
+        cancelled_jobs: _builtins.int = ...,
+        excused_jobs: _builtins.int = ...,
+        waits_for_turn: _builtins.bool = ...,
+        event: _builtins.str = ...,
+        inputs: _builtins.str = ...,
+        stages: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "commit_sha", b"commit_sha", "created_at", b"created_at", "ended_jobs", b"ended_jobs", "failed_jobs", b"failed_jobs", "finished_at", b"finished_at", "jobs", b"jobs", "number", b"number", "pipeline_id", b"pipeline_id", "pipeline_name", b"pipeline_name", "run_id", b"run_id", "started_at", b"started_at", "status", b"status", "total_jobs", b"total_jobs", "triggered_by", b"triggered_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "cancelled_jobs", b"cancelled_jobs", "commit_sha", b"commit_sha", "created_at", b"created_at", "ended_jobs", b"ended_jobs", "event", b"event", "excused_jobs", b"excused_jobs", "failed_jobs", b"failed_jobs", "finished_at", b"finished_at", "inputs", b"inputs", "jobs", b"jobs", "left_out_jobs", b"left_out_jobs", "number", b"number", "pipeline_id", b"pipeline_id", "pipeline_name", b"pipeline_name", "retry_of", b"retry_of", "run_id", b"run_id", "running_jobs", b"running_jobs", "skipped_jobs", b"skipped_jobs", "stages", b"stages", "started_at", b"started_at", "status", b"status", "total_jobs", b"total_jobs", "triggered_by", b"triggered_by", "version", b"version", "waits_for_turn", b"waits_for_turn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1032,6 +1836,11 @@ class RunJob(_message.Message):
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     DEPENDS_ON_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    AWAITS_APPROVAL_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_STAGE_FIELD_NUMBER: _builtins.int
+    ALLOW_FAILURE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The job's task."""
     name: _builtins.str
@@ -1054,6 +1863,16 @@ class RunJob(_message.Message):
     """Why it did not succeed, or empty."""
     attempt: _builtins.int
     """How often it has been handed to an agent."""
+    left_out: _builtins.bool
+    """Whether it was left out, for its condition did not hold."""
+    awaits_approval: _builtins.bool
+    """Whether it asks people and waits for their answer."""
+    retry_of: _builtins.str
+    """The task of an earlier run that it stands for, or empty."""
+    waits_for_stage: _builtins.bool
+    """Whether it waits for the last jobs of the stage before, which are too many to be in `depends_on`."""
+    allow_failure: _builtins.bool
+    """Whether the run goes on when it does not succeed."""
     @_builtins.property
     def depends_on(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the jobs it waits for."""
@@ -1073,10 +1892,15 @@ class RunJob(_message.Message):
         error_message: _builtins.str = ...,
         depends_on: _abc.Iterable[_builtins.str] | None = ...,
         attempt: _builtins.int = ...,
+        left_out: _builtins.bool = ...,
+        awaits_approval: _builtins.bool = ...,
+        retry_of: _builtins.str = ...,
+        waits_for_stage: _builtins.bool = ...,
+        allow_failure: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "attempt", b"attempt", "depends_on", b"depends_on", "error_message", b"error_message", "exit_code", b"exit_code", "finished_at", b"finished_at", "name", b"name", "stage", b"stage", "stage_name", b"stage_name", "started_at", b"started_at", "status", b"status", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allow_failure", b"allow_failure", "attempt", b"attempt", "awaits_approval", b"awaits_approval", "depends_on", b"depends_on", "error_message", b"error_message", "exit_code", b"exit_code", "finished_at", b"finished_at", "left_out", b"left_out", "name", b"name", "retry_of", b"retry_of", "stage", b"stage", "stage_name", b"stage_name", "started_at", b"started_at", "status", b"status", "task_id", b"task_id", "waits_for_stage", b"waits_for_stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,21 @@ class PipelineServiceStub:
                 request_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.CreatePipelineRequest.SerializeToString,
                 response_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.CreatePipelineResponse.FromString,
                 _registered_method=True)
+        self.UpdatePipeline = channel.unary_unary(
+                '/pipeline.v1.PipelineService/UpdatePipeline',
+                request_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.UpdatePipelineRequest.SerializeToString,
+                response_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.UpdatePipelineResponse.FromString,
+                _registered_method=True)
+        self.DeletePipeline = channel.unary_unary(
+                '/pipeline.v1.PipelineService/DeletePipeline',
+                request_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.DeletePipelineRequest.SerializeToString,
+                response_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.DeletePipelineResponse.FromString,
+                _registered_method=True)
+        self.ListPipelineVersions = channel.unary_unary(
+                '/pipeline.v1.PipelineService/ListPipelineVersions',
+                request_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ListPipelineVersionsRequest.SerializeToString,
+                response_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ListPipelineVersionsResponse.FromString,
+                _registered_method=True)
         self.GetPipeline = channel.unary_unary(
                 '/pipeline.v1.PipelineService/GetPipeline',
                 request_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.GetPipelineRequest.SerializeToString,
@@ -75,6 +90,26 @@ class PipelineServiceStub:
                 request_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ListRunsRequest.SerializeToString,
                 response_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ListRunsResponse.FromString,
                 _registered_method=True)
+        self.RetryRun = channel.unary_unary(
+                '/pipeline.v1.PipelineService/RetryRun',
+                request_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.RetryRunRequest.SerializeToString,
+                response_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.RetryRunResponse.FromString,
+                _registered_method=True)
+        self.ApproveRun = channel.unary_unary(
+                '/pipeline.v1.PipelineService/ApproveRun',
+                request_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ApproveRunRequest.SerializeToString,
+                response_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ApproveRunResponse.FromString,
+                _registered_method=True)
+        self.RejectRun = channel.unary_unary(
+                '/pipeline.v1.PipelineService/RejectRun',
+                request_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.RejectRunRequest.SerializeToString,
+                response_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.RejectRunResponse.FromString,
+                _registered_method=True)
+        self.AddJobs = channel.unary_unary(
+                '/pipeline.v1.PipelineService/AddJobs',
+                request_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.AddJobsRequest.SerializeToString,
+                response_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.AddJobsResponse.FromString,
+                _registered_method=True)
 
 
 class PipelineServiceServicer:
@@ -91,6 +126,29 @@ class PipelineServiceServicer:
     def CreatePipeline(self, request, context):
         """Stores a new pipeline. INVALID_ARGUMENT with the path of each bad field (a cyclic or dangling
         `depends_on` among them); ALREADY_EXISTS when the name is taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePipeline(self, request, context):
+        """Gives a pipeline another definition, whole; runs that have been started go on by theirs. Refused
+        as CreatePipeline is, and with FAILED_PRECONDITION where `expected_version` is another.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePipeline(self, request, context):
+        """Deletes a pipeline; its runs can be looked at until they are old. FAILED_PRECONDITION while runs
+        are active, unless `stop_runs` is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPipelineVersions(self, request, context):
+        """Lists the definitions a pipeline has had, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,6 +196,37 @@ class PipelineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryRun(self, request, context):
+        """Starts a run that repeats an ended one by the same definition. FAILED_PRECONDITION while the run
+        is active, and when nothing is to be done again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveRun(self, request, context):
+        """Lets a run go on behind a job that asks. PERMISSION_DENIED unless the job asks the caller;
+        FAILED_PRECONDITION when it does not ask (any more). The same answer again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectRun(self, request, context):
+        """Ends a job that asks in FAILED; refused as ApproveRun is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddJobs(self, request, context):
+        """Adds jobs to an active run. A task may add to its own run with its token: what it adds waits
+        until it has succeeded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PipelineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -150,6 +239,21 @@ def add_PipelineServiceServicer_to_server(servicer, server):
                     servicer.CreatePipeline,
                     request_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.CreatePipelineRequest.FromString,
                     response_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.CreatePipelineResponse.SerializeToString,
+            ),
+            'UpdatePipeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePipeline,
+                    request_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.UpdatePipelineRequest.FromString,
+                    response_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.UpdatePipelineResponse.SerializeToString,
+            ),
+            'DeletePipeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePipeline,
+                    request_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.DeletePipelineRequest.FromString,
+                    response_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.DeletePipelineResponse.SerializeToString,
+            ),
+            'ListPipelineVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPipelineVersions,
+                    request_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ListPipelineVersionsRequest.FromString,
+                    response_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ListPipelineVersionsResponse.SerializeToString,
             ),
             'GetPipeline': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPipeline,
@@ -180,6 +284,26 @@ def add_PipelineServiceServicer_to_server(servicer, server):
                     servicer.ListRuns,
                     request_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ListRunsRequest.FromString,
                     response_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ListRunsResponse.SerializeToString,
+            ),
+            'RetryRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryRun,
+                    request_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.RetryRunRequest.FromString,
+                    response_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.RetryRunResponse.SerializeToString,
+            ),
+            'ApproveRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveRun,
+                    request_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ApproveRunRequest.FromString,
+                    response_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ApproveRunResponse.SerializeToString,
+            ),
+            'RejectRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectRun,
+                    request_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.RejectRunRequest.FromString,
+                    response_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.RejectRunResponse.SerializeToString,
+            ),
+            'AddJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddJobs,
+                    request_deserializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.AddJobsRequest.FromString,
+                    response_serializer=generated_dot_pipeline_dot_v1_dot_pipeline__pb2.AddJobsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -237,6 +361,87 @@ class PipelineService:
             '/pipeline.v1.PipelineService/CreatePipeline',
             generated_dot_pipeline_dot_v1_dot_pipeline__pb2.CreatePipelineRequest.SerializeToString,
             generated_dot_pipeline_dot_v1_dot_pipeline__pb2.CreatePipelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePipeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/UpdatePipeline',
+            generated_dot_pipeline_dot_v1_dot_pipeline__pb2.UpdatePipelineRequest.SerializeToString,
+            generated_dot_pipeline_dot_v1_dot_pipeline__pb2.UpdatePipelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePipeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/DeletePipeline',
+            generated_dot_pipeline_dot_v1_dot_pipeline__pb2.DeletePipelineRequest.SerializeToString,
+            generated_dot_pipeline_dot_v1_dot_pipeline__pb2.DeletePipelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPipelineVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/ListPipelineVersions',
+            generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ListPipelineVersionsRequest.SerializeToString,
+            generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ListPipelineVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -399,6 +604,114 @@ class PipelineService:
             '/pipeline.v1.PipelineService/ListRuns',
             generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ListRunsRequest.SerializeToString,
             generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ListRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/RetryRun',
+            generated_dot_pipeline_dot_v1_dot_pipeline__pb2.RetryRunRequest.SerializeToString,
+            generated_dot_pipeline_dot_v1_dot_pipeline__pb2.RetryRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/ApproveRun',
+            generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ApproveRunRequest.SerializeToString,
+            generated_dot_pipeline_dot_v1_dot_pipeline__pb2.ApproveRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/RejectRun',
+            generated_dot_pipeline_dot_v1_dot_pipeline__pb2.RejectRunRequest.SerializeToString,
+            generated_dot_pipeline_dot_v1_dot_pipeline__pb2.RejectRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pipeline.v1.PipelineService/AddJobs',
+            generated_dot_pipeline_dot_v1_dot_pipeline__pb2.AddJobsRequest.SerializeToString,
+            generated_dot_pipeline_dot_v1_dot_pipeline__pb2.AddJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

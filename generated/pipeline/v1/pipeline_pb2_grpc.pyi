@@ -39,6 +39,16 @@ class PipelineServiceStub:
     """Stores a new pipeline. INVALID_ARGUMENT with the path of each bad field (a cyclic or dangling
     `depends_on` among them); ALREADY_EXISTS when the name is taken.
     """
+    UpdatePipeline: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.UpdatePipelineRequest, _pipeline_pb2.UpdatePipelineResponse]
+    """Gives a pipeline another definition, whole; runs that have been started go on by theirs. Refused
+    as CreatePipeline is, and with FAILED_PRECONDITION where `expected_version` is another.
+    """
+    DeletePipeline: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.DeletePipelineRequest, _pipeline_pb2.DeletePipelineResponse]
+    """Deletes a pipeline; its runs can be looked at until they are old. FAILED_PRECONDITION while runs
+    are active, unless `stop_runs` is set.
+    """
+    ListPipelineVersions: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.ListPipelineVersionsRequest, _pipeline_pb2.ListPipelineVersionsResponse]
+    """Lists the definitions a pipeline has had, newest first."""
     GetPipeline: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.GetPipelineRequest, _pipeline_pb2.GetPipelineResponse]
     """Shows one pipeline. NOT_FOUND for an unknown id."""
     ListPipelines: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.ListPipelinesRequest, _pipeline_pb2.ListPipelinesResponse]
@@ -51,6 +61,20 @@ class PipelineServiceStub:
     """Shows one run with its jobs. NOT_FOUND for an unknown id."""
     ListRuns: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.ListRunsRequest, _pipeline_pb2.ListRunsResponse]
     """Lists runs, newest first."""
+    RetryRun: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.RetryRunRequest, _pipeline_pb2.RetryRunResponse]
+    """Starts a run that repeats an ended one by the same definition. FAILED_PRECONDITION while the run
+    is active, and when nothing is to be done again.
+    """
+    ApproveRun: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.ApproveRunRequest, _pipeline_pb2.ApproveRunResponse]
+    """Lets a run go on behind a job that asks. PERMISSION_DENIED unless the job asks the caller;
+    FAILED_PRECONDITION when it does not ask (any more). The same answer again changes nothing.
+    """
+    RejectRun: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.RejectRunRequest, _pipeline_pb2.RejectRunResponse]
+    """Ends a job that asks in FAILED; refused as ApproveRun is."""
+    AddJobs: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.AddJobsRequest, _pipeline_pb2.AddJobsResponse]
+    """Adds jobs to an active run. A task may add to its own run with its token: what it adds waits
+    until it has succeeded.
+    """
 
 @_typing.type_check_only
 class PipelineServiceAsyncStub(PipelineServiceStub):
@@ -63,6 +87,16 @@ class PipelineServiceAsyncStub(PipelineServiceStub):
     """Stores a new pipeline. INVALID_ARGUMENT with the path of each bad field (a cyclic or dangling
     `depends_on` among them); ALREADY_EXISTS when the name is taken.
     """
+    UpdatePipeline: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.UpdatePipelineRequest, _pipeline_pb2.UpdatePipelineResponse]  # type: ignore[assignment]
+    """Gives a pipeline another definition, whole; runs that have been started go on by theirs. Refused
+    as CreatePipeline is, and with FAILED_PRECONDITION where `expected_version` is another.
+    """
+    DeletePipeline: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.DeletePipelineRequest, _pipeline_pb2.DeletePipelineResponse]  # type: ignore[assignment]
+    """Deletes a pipeline; its runs can be looked at until they are old. FAILED_PRECONDITION while runs
+    are active, unless `stop_runs` is set.
+    """
+    ListPipelineVersions: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.ListPipelineVersionsRequest, _pipeline_pb2.ListPipelineVersionsResponse]  # type: ignore[assignment]
+    """Lists the definitions a pipeline has had, newest first."""
     GetPipeline: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.GetPipelineRequest, _pipeline_pb2.GetPipelineResponse]  # type: ignore[assignment]
     """Shows one pipeline. NOT_FOUND for an unknown id."""
     ListPipelines: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.ListPipelinesRequest, _pipeline_pb2.ListPipelinesResponse]  # type: ignore[assignment]
@@ -75,6 +109,20 @@ class PipelineServiceAsyncStub(PipelineServiceStub):
     """Shows one run with its jobs. NOT_FOUND for an unknown id."""
     ListRuns: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.ListRunsRequest, _pipeline_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Lists runs, newest first."""
+    RetryRun: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.RetryRunRequest, _pipeline_pb2.RetryRunResponse]  # type: ignore[assignment]
+    """Starts a run that repeats an ended one by the same definition. FAILED_PRECONDITION while the run
+    is active, and when nothing is to be done again.
+    """
+    ApproveRun: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.ApproveRunRequest, _pipeline_pb2.ApproveRunResponse]  # type: ignore[assignment]
+    """Lets a run go on behind a job that asks. PERMISSION_DENIED unless the job asks the caller;
+    FAILED_PRECONDITION when it does not ask (any more). The same answer again changes nothing.
+    """
+    RejectRun: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.RejectRunRequest, _pipeline_pb2.RejectRunResponse]  # type: ignore[assignment]
+    """Ends a job that asks in FAILED; refused as ApproveRun is."""
+    AddJobs: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.AddJobsRequest, _pipeline_pb2.AddJobsResponse]  # type: ignore[assignment]
+    """Adds jobs to an active run. A task may add to its own run with its token: what it adds waits
+    until it has succeeded.
+    """
 
 class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
     """Pipelines: define, look up, start, stop."""
@@ -96,6 +144,34 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stores a new pipeline. INVALID_ARGUMENT with the path of each bad field (a cyclic or dangling
         `depends_on` among them); ALREADY_EXISTS when the name is taken.
         """
+
+    @_abc_1.abstractmethod
+    def UpdatePipeline(
+        self,
+        request: _pipeline_pb2.UpdatePipelineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pipeline_pb2.UpdatePipelineResponse, _abc.Awaitable[_pipeline_pb2.UpdatePipelineResponse]]:
+        """Gives a pipeline another definition, whole; runs that have been started go on by theirs. Refused
+        as CreatePipeline is, and with FAILED_PRECONDITION where `expected_version` is another.
+        """
+
+    @_abc_1.abstractmethod
+    def DeletePipeline(
+        self,
+        request: _pipeline_pb2.DeletePipelineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pipeline_pb2.DeletePipelineResponse, _abc.Awaitable[_pipeline_pb2.DeletePipelineResponse]]:
+        """Deletes a pipeline; its runs can be looked at until they are old. FAILED_PRECONDITION while runs
+        are active, unless `stop_runs` is set.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPipelineVersions(
+        self,
+        request: _pipeline_pb2.ListPipelineVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pipeline_pb2.ListPipelineVersionsResponse, _abc.Awaitable[_pipeline_pb2.ListPipelineVersionsResponse]]:
+        """Lists the definitions a pipeline has had, newest first."""
 
     @_abc_1.abstractmethod
     def GetPipeline(
@@ -144,5 +220,43 @@ class PipelineServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_pipeline_pb2.ListRunsResponse, _abc.Awaitable[_pipeline_pb2.ListRunsResponse]]:
         """Lists runs, newest first."""
+
+    @_abc_1.abstractmethod
+    def RetryRun(
+        self,
+        request: _pipeline_pb2.RetryRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pipeline_pb2.RetryRunResponse, _abc.Awaitable[_pipeline_pb2.RetryRunResponse]]:
+        """Starts a run that repeats an ended one by the same definition. FAILED_PRECONDITION while the run
+        is active, and when nothing is to be done again.
+        """
+
+    @_abc_1.abstractmethod
+    def ApproveRun(
+        self,
+        request: _pipeline_pb2.ApproveRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pipeline_pb2.ApproveRunResponse, _abc.Awaitable[_pipeline_pb2.ApproveRunResponse]]:
+        """Lets a run go on behind a job that asks. PERMISSION_DENIED unless the job asks the caller;
+        FAILED_PRECONDITION when it does not ask (any more). The same answer again changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def RejectRun(
+        self,
+        request: _pipeline_pb2.RejectRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pipeline_pb2.RejectRunResponse, _abc.Awaitable[_pipeline_pb2.RejectRunResponse]]:
+        """Ends a job that asks in FAILED; refused as ApproveRun is."""
+
+    @_abc_1.abstractmethod
+    def AddJobs(
+        self,
+        request: _pipeline_pb2.AddJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pipeline_pb2.AddJobsResponse, _abc.Awaitable[_pipeline_pb2.AddJobsResponse]]:
+        """Adds jobs to an active run. A task may add to its own run with its token: what it adds waits
+        until it has succeeded.
+        """
 
 def add_PipelineServiceServicer_to_server(servicer: PipelineServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

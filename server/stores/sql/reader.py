@@ -358,6 +358,19 @@ class SqlReader:
         async with self._database.reading() as connection:
             return {row[0]: (row[1], row[2]) for row in await connection.execute(query)}
 
+    async def last_runs(self, pipeline_keys: Sequence[int]) -> dict[int, Run]:
+        """See Reader."""
+        table = tables.runs
+        last = (
+            select(func.max(table.c.key))
+            .where(table.c.pipeline_key.in_(pipeline_keys))
+            .group_by(table.c.pipeline_key)
+        )
+        query = select(*RUN.columns).where(table.c.key.in_(last))
+        async with self._database.reading() as connection:
+            runs = [RUN.load(row) for row in await connection.execute(query)]
+        return {run.pipeline_key: run for run in runs}
+
     async def run(self, namespace: str, run_id: str) -> tuple[Run, str, list[Task]]:
         """See Reader."""
         async with self._database.reading() as connection:
