@@ -4,7 +4,7 @@ import re
 
 import click
 
-from cli.selector import KEY
+from server.definition.selector import KEY
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

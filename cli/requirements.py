@@ -6,8 +6,8 @@ from typing import TypeVar
 import click
 
 from cli.pairs import LABEL
-from cli.selector import Requirement, SelectorSyntaxError, parse_selector
 from generated.task.v1 import task_pb2
+from server.definition.selector import Requirement, SelectorSyntaxError, parse_selector
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -63,6 +63,7 @@ def label_selector(
             )
             for requirements in selectors
             for requirement in requirements
+            if requirement.operator is not None  # the syntax always has one
         ],
     )
     return selector if selector.ByteSize() else None

@@ -23,6 +23,7 @@ from server.address import Address
 from server.auth import Authenticator, Open
 from server.authenticator import TokenAuthenticator
 from server.config import Settings
+from server.definition.expression import CelExpressions
 from server.domain.errors import StoreUnavailable
 from server.domain.moment import millis
 from server.domain.policy import Policy
@@ -200,6 +201,7 @@ class App:
             self._dispatcher,
             batch_limit=settings.writer_batch,
             queue_limit=settings.writer_queue,
+            expressions=CelExpressions(),
         )
         self._write_watch = WriteWatch(self._writer, clock)
         self._dispatcher.kick = self._writer.kick

@@ -12,10 +12,10 @@ from cli.output import print_fields, print_table, show, show_all
 from cli.pages import all_pages
 from cli.pairs import LABEL
 from cli.requirements import label_selector, selector_options
-from cli.selector import Requirement
 from cli.states import choices, chosen, short_name
 from cli.times import age, moment
 from generated.agent.v1 import agent_pb2
+from server.definition.selector import Requirement
 
 STATUS = agent_pb2.AgentStatus.DESCRIPTOR
 HEADINGS = ("AGENT", "HOST", "STATUS", "TASKS", "LABELS", "SEEN", "VERSION")

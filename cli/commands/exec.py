@@ -17,11 +17,11 @@ from cli.pairs import VARIABLE
 from cli.patience import call_patiently
 from cli.requirements import label_selector, selector_options
 from cli.scheduling import concurrency_group, scheduling_options
-from cli.selector import Requirement
 from cli.states import exit_code_of, why_it_failed
 from cli.task_watch import see_through
 from cli.words import SUBMIT_LIMIT, command_line
 from generated.task.v1 import task_pb2
+from server.definition.selector import Requirement
 
 Params = ParamSpec("Params")
 

@@ -15,10 +15,10 @@ from cli.pairs import LABEL, VARIABLE
 from cli.patience import call_patiently
 from cli.requirements import label_selector, selector_options
 from cli.scheduling import concurrency_group, scheduling_options
-from cli.selector import Requirement
 from cli.since import DURATION
 from cli.words import SUBMIT_LIMIT, command_line
 from generated.task.v1 import task_pb2
+from server.definition.selector import Requirement
 
 EXAMPLES = """
 muster task create --label role=build -- make -j4

@@ -2,12 +2,17 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from server.domain.ledger import Ledger
 from server.domain.rules import Rules
 from server.domain.run import Run
 from server.domain.task import Judged, Task, TaskStatus
+from server.domain.trigger_event import TriggerEvent
+
+ASKED_FOR = TriggerEvent(kind="manual")
+"""What has happened when nothing has: somebody asked for the run."""
 
 _RESULT = {
     TaskStatus.SUCCESS: "success",
@@ -23,8 +28,10 @@ _WORST = ("failed", "timeout", "cancelled", "success", "skipped")
 def facts_of(ledger: Ledger, run: Run, rules: Rules, needs: Sequence[Task]) -> dict[str, Any]:
     """Return what the expressions of one job of a run may read."""
     started: dict[str, Any] = json.loads(run.facts) if run.facts else {}
+    told = started.get("event")
+    event = told or replace(ASKED_FOR, branch=run.branch, commit=run.commit_sha).to_facts()
     return {
-        "event": started.get("event", {}),
+        "event": {**event, "paths": event["paths"] or []},
         "inputs": started.get("inputs", {}),
         "branch": run.branch,
         "commit": run.commit_sha,

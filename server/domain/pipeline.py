@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from typing import Any
 
 from server.domain.checks import Checks
@@ -312,22 +313,22 @@ def order_of(definition: Definition) -> Order:
 
     A job waits for those that it names, for the job before it in a stage that is not parallel, and,
     unless it waits for a job of its own stage, for the last jobs of the stage before: those nobody
-    else there waits for.
+    else there waits for. Cells of a matrix are one job in that, and run side by side.
     """
     order = Order({}, [])
     last: list[str] = []
     for stage in definition.stages:
         first = []
         own = frozenset(job.name for job in stage.jobs)
-        previous: str | None = None
-        for job in stage.jobs:
-            named = list(job.depends_on)
-            if not stage.parallel and previous is not None:
-                named.append(previous)
-            if own.isdisjoint(named):
-                first.append(job.name)
-            order.needs[job.name] = list(dict.fromkeys(named))
-            previous = job.name
+        previous: list[str] = []
+        for _, cells in groupby(stage.jobs, key=lambda job: (job.base, job.base or job.name)):
+            together = list(cells)
+            for job in together:
+                named = [*job.depends_on, *([] if stage.parallel else previous)]
+                if own.isdisjoint(named):
+                    first.append(job.name)
+                order.needs[job.name] = list(dict.fromkeys(named))
+            previous = [job.name for job in together]
         _follow(order, last, first)
         last = _last_of(stage, order.needs)
     return order

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.selector import KEY, Operator, Requirement, SelectorSyntaxError, parse_selector
+from server.definition.selector import KEY, SelectorSyntaxError, parse_selector
+from server.domain.requirement import Operator, Requirement
 
 KEYS = st.from_regex(KEY, fullmatch=True)
 VALUES = st.text("abcXYZ0189._/-", min_size=1)
@@ -26,7 +27,8 @@ def written(requirement, space=" "):
     key, values = requirement.key, ("," + space).join(requirement.values)
     match requirement.operator:
         case Operator.IN | Operator.NOT_IN:
-            return f"{key} {requirement.operator.value} ({values})"
+            word = "in" if requirement.operator is Operator.IN else "notin"
+            return f"{key} {word} ({values})"
         case Operator.NOT_EXISTS:
             return f"!{space}{key}"
         case Operator.EXISTS:

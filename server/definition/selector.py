@@ -1,38 +1,23 @@
 """Selectors in the string form of Kubernetes: `zone in (a,b), !spot, cpus>3`."""
 
 import re
-from dataclasses import dataclass
-from enum import Enum
+
+from server.domain.requirement import Operator, Requirement
+
+__all__ = ["KEY", "Operator", "Requirement", "SelectorSyntaxError", "parse_selector"]
 
 KEY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_./-]*[A-Za-z0-9])?")
 TOKEN = re.compile(r"\s*(?:(?P<sign>==|!=|[=!<>(),])|(?P<word>[^\s=!<>(),]+)|(?P<end>\s*$))")
 INTEGER = re.compile(r"[+-]?[0-9]+")
-
-
-class Operator(Enum):
-    """How a requirement compares; names are those of task.v1.LabelOperator."""
-
-    IN = "in"
-    NOT_IN = "notin"
-    EXISTS = ""
-    NOT_EXISTS = "!"
-    GT = ">"
-    LT = "<"
-
-
-@dataclass(frozen=True)
-class Requirement:
-    """One requirement on one label."""
-
-    key: str
-    operator: Operator
-    values: tuple[str, ...] = ()
+SETS = {"in": Operator.IN, "notin": Operator.NOT_IN}
+COMPARISONS = {">": Operator.GT, "<": Operator.LT}
 
 
 class SelectorSyntaxError(ValueError):
     """The text is not a selector; `position` is the place of the first offence."""
 
     def __init__(self, wanted: str, text: str, position: int) -> None:
+        self.wanted = wanted
         self.position = position
         super().__init__(f"{wanted}\n  {text}\n  {'':{position}}^")
 
@@ -94,8 +79,8 @@ class _Parser:
         for signs, operator in ((("=", "=="), Operator.IN), (("!=",), Operator.NOT_IN)):
             if any(self.take(sign) for sign in signs):
                 return Requirement(key, operator, (self.value(),))
-        for operator in (Operator.GT, Operator.LT):
-            if self.take(operator.value):
+        for sign, operator in COMPARISONS.items():
+            if self.take(sign):
                 return Requirement(key, operator, (self.integer(),))
         if self.kind == "word":
             return Requirement(key, self.set_operator(), self.values())
@@ -119,9 +104,9 @@ class _Parser:
 
     def set_operator(self) -> Operator:
         """Read `in` or `notin`."""
-        if self.token not in (Operator.IN.value, Operator.NOT_IN.value):
+        if self.token not in SETS:
             raise self.error("one of = != in notin > < or a comma belongs here")
-        return Operator(self.advance())
+        return SETS[self.advance()]
 
     def values(self) -> tuple[str, ...]:
         """Read values in brackets."""

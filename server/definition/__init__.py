@@ -1,0 +1,1 @@
+"""Pipeline files, conditions and schedules: parse, check, plan; no server is needed for it."""
