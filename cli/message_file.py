@@ -41,8 +41,8 @@ class MessageSource(Generic[Kind]):
         return f"{self.name}:{self.lines[path]}: " if path else f"{self.name}: "
 
 
-def read_message(path: Path, kind: type[Kind]) -> MessageSource[Kind]:
-    """Return the message in a file; `-` is standard input.
+def read_message(path: Path, kind: type[Kind], text: str | None = None) -> MessageSource[Kind]:
+    """Return the message in a file; `-` is standard input. `text` is what is known to be in it.
 
     Raises:
         CommandFailed: naming the file, and the line and field where they are known.
@@ -51,7 +51,7 @@ def read_message(path: Path, kind: type[Kind]) -> MessageSource[Kind]:
     reader = Reader()
     message = kind()
     try:
-        data = _parse(_text(path, name), name)
+        data = _parse(_text(path, name) if text is None else text, name)
         plain = reader.read_fields(data, cast(Descriptor, message.DESCRIPTOR), "")
     except RecursionError as error:
         raise CommandFailed(f"{name}: nested too deeply") from error

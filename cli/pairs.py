@@ -30,3 +30,4 @@ class Pair(click.ParamType[tuple[str, str]]):
 
 LABEL = Pair("a label", KEY)
 VARIABLE = Pair("an environment variable", ENV_NAME)
+PAIR = Pair("an input", ENV_NAME)

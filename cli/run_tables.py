@@ -43,6 +43,8 @@ def print_pipeline(pipeline: pipeline_pb2.PipelineDetail) -> None:
             ("Repository", pipeline.repo_url),
             ("Branch", pipeline.branch),
             ("Cron", pipeline.cron),
+            ("Version", str(pipeline.version)),
+            ("Inputs", "\n".join(map(_input_text, pipeline.inputs))),
             ("Environment", "\n".join(f"{k}={v}" for k, v in sorted(pipeline.env.items()))),
             ("Created", moment(pipeline.created_at)),
             ("Created by", pipeline.created_by),
@@ -54,6 +56,13 @@ def print_pipeline(pipeline: pipeline_pb2.PipelineDetail) -> None:
         for job in stage.jobs:
             after = f"  (after {', '.join(job.depends_on)})" if job.depends_on else ""
             click.echo(f"  {job.name}{after}")
+
+
+def _input_text(each: pipeline_pb2.Input) -> str:
+    kind = " | ".join(each.options) if each.options else each.type
+    default = f" (default: {each.default})" if each.default else ""
+    needed = ", must be given" if each.required else ""
+    return f"{each.name}: {kind}{needed}{default}"
 
 
 def run_row(run: pipeline_pb2.RunDetail) -> tuple[str, ...]:
@@ -81,6 +90,9 @@ def print_run(run: pipeline_pb2.RunDetail) -> None:
             ("Branch", run.branch),
             ("Commit", run.commit_sha),
             ("Triggered by", run.triggered_by),
+            ("Version", str(run.version)),
+            ("Repeats", run.retry_of),
+            ("Waits", "for its turn in its group" if run.waits_for_turn else ""),
             ("Created", moment(run.created_at / 1000)),
             ("Duration", between(run.started_at, run.finished_at)),
         )
@@ -89,13 +101,20 @@ def print_run(run: pipeline_pb2.RunDetail) -> None:
     print_table(JOB_HEADINGS, map(job_row, run.jobs))
 
 
+def job_status(job: pipeline_pb2.RunJob) -> str:
+    """Return where a job stands as people read it."""
+    if job.awaits_approval:
+        return "APPROVAL?"
+    return "LEFT OUT" if job.left_out else task_status(job.status)
+
+
 def job_row(job: pipeline_pb2.RunJob) -> tuple[str, ...]:
     """Return a job as a row under JOB_HEADINGS."""
     return (
         job.task_id,
         job.stage_name,
         job.name,
-        task_status(job.status),
+        job_status(job),
         job.agent_id,
         exit_text(job.status, job.attempt, job.finished_at, job.exit_code),
         between(job.started_at, job.finished_at),

@@ -1,16 +1,26 @@
-"""`muster run`: look at pipelines' runs."""
+"""`muster run`: look at pipelines' runs, and say how they go on."""
+
+import os
+import uuid
+from pathlib import Path
 
 import click
+from grpc import aio
 
 from cli.connection import Api, with_api
+from cli.errors import refusal
 from cli.exit_codes import Exit
 from cli.framework import Group
 from cli.names import pipeline_id
 from cli.output import print_table, show, show_all
 from cli.pages import all_pages
+from cli.patience import call_patiently
+from cli.pipeline_source import read_pipeline
+from cli.run_graph import mermaid
 from cli.run_tables import RUN_HEADINGS, print_run, run_row
 from cli.run_watch import get_run, print_changes, print_run_logs
 from cli.states import RUN_WENT_WELL, choices, chosen
+from cli.words import SUBMIT_LIMIT
 from generated.pipeline.v1 import pipeline_pb2
 
 STATUS = pipeline_pb2.PipelineStatus.DESCRIPTOR
@@ -18,7 +28,7 @@ STATUS = pipeline_pb2.PipelineStatus.DESCRIPTOR
 
 @click.group("run", cls=Group)
 def command() -> None:
-    """Look at pipelines' runs."""
+    """Look at pipelines' runs, and say how they go on."""
 
 
 @command.command("list", epilog="muster run list\nmuster run list --pipeline nightly -o json")
@@ -42,13 +52,17 @@ async def list_runs(api: Api, pipeline: str, status: str | None, limit: int) -> 
     show_all(runs, lambda: print_table(RUN_HEADINGS, map(run_row, runs)))
 
 
-@command.command("get", epilog="muster run get 01928f6e-…\nmuster run get 01928f6e-… -o json")
+@command.command("get", epilog="muster run get 01928f6e-…\nmuster run get 01928f6e-… --graph")
 @click.argument("run_id")
+@click.option("--graph", is_flag=True, help="Print a picture of its jobs, in Mermaid's language.")
 @with_api
-async def get(api: Api, run_id: str) -> None:
+async def get(api: Api, run_id: str, graph: bool) -> None:
     """Show one run and its jobs."""
     run = await get_run(api, run_id)
-    show(run, lambda: print_run(run))
+    if graph:
+        click.echo(mermaid(run))
+    else:
+        show(run, lambda: print_run(run))
 
 
 @command.command("logs", epilog="muster run logs -f 01928f6e-…")
@@ -67,3 +81,84 @@ async def watch(api: Api, run_id: str) -> int:
     """Print each change of a run until it has ended; exit with 1 unless it went well."""
     run = await print_changes(api, run_id)
     return Exit.FINE if run.status in RUN_WENT_WELL else Exit.FAILED
+
+
+@command.command("retry", epilog="muster run retry 01928f6e-… --failed")
+@click.argument("run_id")
+@click.option("--failed", is_flag=True, help="Only jobs that did not succeed.")
+@click.option("--from", "from_job", default="", metavar="JOB", help="This job and what follows it.")
+@with_api
+async def retry(api: Api, run_id: str, failed: bool, from_job: str) -> None:
+    """Start a run that repeats an ended one, and print its id."""
+    if failed and from_job:
+        raise click.UsageError("say --failed or --from, not both")
+    scope = pipeline_pb2.RETRY_SCOPE_ALL
+    if failed:
+        scope = pipeline_pb2.RETRY_SCOPE_FAILED
+    elif from_job:
+        scope = pipeline_pb2.RETRY_SCOPE_FROM_JOB
+    request = pipeline_pb2.RetryRunRequest(run_id=run_id, scope=scope, from_job=from_job)
+    answer = await api.call(api.pipelines.RetryRun, request)
+    show(answer, lambda: click.echo(answer.run_id))
+
+
+COMMENT = click.option("--comment", default="", help="A word to it, for people.")
+
+
+@command.command("approve", epilog="muster run approve 01928f6e-… 'ship?' --comment 'looks good'")
+@click.argument("run_id")
+@click.argument("job", default="")
+@COMMENT
+@with_api
+async def approve(api: Api, run_id: str, job: str, comment: str) -> None:
+    """Let a run go on behind a job that asks for approval."""
+    request = pipeline_pb2.ApproveRunRequest(run_id=run_id, job=job, comment=comment)
+    answer = await api.call(api.pipelines.ApproveRun, request)
+    show(answer, lambda: click.echo(answer.message))
+
+
+@command.command("reject", epilog="muster run reject 01928f6e-… 'ship?' --comment 'not today'")
+@click.argument("run_id")
+@click.argument("job", default="")
+@COMMENT
+@with_api
+async def reject(api: Api, run_id: str, job: str, comment: str) -> None:
+    """End a job that asks for approval, so that what waits for it does not run."""
+    request = pipeline_pb2.RejectRunRequest(run_id=run_id, job=job, comment=comment)
+    answer = await api.call(api.pipelines.RejectRun, request)
+    show(answer, lambda: click.echo(answer.message))
+
+
+@command.command("add", epilog="muster run add -f more.yaml")
+@click.option(
+    "-f",
+    "--file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="A pipeline file; its stages come after those of the run.",
+)
+@click.option("--run", "run_id", default="", metavar="ID", help="Default: the run of this task.")
+@with_api
+async def add(api: Api, file: Path, run_id: str) -> None:
+    """Add the jobs of a file to a run, and print the ids of their tasks.
+
+    Inside a task it adds to the task's own run, and the jobs wait until the task has succeeded.
+    """
+    source = read_pipeline(file)
+    own_run = os.environ.get("MUSTER_RUN_ID", "")
+    run_id = run_id or own_run
+    if not run_id:
+        raise click.UsageError("say --run ID: this is no task of a run")
+    request = pipeline_pb2.AddJobsRequest(
+        run_id=run_id,
+        stages=source.request.stages,
+        env=source.request.env,
+        file=source.request.file,
+        request_id=str(uuid.uuid4()),
+        task_id=os.environ.get("MUSTER_TASK_ID", "") if run_id == own_run else "",
+    )
+    try:
+        answer = await call_patiently(api, api.pipelines.AddJobs, request, SUBMIT_LIMIT)
+    except aio.AioRpcError as error:
+        raise source.place(refusal(error, api.settings.server)) from error
+    show(answer, lambda: click.echo("\n".join(answer.job_ids)))

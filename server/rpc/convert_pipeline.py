@@ -289,6 +289,6 @@ def run_job(run: Run, task: Task, depends_on: list[str]) -> pipeline_pb2.RunJob:
         left_out=task.judged is Judged.LEFT_OUT,
         awaits_approval=task.judged is Judged.ASKED and task.status is TaskStatus.PENDING,
         retry_of=task.retry_of or "",
-        waits_for_stage=task.gate is not None and task.unmet > 0 and run.turn != task.gate,
+        behind_stage=task.gate is not None and run.turn != task.gate and task.stage > 1,
         allow_failure=task.allow_failure,
     )

@@ -311,7 +311,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
             caller.namespace,
             run_id,
             added_definition(request),
-            caller.task_id if caller.kind is Kind.TASK else "",
+            caller.task_id if caller.kind is Kind.TASK else request.task_id,
             idempotency(request, request.request_id),
         )
         job_ids = await self._writer.submit(command, new_work=True)

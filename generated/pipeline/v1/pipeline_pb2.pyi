@@ -1629,12 +1629,17 @@ class AddJobsRequest(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run; a task's token may leave it empty for its own."""
     file: _builtins.str
     """A pipeline file in place of `stages` and `env`; its name and triggers count for nothing."""
     request_id: _builtins.str
     """Makes the call safe to repeat, as in task.v1.CreateTaskRequest."""
+    task_id: _builtins.str
+    """The task of the run that adds them: they wait until it has succeeded. Empty waits for nothing. A
+    task's token says so by itself.
+    """
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
         """Stages that come after those of the run. Their jobs may depend on jobs that the run has."""
@@ -1651,10 +1656,11 @@ class AddJobsRequest(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         file: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        task_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["env", b"env", "file", b"file", "request_id", b"request_id", "run_id", b"run_id", "stages", b"stages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["env", b"env", "file", b"file", "request_id", b"request_id", "run_id", b"run_id", "stages", b"stages", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1839,7 +1845,7 @@ class RunJob(_message.Message):
     LEFT_OUT_FIELD_NUMBER: _builtins.int
     AWAITS_APPROVAL_FIELD_NUMBER: _builtins.int
     RETRY_OF_FIELD_NUMBER: _builtins.int
-    WAITS_FOR_STAGE_FIELD_NUMBER: _builtins.int
+    BEHIND_STAGE_FIELD_NUMBER: _builtins.int
     ALLOW_FAILURE_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The job's task."""
@@ -1869,8 +1875,10 @@ class RunJob(_message.Message):
     """Whether it asks people and waits for their answer."""
     retry_of: _builtins.str
     """The task of an earlier run that it stands for, or empty."""
-    waits_for_stage: _builtins.bool
-    """Whether it waits for the last jobs of the stage before, which are too many to be in `depends_on`."""
+    behind_stage: _builtins.bool
+    """Whether it waits or has waited for the last jobs of the stage before, which are too many to be in
+    `depends_on`.
+    """
     allow_failure: _builtins.bool
     """Whether the run goes on when it does not succeed."""
     @_builtins.property
@@ -1895,12 +1903,12 @@ class RunJob(_message.Message):
         left_out: _builtins.bool = ...,
         awaits_approval: _builtins.bool = ...,
         retry_of: _builtins.str = ...,
-        waits_for_stage: _builtins.bool = ...,
+        behind_stage: _builtins.bool = ...,
         allow_failure: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allow_failure", b"allow_failure", "attempt", b"attempt", "awaits_approval", b"awaits_approval", "depends_on", b"depends_on", "error_message", b"error_message", "exit_code", b"exit_code", "finished_at", b"finished_at", "left_out", b"left_out", "name", b"name", "retry_of", b"retry_of", "stage", b"stage", "stage_name", b"stage_name", "started_at", b"started_at", "status", b"status", "task_id", b"task_id", "waits_for_stage", b"waits_for_stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "allow_failure", b"allow_failure", "attempt", b"attempt", "awaits_approval", b"awaits_approval", "behind_stage", b"behind_stage", "depends_on", b"depends_on", "error_message", b"error_message", "exit_code", b"exit_code", "finished_at", b"finished_at", "left_out", b"left_out", "name", b"name", "retry_of", b"retry_of", "stage", b"stage", "stage_name", b"stage_name", "started_at", b"started_at", "status", b"status", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -104,19 +104,110 @@ def test_watching_a_run_tells_each_change_once(muster, nightly):
 
 def test_a_file_becomes_a_pipeline(muster, nightly, tmp_path):
     file = tmp_path / "p.yaml"
-    file.write_text("name: n\nstages: [{name: s, jobs: [{name: j, commands: [x]}]}]\n")
+    file.write_text('{"name": "n", "stages": [{"name": "s", "jobs": [{"name": "j"}]}]}')
     nightly.answers["CreatePipeline"] = pipeline_pb2.CreatePipelineResponse(pipeline_id=ID)
     assert muster("pipeline", "create", "-f", str(file)).out == f"{ID}\n"
     assert nightly.of(pipeline_pb2.CreatePipelineRequest)[0].stages[0].jobs[0].name == "j"
 
 
+FINE = "name: n\nstages:\n- name: s\n  jobs:\n  - {name: j, commands: x}\n"
+
+
 def test_fields_the_server_refuses_are_placed_in_the_file(muster, nightly, tmp_path, bad_request):
     file = tmp_path / "p.yaml"
-    file.write_text("name: n\nstages:\n- name: s\n  jobs: []\n")
+    file.write_text("name: n\nstages:\n- name: s\n  jobs: [{name: j, depends_on: [x]}]\n")
     code, details = bad_request("stages[0].jobs", "needs a job")
     nightly.refuse("CreatePipeline", code, "the pipeline is malformed", details)
     done = muster("pipeline", "create", "-f", str(file))
     assert (done.code, done.err.splitlines()[1]) == (1, f"  {file}:4: stages[0].jobs: needs a job")
+
+
+def test_a_pipeline_file_goes_to_the_server_as_it_is(muster, nightly, tmp_path, bad_request):
+    file = tmp_path / "p.yaml"
+    file.write_text(FINE)
+    nightly.answers["CreatePipeline"] = pipeline_pb2.CreatePipelineResponse(pipeline_id=ID)
+    assert muster("pipeline", "create", "-f", str(file)).out == f"{ID}\n"
+    assert nightly.of(pipeline_pb2.CreatePipelineRequest)[-1].file == FINE
+    code, details = bad_request("file", "file:5:4: stages[0].jobs[0].name: bad")
+    nightly.refuse("CreatePipeline", code, "the pipeline is malformed", details)
+    done = muster("pipeline", "create", "-f", str(file))
+    assert f"{file}:5:4: stages[0].jobs[0].name: bad" in done.err
+
+
+def test_a_malformed_pipeline_file_does_not_reach_the_server(muster, nightly, tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text(FINE.replace("commands", "comands"))
+    done = muster("pipeline", "create", "-f", str(file))
+    assert done.code == 1
+    assert f"{file}:5:15: stages[0].jobs[0].comands: is not known here" in done.err
+    assert not nightly.of(pipeline_pb2.CreatePipelineRequest)
+
+
+def test_applying_a_file_updates_the_pipeline_of_its_name(muster, nightly, tmp_path):
+    file = tmp_path / "p.yaml"
+    file.write_text(FINE)
+    nightly.answers["UpdatePipeline"] = pipeline_pb2.UpdatePipelineResponse(message="version 2")
+    assert muster("pipeline", "apply", "-f", str(file)).out == "version 2\n"
+    assert nightly.of(pipeline_pb2.ListPipelinesRequest)[0].name == "n"
+    (request,) = nightly.of(pipeline_pb2.UpdatePipelineRequest)
+    assert (request.pipeline_id, request.pipeline.file) == (ID, FINE)
+
+
+def test_linting_needs_no_server_and_tells_every_problem(muster, tmp_path):
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(FINE)
+    bad.write_text(FINE.replace("commands", "comands") + "nme: x\n")
+    done = muster("pipeline", "lint", str(good), str(bad))
+    assert done.code == 1
+    assert done.out == f"{good}: n is fine (1 job)\n"
+    assert [line.count("is not known here") for line in done.err.splitlines()] == [1, 1]
+
+
+def test_a_plan_tells_what_would_run_and_why_the_rest_would_not(muster, tmp_path):
+    file, event = tmp_path / "p.yaml", tmp_path / "push.json"
+    file.write_text(
+        FINE + "  - {name: k, commands: x, if: branch == 'main'}\non: {push: {branches: main}}\n"
+    )
+    event.write_text('{"kind": "push", "branch": "dev"}')
+    done = muster("pipeline", "plan", str(file), "--event", str(event))
+    assert done.code == 1
+    assert "No run is started: branch 'dev' is none of main." in done.out
+    assert "left out  j      branch == 'main' does not hold" in done.out
+    event.write_text('{"kind": "push", "branch": "main"}')
+    assert muster("pipeline", "plan", str(file), "--event", str(event)).code == 0
+    event.write_text('{"kind": "push", "brnch": "main"}')
+    assert "brnch: is not known" in muster("pipeline", "plan", str(file), "--event", str(event)).err
+    assert "no such input" in muster("pipeline", "plan", str(file), "-i", "x=1").err
+
+
+def test_answers_to_runs_reach_the_server(muster, nightly):
+    nightly.answers["RetryRun"] = pipeline_pb2.RetryRunResponse(run_id="run-2")
+    nightly.answers["ApproveRun"] = pipeline_pb2.ApproveRunResponse(message="Approved.")
+    nightly.answers["RejectRun"] = pipeline_pb2.RejectRunResponse(message="Rejected.")
+    assert muster("run", "retry", "run-1", "--from", "a").out == "run-2\n"
+    (request,) = nightly.of(pipeline_pb2.RetryRunRequest)
+    assert (request.scope, request.from_job) == (pipeline_pb2.RETRY_SCOPE_FROM_JOB, "a")
+    assert muster("run", "approve", "run-1", "ship?", "--comment", "go").out == "Approved.\n"
+    assert muster("run", "reject", "run-1").out == "Rejected.\n"
+    assert muster("run", "retry", "run-1", "--failed", "--from", "a").code == 2
+
+
+def test_a_run_is_drawn_in_mermaid(muster, nightly):
+    run = a_run(pipeline_pb2.PIPELINE_STATUS_SUCCESS, "a", 'b "x"')
+    run.run.jobs[1].depends_on.append("a")
+    for job in run.run.jobs:
+        job.stage, job.stage_name = 1, "s"
+    nightly.answers["GetRun"] = run
+    assert muster("run", "get", "run-1", "--graph").out.splitlines() == [
+        "flowchart LR",
+        '  subgraph s1["s"]',
+        '    j0["a<br/>SUCCESS"]',
+        '    j1["b &quot;x&quot;<br/>SUCCESS"]',
+        "  end",
+        "  j0 --> j1",
+        "  classDef success fill:#d8f5d8,stroke:#2e8b57",
+        "  class j0,j1 success",
+    ]
 
 
 @pytest.mark.parametrize("silent", [False, True])
