@@ -6,10 +6,15 @@ from typing import Any
 
 from server.definition.expression import CelExpressions, asks_for_failures
 from server.definition.trigger_filter import why_not
+from server.domain.errors import Invalid
 from server.domain.expression import ExpressionError
 from server.domain.inputs import resolve_inputs
 from server.domain.pipeline import Definition, Job, order_of
 from server.domain.trigger_event import TriggerEvent
+
+
+class WrongInputsError(ValueError):
+    """A given input is unknown, missing or not of its type; says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +45,13 @@ def plan(
     """Return what a run started by an event would do, if all that can go well does.
 
     Raises:
-        Invalid: a given input is unknown, missing or not of its type.
+        WrongInputsError: a given input is unknown, missing or not of its type.
     """
     refused = why_not(definition.triggers, event) or ""
-    inputs = resolve_inputs(definition.inputs, given)
+    try:
+        inputs = resolve_inputs(definition.inputs, given)
+    except Invalid as invalid:
+        raise WrongInputsError(str(invalid)) from invalid
     branch = event.base if event.kind == "pull_request" else event.branch
     event = replace(event, branch=event.branch or definition.branch)
     told = event.to_facts()
