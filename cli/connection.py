@@ -19,6 +19,7 @@ from generated.agent.v1.agent_pb2_grpc import AgentServiceStub
 from generated.audit.v1.audit_pb2_grpc import AuditServiceStub
 from generated.auth.v1.auth_pb2_grpc import AuthServiceStub
 from generated.pipeline.v1.pipeline_pb2_grpc import PipelineServiceStub
+from generated.schedule.v1.schedule_pb2_grpc import ScheduleServiceStub
 from generated.secret.v1.secret_pb2_grpc import SecretServiceStub
 from generated.stream.v1.stream_pb2_grpc import StreamServiceStub
 from generated.task.v1.task_pb2_grpc import TaskServiceStub
@@ -40,6 +41,7 @@ class Api:
         self.audit = AuditServiceStub(channel)
         self.auth = AuthServiceStub(channel)
         self.secrets = SecretServiceStub(channel)
+        self.schedules = ScheduleServiceStub(channel)
         self.tasks = TaskServiceStub(channel)
         self.pipelines = PipelineServiceStub(channel)
         self.agents = AgentServiceStub(channel)

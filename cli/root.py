@@ -17,6 +17,7 @@ COMMANDS = {
     "context": Late("cli.commands.context", "Choose between the servers you work with."),
     "key": Late("cli.commands.key", "Make keys that sign tasks."),
     "secret": Late("cli.commands.secret", "Keep values that tasks get and nobody can read."),
+    "schedule": Late("cli.commands.schedule", "Have pipelines started by the clock."),
     "plugin": Late("cli.commands.plugin", "Write plugins, pack them, check packages."),
     "audit": Late("cli.commands.audit", "Show who changed what."),
     "token": Late("cli.commands.token", "Make, list and revoke callers' tokens."),

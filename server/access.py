@@ -81,6 +81,16 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     "/pipeline.v1.PipelineService/ApproveRun": _VIEW,
     "/pipeline.v1.PipelineService/RejectRun": _VIEW,
     "/pipeline.v1.PipelineService/AddJobs": _OPERATE | _ATTEND,
+    # When pipelines start by themselves.
+    "/schedule.v1.ScheduleService/CreateSchedule": _OPERATE,
+    "/schedule.v1.ScheduleService/UpdateSchedule": _OPERATE,
+    "/schedule.v1.ScheduleService/DeleteSchedule": _OPERATE,
+    "/schedule.v1.ScheduleService/GetSchedule": _VIEW,
+    "/schedule.v1.ScheduleService/ListSchedules": _VIEW,
+    "/schedule.v1.ScheduleService/PauseSchedule": _OPERATE,
+    "/schedule.v1.ScheduleService/ResumeSchedule": _OPERATE,
+    "/schedule.v1.ScheduleService/RunSchedule": _OPERATE,
+    "/schedule.v1.ScheduleService/PreviewSchedule": _VIEW,
     # What goes on.
     "/stream.v1.StreamService/Ping": ANYBODY,
     "/stream.v1.StreamService/StreamTaskLog": _VIEW,

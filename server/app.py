@@ -16,6 +16,7 @@ from generated.agent.v1 import agent_pb2, agent_pb2_grpc
 from generated.audit.v1 import audit_pb2, audit_pb2_grpc
 from generated.auth.v1 import auth_pb2, auth_pb2_grpc
 from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from generated.schedule.v1 import schedule_pb2, schedule_pb2_grpc
 from generated.secret.v1 import secret_pb2, secret_pb2_grpc
 from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from generated.task.v1 import task_pb2, task_pb2_grpc
@@ -24,6 +25,7 @@ from server.auth import Authenticator, Open
 from server.authenticator import TokenAuthenticator
 from server.config import Settings
 from server.definition.expression import CelExpressions
+from server.definition.times import CronTimes
 from server.domain.errors import StoreUnavailable
 from server.domain.moment import millis
 from server.domain.policy import Policy
@@ -60,6 +62,7 @@ from server.rpc.auth_service import AuthService
 from server.rpc.handover import Handover
 from server.rpc.interceptors import CallInterceptor
 from server.rpc.pipeline_service import PipelineService
+from server.rpc.schedule_service import ScheduleService
 from server.rpc.secret_service import SecretService
 from server.rpc.secure_port import server_credentials
 from server.rpc.stream_service import StreamService
@@ -86,6 +89,7 @@ SERVICES = [
         (audit_pb2, "AuditService"),
         (auth_pb2, "AuthService"),
         (pipeline_pb2, "PipelineService"),
+        (schedule_pb2, "ScheduleService"),
         (secret_pb2, "SecretService"),
         (stream_pb2, "StreamService"),
         (task_pb2, "TaskService"),
@@ -202,6 +206,7 @@ class App:
             batch_limit=settings.writer_batch,
             queue_limit=settings.writer_queue,
             expressions=CelExpressions(),
+            times=CronTimes(),
         )
         self._write_watch = WriteWatch(self._writer, clock)
         self._dispatcher.kick = self._writer.kick
@@ -416,6 +421,16 @@ class App:
             clock,
             task_secrets,
             QueueLimit(self._reader, settings.queue_limit),
+        )
+        schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(
+            ScheduleService(
+                self._writer,
+                self._reader,
+                clock,
+                CronTimes(),
+                QueueLimit(self._reader, settings.queue_limit),
+            ),
+            server,
         )
         secret_pb2_grpc.add_SecretServiceServicer_to_server(
             SecretService(self._secrets, self._writer), server

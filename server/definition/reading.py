@@ -1,16 +1,21 @@
 """A pipeline file is read: its shape first, then what its parts have to do with each other."""
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 from server.definition.expression import TEMPLATE, Fault, Scope, find_faults, find_template_faults
 from server.definition.grammar import PIPELINE
 from server.definition.matrix import MOST_CELLS, cells_of
 from server.definition.problem import Refused, Report, did_you_mean
-from server.definition.record import Input, Job, PipelineFile, Stage
+from server.definition.record import Cron, Input, Job, PipelineFile, Stage
+from server.definition.schedule import NotAScheduleError, Schedule, moment_in
 from server.definition.selector import SelectorSyntaxError, parse_selector
 from server.definition.shape import BAD
 from server.definition.yaml_tree import Listing, Node, Scalar, parse
 from server.definition.yaml_tree import Mapping as MappingNode
+
+SOME_DAY = datetime(2024, 1, 1, tzinfo=UTC)
+"""From when on a schedule has to strike at all."""
 
 __all__ = ["Refused", "read_file"]
 
@@ -105,8 +110,24 @@ class _Semantics:
                     f"{after.path}.name", "a pipeline cannot start itself when it ends"
                 )
         for cron in triggers.cron:
+            self._check_cron(cron)
             for name in cron.inputs:
                 self._check_known_input(name, f"{cron.path}.inputs[{name}]")
+
+    def _check_cron(self, cron: Cron) -> None:
+        path = f"{cron.path}.schedule"
+        path = path if path in self.report.places else cron.path
+        try:
+            Schedule(cron.schedule, cron.zone).check(SOME_DAY)
+        except NotAScheduleError as error:
+            there = f"{cron.path}.zone" if "time zone" in str(error) else path
+            self.report.fail(there, str(error))
+            return
+        for name in ("start", "end"):
+            try:
+                moment_in(getattr(cron, name), cron.zone)
+            except NotAScheduleError as error:
+                self.report.fail(f"{cron.path}.{name}", str(error))
 
     def _check_known_input(self, name: str, path: str) -> None:
         if name not in self.inputs:

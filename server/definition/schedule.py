@@ -82,6 +82,25 @@ class Schedule:
         return found[-at_most:]
 
 
+def moment_in(text: str, zone: str) -> int | None:
+    """Return a date, or date and time, in a zone as Unix milliseconds; None for no text.
+
+    Raises:
+        NotAScheduleError: it is none.
+    """
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise NotAScheduleError(
+            f"must be a date such as 2030-01-31 or 2030-01-31T08:00, is {text[:64]!r}"
+        ) from None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=_zone(zone))
+    return round(found.timestamp() * 1000)
+
+
 def jitter_of(key: str, moment: datetime, longest: timedelta) -> timedelta:
     """Return how much later than its time a schedule strikes: the same whoever asks."""
     seconds = int(longest.total_seconds())

@@ -21,6 +21,13 @@ from server.domain.ledger import Command, Ledger
 from server.domain.moment import Moment
 from server.domain.registering import Register, RevokeAgent, Unregister, UpdateLabels
 from server.domain.retrying import RetryRun
+from server.domain.scheduling import (
+    CreateSchedule,
+    DeleteSchedule,
+    PauseSchedule,
+    RunSchedule,
+    UpdateSchedule,
+)
 from server.domain.submitting import CreateTask, DeleteTask, RetryTask, UpdateTask
 from server.domain.submitting_many import CreateTasks
 from server.domain.task import Task, TaskSpec
@@ -185,6 +192,22 @@ def _pipeline(ledger: Ledger, command: Any) -> Facts:  # noqa: ANN401 (two comma
     }
 
 
+def _of_schedule(command: Any, _answer: object) -> str:  # noqa: ANN401 (several commands)
+    return str(command.schedule_id)
+
+
+def _schedule(ledger: Ledger, command: Any) -> Facts:  # noqa: ANN401 (several commands)
+    schedule = ledger.schedule(command.namespace, command.schedule_id)
+    return {
+        "name": schedule.name,
+        "cron": schedule.cron,
+        "zone": schedule.zone,
+        "overlap": schedule.overlap.value,
+        "paused": schedule.paused_at is not None,
+        "note": schedule.note,
+    }
+
+
 def _named(command: Any, _answer: object) -> str:  # noqa: ANN401 (two commands)
     return str(command.name)
 
@@ -234,6 +257,15 @@ RULES: Mapping[type[Command[Any]], Rule] = {
         lambda command, _: command.run_id or command.pipeline_id,
         done=lambda command, _: {"reason": command.reason},
     ),
+    CreateSchedule: Rule(
+        "schedule.create",
+        _answered,
+        done=lambda command, _: {"name": command.name, "pipeline": command.pipeline_id},
+    ),
+    UpdateSchedule: Rule("schedule.update", _of_schedule, _schedule),
+    DeleteSchedule: Rule("schedule.delete", _of_schedule, _schedule),
+    PauseSchedule: Rule("schedule.pause", _of_schedule, _schedule),
+    RunSchedule: Rule("schedule.run", _of_schedule, done=lambda _, run_id: {"run": run_id}),
     Register: Rule("agent.register", _of_agent, _agent),
     Unregister: Rule("agent.unregister", _of_agent, _agent),
     UpdateLabels: Rule("agent.labels", _of_agent, _agent),

@@ -15,6 +15,7 @@ from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.run import Run
+from server.domain.schedule import Fire, Schedule
 from server.domain.task import Queue, Task
 from server.domain.token import Token
 
@@ -85,6 +86,10 @@ class Changes:
     new_versions: list[PipelineVersion] = field(default_factory=list)
     new_gates: list[Gate] = field(default_factory=list)
     gates: dict[int, Gate] = field(default_factory=dict)
+    new_schedules: list[Schedule] = field(default_factory=list)
+    schedules: dict[int, Schedule] = field(default_factory=dict)
+    deleted_schedules: list[Schedule] = field(default_factory=list)
+    fires: list[Fire] = field(default_factory=list)
     new_secrets: list[KeptSecret] = field(default_factory=list)
     secrets: dict[int, KeptSecret] = field(default_factory=dict)
     deleted_secrets: list[KeptSecret] = field(default_factory=list)

@@ -9,6 +9,8 @@ from server.domain.errors import AlreadyExists, WrongState
 from server.domain.event import Event, EventKind
 from server.domain.ledger import Ledger
 from server.domain.pipeline import Definition, Pipeline, PipelineVersion, check_definition
+from server.domain.schedule import Plan
+from server.domain.scheduling import set_pipeline_schedules
 
 DESCRIPTION_LIMIT = 16_384
 
@@ -24,6 +26,8 @@ class Description:
     cron: str = ""
     source: str = ""
     """The file that the definition was read from, or empty."""
+    schedules: tuple[Plan, ...] = ()
+    """When it starts by itself."""
 
     def check(self) -> None:
         """Check every field, by its path in CreatePipelineRequest.
@@ -38,6 +42,17 @@ class Description:
         checks.name("branch", self.definition.branch)
         checks.name("cron", self.cron, required=False)
         check_definition(checks, self.definition)
+        checks.done()
+
+    def check_schedules(self, ledger: Ledger) -> None:
+        """See that its schedules can be read and strike.
+
+        Raises:
+            Invalid: one does not.
+        """
+        checks = Checks()
+        for plan in self.schedules:
+            plan.check(checks, ledger.times, ledger.now)
         checks.done()
 
 
@@ -73,6 +88,7 @@ class CreatePipeline:
             if known.public_id == self.pipeline_id:  # a retry after a lost answer
                 return known.public_id
             raise AlreadyExists("pipeline", wanted.name)
+        wanted.check_schedules(ledger)
         pipeline = Pipeline(
             key=ledger.source.new_key(),
             namespace=self.namespace,
@@ -88,6 +104,7 @@ class CreatePipeline:
         )
         ledger.add_pipeline(pipeline)
         _add_version(ledger, pipeline, wanted.source, self.created_by)
+        set_pipeline_schedules(ledger, pipeline, wanted.schedules)
         _tell(ledger, EventKind.PIPELINE_CREATED, pipeline)
         return self.pipeline_id
 
@@ -124,6 +141,7 @@ class UpdatePipeline:
         pipeline = ledger.pipeline(self.namespace, self.pipeline_id)
         wanted = self.pipeline
         definition = wanted.definition.to_json()
+        wanted.check_schedules(ledger)
         if self._is_so_already(ledger, pipeline, definition):
             return pipeline.version
         if self.expected_version not in (0, pipeline.version):
@@ -141,6 +159,7 @@ class UpdatePipeline:
             pipeline.version += 1
             _add_version(ledger, pipeline, wanted.source, self.updated_by)
         ledger.touch_pipeline(pipeline)
+        set_pipeline_schedules(ledger, pipeline, wanted.schedules)
         _tell(ledger, EventKind.PIPELINE_UPDATED, pipeline)
         return pipeline.version
 
@@ -188,6 +207,7 @@ class DeletePipeline:
         pipeline.deleted_at = pipeline.updated_at = ledger.now
         pipeline.name = f"{pipeline.name} (deleted {pipeline.public_id})"
         ledger.touch_pipeline(pipeline)
+        set_pipeline_schedules(ledger, pipeline, ())
         return len(runs)
 
 

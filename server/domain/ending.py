@@ -331,6 +331,16 @@ def settle_run(ledger: Ledger, run: Run) -> None:
     tell_run(ledger, run, previous, pipeline.name)
     if status.ended and run.group_key is not None:
         give_turns(ledger, run.namespace, run.group_key)
+    if status.ended and run.schedule_key is not None:
+        _wake_schedule(ledger, run.schedule_key)
+
+
+def _wake_schedule(ledger: Ledger, key: int) -> None:
+    """Have the timers look at a schedule of which a time waits until its runs have ended."""
+    schedule = ledger.schedule_by_key(key)
+    if schedule is not None and schedule.pending_at is not None and schedule.paused_at is None:
+        schedule.due_at = ledger.now
+        ledger.touch_schedule(schedule)
 
 
 def give_turns(ledger: Ledger, namespace: str, group_key: str) -> None:

@@ -26,11 +26,13 @@ from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.policy import Policy
 from server.domain.run import Run
+from server.domain.schedule import Fire, NoTimes, Schedule, Times
 from server.domain.source import Source
 from server.domain.task import Queue, Task, next_due
 from server.domain.token import Token
 
 NO_EXPRESSIONS = NoExpressions()
+NO_TIMES = NoTimes()
 
 RUNS_OF = "\x1f"
 """Begins the keys of groups of runs; no group of tasks may be called so."""
@@ -61,8 +63,10 @@ class Ledger:
         now: Moment,
         policy: Policy,
         expressions: Expressions = NO_EXPRESSIONS,
+        times: Times = NO_TIMES,
     ) -> None:
         self.expressions = expressions
+        self.times = times
         self.source = source
         self.now = now
         self.policy = policy
@@ -85,6 +89,7 @@ class Ledger:
         self._runs: dict[int, Run] = {}
         self._pipelines: dict[str, Pipeline] = {}
         self._gates: dict[int, Gate] = {}
+        self._schedules: dict[int, Schedule] = {}
         self._requests: dict[tuple[str, str, str], RequestRecord] = {}
         self._expired: dict[tuple[str, str, str], RequestRecord] = {}
         self._classes: set[str] = set()
@@ -141,6 +146,8 @@ class Ledger:
         for agent in (*self.changes.new_agents, *self.changes.agents.values()):
             agent.due_at = next_agent_due(agent)
             self.effects.hint_due(agent.due_at)
+        for schedule in (*self.changes.new_schedules, *self.changes.schedules.values()):
+            self.effects.hint_due(schedule.due_at)
 
     def _add_chores(self, log: LogKey) -> None:
         """Note what is to be done with a log that was closed."""
@@ -528,6 +535,81 @@ class Ledger:
         if self.changes.dependencies:
             self.flush()
         return self.tasks_by_key([key for _, key in self.source.dependencies([task.key])])
+
+    # ---- schedules
+
+    def schedule(self, namespace: str, public_id: str) -> Schedule:
+        """Return a schedule.
+
+        Raises:
+            NotFound: no such schedule there.
+        """
+        for known in self._schedules.values():
+            if (known.namespace, known.public_id) == (namespace, public_id):
+                return known
+        found = self.source.schedule(public_id)
+        if found is None or found.namespace != namespace or found.key in self._schedules:
+            raise NotFound("schedule", public_id)
+        return self._schedules.setdefault(found.key, found)
+
+    def schedule_by_key(self, key: int) -> Schedule | None:
+        """Return a schedule, or None."""
+        if key not in self._schedules:
+            found = self.source.schedule_by_key(key)
+            if found is None:
+                return None
+            self._schedules[key] = found
+        return self._schedules[key]
+
+    def schedule_named(self, namespace: str, name: str) -> Schedule | None:
+        """Return a schedule by its name, or None."""
+        self.flush()
+        found = self.source.schedule_named(namespace, name)
+        return None if found is None else self._schedules.setdefault(found.key, found)
+
+    def schedules_of(self, pipeline: Pipeline) -> list[Schedule]:
+        """Return a pipeline's schedules."""
+        self.flush()
+        found = self.source.schedules_of(pipeline.key)
+        return [self._schedules.setdefault(each.key, each) for each in found]
+
+    def schedules_due(self, limit: int) -> list[Schedule]:
+        """Return schedules that the timers must look at."""
+        self.flush()
+        found = self.source.schedules_due(self.now, limit)
+        return [self._schedules.setdefault(each.key, each) for each in found]
+
+    def active_runs_of(self, schedule: Schedule) -> list[Run]:
+        """Return the runs of a schedule that have not ended."""
+        self.flush()
+        found = self.source.active_runs_of(schedule.key)
+        return [self._runs.setdefault(run.key, run) for run in found]
+
+    def add_schedule(self, schedule: Schedule) -> None:
+        """Add a new schedule."""
+        self.edits += 1
+        self._schedules[schedule.key] = schedule
+        self.changes.new_schedules.append(schedule)
+
+    def touch_schedule(self, schedule: Schedule) -> None:
+        """Say that a schedule was edited."""
+        self.edits += 1
+        self.changes.schedules[schedule.key] = schedule
+
+    def delete_schedule(self, schedule: Schedule) -> None:
+        """Remove a schedule with the times of it that have come."""
+        self.flush()
+        self.edits += 1
+        self._schedules.pop(schedule.key, None)
+        self.changes.deleted_schedules.append(schedule)
+        self.flush()
+
+    def add_fire(self, fire: Fire) -> None:
+        """Write down what has come of a schedule's time."""
+        self.edits += 1
+        self.changes.fires.append(fire)
+
+    # ---- groups of runs
 
     def lock_turns(self, namespace: str, group_key: str, limit: int | None = None) -> int:
         """Lock a group of runs until the transaction ends; return how many of it may go on.

@@ -53,6 +53,7 @@ class PruneRest:
         return (
             source.prune_events(self.events_before, self.events_through, EVENT_STEP)
             + source.prune_runs(self.runs_before, STEP)
+            + source.prune_fires(self.events_before, EVENT_STEP)
             + source.prune_groups(STEP)
             + source.prune_audit(self.audit_before, EVENT_STEP)
             + source.prune_requests(ledger.now, EVENT_STEP)

@@ -65,6 +65,8 @@ class Run:
     """Jobs whose condition did not hold."""
     group_key: str | None = None
     """The group of runs that it is in."""
+    schedule_key: int | None = None
+    """The schedule that started it."""
     turn: int | None = None
     """Key of the gate that opens when it is its turn in its group; None from then on."""
 

@@ -13,6 +13,7 @@ from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.run import Run
+from server.domain.schedule import Fire, Schedule
 from server.domain.task import Queue, Task
 from server.domain.token import Token
 
@@ -123,6 +124,27 @@ class Source(Protocol):
     def run(self, public_id: str) -> Run | None:
         """Return a run by its id."""
 
+    def schedule(self, public_id: str) -> Schedule | None:
+        """Return a schedule."""
+
+    def schedule_by_key(self, key: int) -> Schedule | None:
+        """Return a schedule."""
+
+    def schedule_named(self, namespace: str, name: str) -> Schedule | None:
+        """Return a schedule."""
+
+    def schedules_of(self, pipeline_key: int) -> list[Schedule]:
+        """Return a pipeline's schedules, in key order."""
+
+    def schedules_due(self, now: Moment, limit: int) -> list[Schedule]:
+        """Return schedules whose `due_at` has come, earliest first, skipping rows others lock."""
+
+    def active_runs_of(self, schedule_key: int) -> list[Run]:
+        """Return the runs of a schedule that have not ended, in key order."""
+
+    def fire(self, schedule_key: int, at: Moment) -> Fire | None:
+        """Return what has come of a schedule's time."""
+
     def group_runs(self, namespace: str, group_key: str) -> list[Run]:
         """Return the runs of a group that have not ended, in key order."""
 
@@ -217,6 +239,9 @@ class Source(Protocol):
 
     def prune_groups(self, limit: int) -> int:
         """Remove groups that no task is in; return how many."""
+
+    def prune_fires(self, before: Moment, limit: int) -> int:
+        """Forget the oldest times of schedules that came before a moment; return how many."""
 
     def prune_requests(self, before: Moment, limit: int) -> int:
         """Remove answered request ids that expired before a moment; return how many."""

@@ -9,6 +9,7 @@ from server.domain.ending import Outcome, end_attempt, end_task, requeue
 from server.domain.ledger import Ledger
 from server.domain.moment import SECOND
 from server.domain.releasing import DRAINED
+from server.domain.scheduling import when_schedule_due
 from server.domain.task import Judged, Task, TaskStatus, stopped_by
 
 
@@ -30,10 +31,13 @@ class RunTimers:
         agents = ledger.agents_due(self.limit)
         for agent in agents:
             when_agent_due(ledger, agent)
+        schedules = ledger.schedules_due(self.limit)
+        for schedule in schedules:
+            when_schedule_due(ledger, schedule)
         attempts = ledger.attempts_due(self.limit)
         for attempt in attempts:
             ledger.touch_attempt(attempt)  # saving it judges its log anew
-        return self.limit in (len(tasks), len(agents), len(attempts))
+        return self.limit in (len(tasks), len(agents), len(schedules), len(attempts))
 
 
 def _when_due(ledger: Ledger, task: Task) -> None:

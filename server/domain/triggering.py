@@ -121,7 +121,14 @@ def stored_run(ledger: Ledger, namespace: str, run_id: str) -> list[str] | None:
     return [run.public_id, *(task.public_id for task in tasks)]
 
 
-def start_run(ledger: Ledger, pipeline: Pipeline, run_id: str, trigger: Trigger) -> list[str]:
+def start_run(
+    ledger: Ledger,
+    pipeline: Pipeline,
+    run_id: str,
+    trigger: Trigger,
+    *,
+    schedule_key: int | None = None,
+) -> list[str]:
     """Start a run of a pipeline as it is now; return its id and those of its tasks, in order.
 
     Raises:
@@ -145,6 +152,7 @@ def start_run(ledger: Ledger, pipeline: Pipeline, run_id: str, trigger: Trigger)
         version=pipeline.version,
         facts=trigger.facts(inputs),
         group_key=definition.group.key if definition.group is not None else None,
+        schedule_key=schedule_key,
     )
     return fill_run(ledger, pipeline, run, definition)
 

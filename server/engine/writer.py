@@ -25,8 +25,9 @@ from server.domain.claiming import Claim, Claimed
 from server.domain.errors import Draining, MusterError, Overloaded, StoreUnavailable
 from server.domain.event import Event, EventKind
 from server.domain.expression import Expressions
-from server.domain.ledger import NO_EXPRESSIONS, Command, Ledger
+from server.domain.ledger import NO_EXPRESSIONS, NO_TIMES, Command, Ledger
 from server.domain.policy import Policy
+from server.domain.schedule import Times
 from server.domain.source import Source
 from server.domain.task import TaskStatus
 from server.engine.clock import Clock
@@ -125,8 +126,10 @@ class Writer:
         batch_limit: int,
         queue_limit: int,
         expressions: Expressions = NO_EXPRESSIONS,
+        times: Times = NO_TIMES,
     ) -> None:
         self._expressions = expressions
+        self._times = times
         self._database = database
         self._clock = clock
         self._policy = policy
@@ -240,6 +243,7 @@ class Writer:
                     self._policy,
                     origins=origins if any(origins) else (),
                     expressions=self._expressions,
+                    times=self._times,
                 )
                 committed = await self._database.transact(work)
         except StoreUnavailable as error:
@@ -307,6 +311,7 @@ def decide(
     *,
     origins: Sequence[Origin | None] = (),
     expressions: Expressions = NO_EXPRESSIONS,
+    times: Times = NO_TIMES,
 ) -> Committed:
     """Let commands decide in order over one ledger, and save it. Runs in the database's thread.
 
@@ -315,7 +320,7 @@ def decide(
     Raises:
         BrokenRuleError: a command cannot be trusted to have left the ledger whole.
     """
-    ledger = Ledger(source, source.now() or clock.now(), policy, expressions)
+    ledger = Ledger(source, source.now() or clock.now(), policy, expressions, times)
     ledger.prefetch_tasks(task_id for command in commands for task_id in command.task_ids())
     answers = [
         _decide_one(command, ledger, origin)

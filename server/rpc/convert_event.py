@@ -11,7 +11,7 @@ from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
 from server.rpc.convert import enum
 
-RESOURCE_TYPES = ("task", "run", "pipeline", "agent")
+RESOURCE_TYPES = ("task", "run", "pipeline", "agent", "schedule")
 
 _TASK_TYPES = {
     TaskStatus.RUNNING: stream_pb2.EVENT_TYPE_JOB_STARTED,
@@ -197,7 +197,13 @@ def _of_agent(event: Event) -> _Told:
     return _Told(f"Agent {event.resource_id} {words}", event.data.get("reason", ""))
 
 
+def _of_schedule(event: Event) -> _Told:
+    words = "has come, without a run" if event.data["text"] else "has started a run"
+    return _Told(f"A time of schedule {event.data['name']} {words}", event.data["text"])
+
+
 _TELLING: dict[str, Callable[[Event], _Told]] = {
+    "schedule": _of_schedule,
     "task": _of_task,
     "run": _of_run,
     "pipeline": _of_pipeline,

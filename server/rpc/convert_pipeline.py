@@ -17,6 +17,7 @@ from server.domain.pipeline import (
     Step,
 )
 from server.domain.run import Run
+from server.domain.schedule import Plan
 from server.domain.task import Judged, Task, TaskStatus
 from server.rpc.convert import (
     artifact,
@@ -46,12 +47,14 @@ def description_of(request: pipeline_pb2.CreatePipelineRequest) -> Description:
     if request.trigger_type not in pipeline_pb2.TriggerType.values():
         text = f"there is no trigger type {request.trigger_type}"
         raise Invalid([Violation("trigger_type", text)])
+    by_clock = request.trigger_type == pipeline_pb2.TRIGGER_TYPE_SCHEDULE
     return Description(
         request.name,
         definition_of(request),
         description=request.description,
         trigger_type=request.trigger_type or MANUAL,
         cron=request.cron,
+        schedules=(Plan(request.cron),) if request.cron and by_clock else (),
     )
 
 

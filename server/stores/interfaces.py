@@ -20,6 +20,7 @@ from server.domain.log import LogBlock, LogKey, LogLine
 from server.domain.moment import Millis, Moment
 from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.run import Run
+from server.domain.schedule import Fire, Schedule
 from server.domain.source import Source
 from server.domain.task import Queue, Task
 from server.domain.token import Token, TokenKind
@@ -449,6 +450,19 @@ class Reader(Protocol):
 
     async def run_counts(self, pipeline_keys: Sequence[int]) -> dict[int, tuple[int, int]]:
         """Return how many runs of each pipeline ended well, and how many FAILED."""
+
+    async def schedule(self, namespace: str, schedule_id: str) -> Schedule:
+        """Return a schedule.
+
+        Raises:
+            NotFound: no such schedule there.
+        """
+
+    async def schedules(self, namespace: str, pipeline_id: str, name: str) -> list[Schedule]:
+        """Return schedules by name, at most 1000; a filter that is empty takes all."""
+
+    async def fires(self, schedule: Schedule, limit: int) -> list[Fire]:
+        """Return the last times of a schedule that have come, newest first."""
 
     async def last_runs(self, pipeline_keys: Sequence[int]) -> dict[int, Run]:
         """Return the latest run of each pipeline that has one, by the pipeline's key."""

@@ -13,6 +13,7 @@ from generated.agent.v1 import agent_pb2
 from generated.audit.v1 import audit_pb2
 from generated.auth.v1 import auth_pb2
 from generated.pipeline.v1 import pipeline_pb2
+from generated.schedule.v1 import schedule_pb2
 from generated.secret.v1 import secret_pb2
 from generated.stream.v1 import stream_pb2
 from generated.task.v1 import task_pb2
@@ -543,6 +544,7 @@ SERVICES = [
         (audit_pb2, "AuditService"),
         (auth_pb2, "AuthService"),
         (secret_pb2, "SecretService"),
+        (schedule_pb2, "ScheduleService"),
         (pipeline_pb2, "PipelineService"),
         (stream_pb2, "StreamService"),
         (task_pb2, "TaskService"),

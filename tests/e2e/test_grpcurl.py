@@ -49,6 +49,7 @@ def test_reflection_lists_the_services_and_describes_their_methods(shared, serve
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
         "pipeline.v1.PipelineService",
+        "schedule.v1.ScheduleService",
         "secret.v1.SecretService",
         "stream.v1.StreamService",
         "task.v1.TaskService",

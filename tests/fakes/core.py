@@ -2,6 +2,7 @@
 
 from itertools import count
 
+from server.definition.times import CronTimes
 from server.domain.canceling import CancelTask
 from server.domain.claiming import Claim
 from server.domain.controlling import SetAgentState
@@ -48,7 +49,12 @@ class Core:
         """Decide commands in one transaction; return an answer or a refusal for each."""
         committed = self.database.transact_now(
             lambda source: decide(
-                commands, self.clock, self.policy, source, expressions=PLAIN_EXPRESSIONS
+                commands,
+                self.clock,
+                self.policy,
+                source,
+                expressions=PLAIN_EXPRESSIONS,
+                times=CronTimes(),
             )
         )
         self.effects = committed.effects

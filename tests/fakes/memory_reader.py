@@ -211,6 +211,7 @@ class MemoryReader:
         dues = [task.due_at for task in tables.tasks.values()]
         dues += [attempt.log_due for attempt in tables.attempts.values()]
         dues += [agent.due_at for agent in tables.agents.values()]
+        dues += [schedule.due_at for schedule in tables.schedules.values()]
         return min((due for due in dues if due is not None), default=None)
 
 

@@ -27,6 +27,8 @@ class Tables:
     runs: dict = field(default_factory=dict)
     pipelines: dict = field(default_factory=dict)
     versions: dict = field(default_factory=dict)
+    schedules: dict = field(default_factory=dict)
+    fires: dict = field(default_factory=dict)
     gates: dict = field(default_factory=dict)
     tokens: dict = field(default_factory=dict)
     secrets: dict = field(default_factory=dict)
@@ -96,6 +98,10 @@ class MemorySource:
         self._insert(tables.pipelines, changes.new_pipelines, also_unique=("namespace", "name"))
         for version in changes.new_versions:
             _put(tables.versions, (version.pipeline_key, version.number), version)
+        for schedule in changes.deleted_schedules:
+            tables.schedules.pop(schedule.key, None)
+            tables.fires = {k: v for k, v in tables.fires.items() if k[0] != schedule.key}
+        self._insert(tables.schedules, changes.new_schedules, also_unique=("namespace", "name"))
         self._insert(tables.runs, changes.new_runs)
         for gate in changes.new_gates:
             _put(tables.gates, gate.key, gate)
@@ -112,9 +118,13 @@ class MemorySource:
             _put(tables.attempts, (attempt.task_key, attempt.number), attempt)
             _must(attempt.task_key in tables.tasks, "an attempt of no task")
         for name in (
-            "agents", "pipelines", "runs", "gates", "tasks", "attempts", "tokens", "secrets",
+            "agents", "pipelines", "schedules", "runs", "gates", "tasks", "attempts", "tokens",
+            "secrets",
         ):  # fmt: skip
             self._update(getattr(tables, name), getattr(changes, name))
+        for fire in changes.fires:
+            _must(fire.schedule_key in tables.schedules, "a time of no schedule")
+            _put(tables.fires, (fire.schedule_key, fire.at), fire)
         for task_key, other in changes.dependencies:
             _must({task_key, other} <= tables.tasks.keys(), "a dependency of no task")
             _must((task_key, other) not in tables.dependencies, "a dependency twice")
@@ -265,6 +275,32 @@ class MemorySource:
     def run(self, public_id):
         return self._first("runs", lambda run: run.public_id == public_id)
 
+    def schedule(self, public_id):
+        return self._first("schedules", lambda each: each.public_id == public_id)
+
+    def schedule_by_key(self, key):
+        found = _by_key(self._tables.schedules, [key])
+        return found[0] if found else None
+
+    def schedule_named(self, namespace, name):
+        wanted = (namespace, name)
+        return self._first("schedules", lambda each: (each.namespace, each.name) == wanted)
+
+    def schedules_of(self, pipeline_key):
+        return self._where("schedules", lambda each: each.pipeline_key == pipeline_key)
+
+    def schedules_due(self, now, limit):
+        due = self._where("schedules", lambda s: s.due_at is not None and s.due_at <= now)
+        return sorted(due, key=lambda schedule: schedule.due_at)[:limit]
+
+    def active_runs_of(self, schedule_key):
+        return self._where(
+            "runs", lambda run: run.schedule_key == schedule_key and run.finished_at is None
+        )
+
+    def fire(self, schedule_key, at):
+        return self._tables.fires.get((schedule_key, at))
+
     def group_runs(self, namespace, group_key):
         return self._where(
             "runs",
@@ -410,6 +446,12 @@ class MemorySource:
         for group in unused:
             del tables.groups[group]
         return len(unused)
+
+    def prune_fires(self, before, limit):
+        old = [key for key, fire in self._tables.fires.items() if fire.struck_at < before][:limit]
+        for key in old:
+            del self._tables.fires[key]
+        return len(old)
 
     def prune_requests(self, before, limit):
         tables = self._tables

@@ -1659,7 +1659,9 @@ class StreamEventsRequest(_message.Message):
 
     @_builtins.property
     def resource_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only events about these kinds of resource: `task`, `run`, `pipeline`, `agent`; empty takes all."""
+        """Only events about these kinds of resource: `task`, `run`, `pipeline`, `agent`,
+        `schedule`; empty takes all.
+        """
 
     @_builtins.property
     def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -29,6 +29,7 @@ from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.run import Run, RunStatus
+from server.domain.schedule import Fire, Schedule
 from server.domain.task import Queue, Task, TaskStatus
 from server.domain.token import Token, TokenKind
 from server.domain.waiting import Crowd, RunTurn
@@ -59,9 +60,11 @@ from server.stores.sql.rows import (
     ATTEMPT,
     AUDIT,
     EVENT,
+    FIRE,
     GATE,
     PIPELINE,
     RUN,
+    SCHEDULE,
     SECRET,
     TASK,
     TOKEN,
@@ -74,6 +77,7 @@ R = TypeVar("R")
 
 HELD_LIMIT = 1000
 HOLDERS_SHOWN = 5
+SCHEDULES_SHOWN = 1000
 CLASSES_A_QUERY = 500
 
 
@@ -358,6 +362,32 @@ class SqlReader:
         async with self._database.reading() as connection:
             return {row[0]: (row[1], row[2]) for row in await connection.execute(query)}
 
+    async def schedule(self, namespace: str, schedule_id: str) -> Schedule:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            return await _one(connection, SCHEDULE, "schedule", namespace, schedule_id)
+
+    async def schedules(self, namespace: str, pipeline_id: str, name: str) -> list[Schedule]:
+        """See Reader."""
+        table = tables.schedules
+        conditions = [table.c.namespace == namespace]
+        if pipeline_id:
+            conditions.append(_is(table.c.pipeline_id, pipeline_id))
+        if name:
+            conditions.append(_is(table.c.name, name))
+        query = select(*SCHEDULE.columns).where(*conditions).order_by(table.c.name)
+        async with self._database.reading() as connection:
+            rows = await connection.execute(query.limit(SCHEDULES_SHOWN))
+            return [SCHEDULE.load(row) for row in rows]
+
+    async def fires(self, schedule: Schedule, limit: int) -> list[Fire]:
+        """See Reader."""
+        table = tables.schedule_fires
+        query = select(*FIRE.columns).where(table.c.schedule_key == schedule.key)
+        async with self._database.reading() as connection:
+            rows = await connection.execute(query.order_by(table.c.at.desc()).limit(limit))
+            return [FIRE.load(row) for row in rows]
+
     async def last_runs(self, pipeline_keys: Sequence[int]) -> dict[int, Run]:
         """See Reader."""
         table = tables.runs
@@ -587,6 +617,7 @@ class SqlReader:
                     tables.tasks.c.due_at,
                     tables.attempts.c.log_due,
                     tables.agents.c.due_at,
+                    tables.schedules.c.due_at,
                 )
             ]
         return min((moment for moment in moments if moment is not None), default=None)

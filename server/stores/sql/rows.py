@@ -16,6 +16,7 @@ from server.domain.gate import Gate
 from server.domain.kept_secret import KeptSecret
 from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.run import Run, RunStatus
+from server.domain.schedule import CatchUp, Fire, Overlap, Owner, Schedule
 from server.domain.task import Judged, Task, TaskStatus
 from server.domain.token import Token, TokenKind
 from server.stores.sql import tables
@@ -146,6 +147,7 @@ RUN = Record(
         "facts",
         "retry_of",
         "group_key",
+        "schedule_key",
     ),
     status=RunStatus,
 )
@@ -153,6 +155,24 @@ PIPELINE = Record(
     Pipeline, tables.pipelines, constant=("key", "namespace", "public_id", "created_at")
 )
 VERSION = Record(PipelineVersion, tables.pipeline_versions)
+SCHEDULE = Record(
+    Schedule,
+    tables.schedules,
+    constant=(
+        "key",
+        "namespace",
+        "public_id",
+        "pipeline_key",
+        "pipeline_id",
+        "owner",
+        "created_at",
+        "created_by",
+    ),
+    owner=Owner,
+    catch_up=CatchUp,
+    overlap=Overlap,
+)
+FIRE = Record(Fire, tables.schedule_fires)
 GATE = Record(Gate, tables.gates, constant=("key", "namespace", "run_key"))
 TOKEN = Record(
     Token,

@@ -39,6 +39,7 @@ from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.run import Run, RunStatus
+from server.domain.schedule import Fire, Schedule
 from server.domain.task import Queue, Task, TaskStatus
 from server.domain.token import Token, TokenKind
 from server.stores.sql import log_rows, tables
@@ -48,9 +49,11 @@ from server.stores.sql.rows import (
     AGENT,
     ATTEMPT,
     AUDIT,
+    FIRE,
     GATE,
     PIPELINE,
     RUN,
+    SCHEDULE,
     SECRET,
     TASK,
     TOKEN,
@@ -157,6 +160,7 @@ _UPDATE_AGENT = _update(AGENT)
 _UPDATE_RUN = _update(RUN)
 _UPDATE_PIPELINE = _update(PIPELINE)
 _UPDATE_GATE = _update(GATE)
+_UPDATE_SCHEDULE = _update(SCHEDULE)
 _UPDATE_TOKEN = _update(TOKEN)
 _UPDATE_SECRET = _update(SECRET)
 
@@ -194,6 +198,10 @@ class SqlSource:
         self._insert_all(AGENT, changes.new_agents)
         self._insert_all(PIPELINE, changes.new_pipelines)
         self._insert_all(VERSION, changes.new_versions)
+        for schedule in changes.deleted_schedules:
+            table = tables.schedules
+            self._connection.execute(delete(table).where(table.c.key == schedule.key))
+        self._insert_all(SCHEDULE, changes.new_schedules)
         self._insert_all(RUN, changes.new_runs)
         self._insert_all(GATE, changes.new_gates)
         self._insert_all(TOKEN, changes.new_tokens)
@@ -255,6 +263,9 @@ class SqlSource:
         self._update_many(_UPDATE_RUN, runs)
         gates = [{**GATE.changed(g), "_key": g.key} for g in changes.gates.values()]
         self._update_many(_UPDATE_GATE, gates)
+        schedules = [{**SCHEDULE.changed(s), "_key": s.key} for s in changes.schedules.values()]
+        self._update_many(_UPDATE_SCHEDULE, schedules)
+        self._insert_all(FIRE, changes.fires)
 
     def _save_rest(self, changes: Changes) -> None:
         namespaces = {task.key: task.namespace for task in changes.new_tasks}
@@ -487,6 +498,50 @@ class SqlSource:
     def run(self, public_id: str) -> Run | None:
         """See Source."""
         return self._named(RUN, _RUN_NAMED, public_id)
+
+    def schedule(self, public_id: str) -> Schedule | None:
+        """See Source."""
+        found = self._by_keys(SCHEDULE, tables.schedules.c.public_id, [public_id])
+        return found[0] if found else None
+
+    def schedule_by_key(self, key: int) -> Schedule | None:
+        """See Source."""
+        found = self._by_keys(SCHEDULE, tables.schedules.c.key, [key])
+        return found[0] if found else None
+
+    def schedule_named(self, namespace: str, name: str) -> Schedule | None:
+        """See Source."""
+        table = tables.schedules
+        query = select(*SCHEDULE.columns).where(
+            table.c.namespace == namespace, table.c.name == name
+        )
+        found = self._load(SCHEDULE, query.with_for_update())
+        return found[0] if found else None
+
+    def schedules_of(self, pipeline_key: int) -> list[Schedule]:
+        """See Source."""
+        return self._by_keys(SCHEDULE, tables.schedules.c.pipeline_key, [pipeline_key])
+
+    def schedules_due(self, now: Moment, limit: int) -> list[Schedule]:
+        """See Source."""
+        due = tables.schedules.c.due_at
+        query = select(*SCHEDULE.columns).where(due <= now).order_by(due).limit(limit)
+        return self._load(SCHEDULE, query.with_for_update(skip_locked=True))
+
+    def active_runs_of(self, schedule_key: int) -> list[Run]:
+        """See Source."""
+        table = tables.runs
+        query = select(*RUN.columns).where(
+            table.c.schedule_key == schedule_key, table.c.finished_at.is_(None)
+        )
+        return self._load(RUN, query.order_by(table.c.key).with_for_update())
+
+    def fire(self, schedule_key: int, at: Moment) -> Fire | None:
+        """See Source."""
+        table = tables.schedule_fires
+        query = select(*FIRE.columns).where(table.c.schedule_key == schedule_key, table.c.at == at)
+        found = self._load(FIRE, query)
+        return found[0] if found else None
 
     def group_runs(self, namespace: str, group_key: str) -> list[Run]:
         """See Source."""
@@ -751,6 +806,18 @@ class SqlSource:
             statement = delete(table).where(*_group_is((row[0], row[1])), unused)
             gone += self._connection.execute(statement).rowcount
         return gone
+
+    def prune_fires(self, before: Moment, limit: int) -> int:
+        """See Source."""
+        table = tables.schedule_fires
+        old = (
+            select(table.c.schedule_key, table.c.at)
+            .where(table.c.struck_at < before)
+            .order_by(table.c.struck_at)
+            .limit(limit)
+        )
+        gone = delete(table).where(tuple_(table.c.schedule_key, table.c.at).in_(old))
+        return self._connection.execute(gone).rowcount
 
     def prune_requests(self, before: Moment, limit: int) -> int:
         """See Source."""

@@ -156,6 +156,7 @@ runs = Table(
     Column("left_out", Integer, nullable=False),
     Column("group_key", String(128)),
     Column("turn", Key),
+    Column("schedule_key", Key),
     Index("ix_runs_pipeline", "pipeline_key", "key"),
 )
 _ACTIVE = text("finished_at IS NULL")
@@ -168,6 +169,66 @@ Index(
     runs.c.key,
     sqlite_where=_ACTIVE_IN_GROUP,
     postgresql_where=_ACTIVE_IN_GROUP,
+)
+
+_ACTIVE_OF_SCHEDULE = text("schedule_key IS NOT NULL AND finished_at IS NULL")
+Index(
+    "ix_runs_schedule",
+    runs.c.schedule_key,
+    sqlite_where=_ACTIVE_OF_SCHEDULE,
+    postgresql_where=_ACTIVE_OF_SCHEDULE,
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("public_id", PublicId, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("pipeline_key", ForeignKey("pipelines.key"), nullable=False),
+    Column("pipeline_id", PublicId, nullable=False),
+    Column("owner", String(8), nullable=False),
+    Column("cron", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("jitter", Integer, nullable=False),
+    Column("starts_at", Moment),
+    Column("ends_at", Moment),
+    Column("catch_up", String(8), nullable=False),
+    Column("catch_up_window", Integer, nullable=False),
+    Column("catch_up_limit", Integer, nullable=False),
+    Column("overlap", String(16), nullable=False),
+    Column("branch", Text, nullable=False),
+    Column("inputs", JSON, nullable=False),
+    Column("next_at", Moment),
+    Column("due_at", Moment),
+    Column("pending_at", Moment),
+    Column("last_at", Moment),
+    Column("paused_at", Moment),
+    Column("note", Text, nullable=False),
+    UniqueConstraint("namespace", "name"),
+    Index("ix_schedules_pipeline", "pipeline_key"),
+)
+_SCHEDULE_DUE = text("due_at IS NOT NULL")
+Index(
+    "ix_schedules_due",
+    schedules.c.due_at,
+    sqlite_where=_SCHEDULE_DUE,
+    postgresql_where=_SCHEDULE_DUE,
+)
+
+schedule_fires = Table(
+    "schedule_fires",
+    metadata,
+    Column("schedule_key", ForeignKey("schedules.key", ondelete="CASCADE"), primary_key=True),
+    Column("at", Moment, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("struck_at", Moment, nullable=False),
+    Column("run_id", PublicId),
+    Column("outcome", Text, nullable=False),
+    Index("ix_schedule_fires_struck", "struck_at"),
 )
 
 gates = Table(
