@@ -15,6 +15,7 @@ COMMANDS = {
     "logout": Late("cli.commands.login", "Forget the token of a server.", "logout"),
     "whoami": Late("cli.commands.login", "Show who you are, and what you may do.", "whoami"),
     "context": Late("cli.commands.context", "Choose between the servers you work with."),
+    "hook": Late("cli.commands.hook", "Let forges and programs call for pipelines."),
     "key": Late("cli.commands.key", "Make keys that sign tasks."),
     "secret": Late("cli.commands.secret", "Keep values that tasks get and nobody can read."),
     "schedule": Late("cli.commands.schedule", "Have pipelines started by the clock."),

@@ -81,6 +81,14 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     "/pipeline.v1.PipelineService/ApproveRun": _VIEW,
     "/pipeline.v1.PipelineService/RejectRun": _VIEW,
     "/pipeline.v1.PipelineService/AddJobs": _OPERATE | _ATTEND,
+    # Who may call for pipelines over HTTP.
+    "/hook.v1.HookService/CreateHook": _OPERATE,
+    "/hook.v1.HookService/ListHooks": _VIEW,
+    "/hook.v1.HookService/RotateHook": _OPERATE,
+    "/hook.v1.HookService/DeleteHook": _OPERATE,
+    "/hook.v1.HookService/ListDeliveries": _VIEW,
+    "/hook.v1.HookService/GetDelivery": _OPERATE,
+    "/hook.v1.HookService/Redeliver": _OPERATE,
     # When pipelines start by themselves.
     "/schedule.v1.ScheduleService/CreateSchedule": _OPERATE,
     "/schedule.v1.ScheduleService/UpdateSchedule": _OPERATE,
@@ -105,4 +113,7 @@ ROUTES: Mapping[str, frozenset[Permission]] = {
     "GET /livez": ANYBODY,
     "GET /readyz": ANYBODY,
     "GET /metrics": _MEASURE,
+    # Each call is signed; who knows a hook's secret may call.
+    "POST /hooks/{pipeline}": ANYBODY,
+    "GET /schema/pipeline.json": ANYBODY,
 }

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from generated.agent.v1 import agent_pb2, agent_pb2_grpc
 from generated.audit.v1 import audit_pb2, audit_pb2_grpc
 from generated.auth.v1 import auth_pb2, auth_pb2_grpc
+from generated.hook.v1 import hook_pb2, hook_pb2_grpc
 from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 from generated.schedule.v1 import schedule_pb2, schedule_pb2_grpc
 from generated.secret.v1 import secret_pb2, secret_pb2_grpc
@@ -34,6 +35,8 @@ from server.engine.attendance import Attendance
 from server.engine.backlog_gauge import BacklogGauge
 from server.engine.call_limits import CallLimits, QueueLimit
 from server.engine.clock import Clock
+from server.engine.deliveries import Deliveries
+from server.engine.delivery_runner import DeliveryRunner
 from server.engine.dispatcher import Dispatcher
 from server.engine.event_feed import EventFeed
 from server.engine.event_tail import EventTail
@@ -60,6 +63,7 @@ from server.rpc.agent_service import AgentService
 from server.rpc.audit_service import AuditService
 from server.rpc.auth_service import AuthService
 from server.rpc.handover import Handover
+from server.rpc.hook_service import HookService
 from server.rpc.interceptors import CallInterceptor
 from server.rpc.pipeline_service import PipelineService
 from server.rpc.schedule_service import ScheduleService
@@ -80,6 +84,7 @@ from server.stores.sql.reader import SqlReader
 from server.tls import ServerCertificate, TlsFiles
 from server.web.app import build
 from server.web.guard import Guard
+from server.web.hooks import HookDoor
 from server.web.serve import WebServer, address_of, bind
 
 SERVICES = [
@@ -89,6 +94,7 @@ SERVICES = [
         (audit_pb2, "AuditService"),
         (auth_pb2, "AuthService"),
         (pipeline_pb2, "PipelineService"),
+        (hook_pb2, "HookService"),
         (schedule_pb2, "ScheduleService"),
         (secret_pb2, "SecretService"),
         (stream_pb2, "StreamService"),
@@ -266,6 +272,13 @@ class App:
         self._connect_rooms()
         self._secret_sealer = _secret_sealer(settings)
         self._secrets = self._build_secrets()
+        self._deliveries = Deliveries(
+            self._writer, self._reader, clock, self._secrets.values, self._blobs
+        )
+        self._delivery_runner = DeliveryRunner(
+            self._writer, self._reader, self._deliveries, clock, millis(settings.event_retention)
+        )
+        self._writer.listen(self._delivery_runner.committed)
         self._health = health.aio.HealthServicer()
         self._grpc = self._build_grpc(clock, policy, measurements)
 
@@ -422,6 +435,9 @@ class App:
             task_secrets,
             QueueLimit(self._reader, settings.queue_limit),
         )
+        hook_pb2_grpc.add_HookServiceServicer_to_server(
+            HookService(self._writer, self._reader, self._deliveries), server
+        )
         schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(
             ScheduleService(
                 self._writer,
@@ -481,7 +497,10 @@ class App:
                 await self._journal.open()
             bound = self._bind_http()
             web = WebServer(
-                Guard(build(self._readiness, self._look), self._authenticator),
+                Guard(
+                    build(self._readiness, self._look, HookDoor(self._deliveries)),
+                    self._authenticator,
+                ),
                 bound,
                 self._settings.shutdown_grace,
                 self._certificate,
@@ -498,6 +517,7 @@ class App:
                     ),
                     tasks.create_task(self._keeper.run(), name="lease keeper"),
                     tasks.create_task(self._timers.run(), name="timers"),
+                    tasks.create_task(self._delivery_runner.run(), name="delivery runner"),
                     tasks.create_task(self._token_uses.run(), name="token uses"),
                     tasks.create_task(self._retention.run(), name="retention"),
                     tasks.create_task(self._log_retention.run(), name="log retention"),

@@ -162,6 +162,12 @@ agents_custom = Gauge(
     ["measurement", "stat"],
     registry=REGISTRY,
 )
+hook_deliveries = Counter(
+    "muster_hook_deliveries_total", "Webhook deliveries kept.", ["kind"], registry=REGISTRY
+)
+hook_refusals = Counter(
+    "muster_hook_refusals_total", "Webhook calls without a right signature.", registry=REGISTRY
+)
 events = Counter("muster_events_total", "Events written.", registry=REGISTRY)
 
 log_lines = Counter("muster_log_lines_total", "Log lines stored.", registry=REGISTRY)

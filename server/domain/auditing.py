@@ -14,6 +14,7 @@ from server.domain.canceling import CancelTask, StopPipeline
 from server.domain.configuring import ConfigureAgent
 from server.domain.controlling import SetAgentState
 from server.domain.defining import CreatePipeline, DeletePipeline, UpdatePipeline
+from server.domain.delivering import CreateHook, DeleteHook, Redeliver, RotateHook
 from server.domain.errors import MusterError
 from server.domain.extending import AddJobs
 from server.domain.keeping_secrets import DeleteSecret, PutSecret
@@ -192,6 +193,19 @@ def _pipeline(ledger: Ledger, command: Any) -> Facts:  # noqa: ANN401 (two comma
     }
 
 
+def _of_hook(command: Any, _answer: object) -> str:  # noqa: ANN401 (several commands)
+    return str(command.hook_id)
+
+
+def _hook(ledger: Ledger, command: Any) -> Facts:  # noqa: ANN401 (several commands)
+    hook = ledger.hook(command.namespace, command.hook_id)
+    return {
+        "kind": hook.kind.value,
+        "secret": hook.secret,
+        "previous_secret": hook.previous_secret,
+    }
+
+
 def _of_schedule(command: Any, _answer: object) -> str:  # noqa: ANN401 (several commands)
     return str(command.schedule_id)
 
@@ -256,6 +270,16 @@ RULES: Mapping[type[Command[Any]], Rule] = {
         "pipeline.stop",
         lambda command, _: command.run_id or command.pipeline_id,
         done=lambda command, _: {"reason": command.reason},
+    ),
+    CreateHook: Rule(
+        "hook.create",
+        _answered,
+        done=lambda command, _: {"pipeline": command.pipeline_id, "kind": command.kind.value},
+    ),
+    RotateHook: Rule("hook.rotate", _of_hook, _hook),
+    DeleteHook: Rule("hook.delete", _of_hook, _hook),
+    Redeliver: Rule(
+        "hook.redeliver", _answered, done=lambda command, _: {"redelivers": command.delivery_id}
     ),
     CreateSchedule: Rule(
         "schedule.create",

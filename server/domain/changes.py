@@ -10,6 +10,7 @@ from server.domain.audit import AuditEntry
 from server.domain.event import Event
 from server.domain.gate import Gate
 from server.domain.group import GroupId
+from server.domain.hook import Delivery, Hook
 from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
@@ -90,6 +91,11 @@ class Changes:
     schedules: dict[int, Schedule] = field(default_factory=dict)
     deleted_schedules: list[Schedule] = field(default_factory=list)
     fires: list[Fire] = field(default_factory=list)
+    new_hooks: list[Hook] = field(default_factory=list)
+    hooks: dict[int, Hook] = field(default_factory=dict)
+    deleted_hooks: list[Hook] = field(default_factory=list)
+    new_deliveries: list[Delivery] = field(default_factory=list)
+    deliveries: dict[int, Delivery] = field(default_factory=dict)
     new_secrets: list[KeptSecret] = field(default_factory=list)
     secrets: dict[int, KeptSecret] = field(default_factory=dict)
     deleted_secrets: list[KeptSecret] = field(default_factory=list)
@@ -135,6 +141,8 @@ class Effects:
     """Keys of tasks that were deleted."""
     closed_logs: set[LogKey] = field(default_factory=set)
     """Logs that take no more."""
+    deliveries: bool = False
+    """Whether something was delivered that is to be looked at."""
     tokens: set[str] = field(default_factory=set)
     """Digests and ids of tokens that were changed."""
     unsettled: set[GroupId] = field(default_factory=set)

@@ -21,6 +21,7 @@ class EventKind(StrEnum):
     PIPELINE_CREATED = "pipeline.created"
     PIPELINE_UPDATED = "pipeline.updated"
     PIPELINE_DELETED = "pipeline.deleted"
+    HOOK_DELIVERED = "hook.delivered"
     SCHEDULE_STRUCK = "schedule.struck"
     AGENT_REGISTERED = "agent.registered"
     AGENT_UNREGISTERED = "agent.unregistered"

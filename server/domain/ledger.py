@@ -20,6 +20,7 @@ from server.domain.event import Event
 from server.domain.expression import Expressions, NoExpressions
 from server.domain.gate import Gate
 from server.domain.group import GroupId, Newcomer
+from server.domain.hook import Delivery, Hook
 from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogKey
 from server.domain.moment import Moment
@@ -608,6 +609,73 @@ class Ledger:
         """Write down what has come of a schedule's time."""
         self.edits += 1
         self.changes.fires.append(fire)
+
+    # ---- hooks
+
+    def hook(self, namespace: str, public_id: str) -> Hook:
+        """Return a hook, locked until the transaction ends.
+
+        Raises:
+            NotFound: no such hook there.
+        """
+        self.flush()
+        hook = self.source.hook(public_id)
+        if hook is None or hook.namespace != namespace:
+            raise NotFound("hook", public_id)
+        return hook
+
+    def add_hook(self, hook: Hook) -> None:
+        """Add a new hook."""
+        self.edits += 1
+        self.changes.new_hooks.append(hook)
+        self.flush()
+
+    def touch_hook(self, hook: Hook) -> None:
+        """Say that a hook was edited."""
+        self.edits += 1
+        self.changes.hooks[hook.key] = hook
+
+    def delete_hook(self, hook: Hook) -> None:
+        """Remove a hook with its deliveries."""
+        self.flush()
+        self.edits += 1
+        self.changes.deleted_hooks.append(hook)
+        self.flush()
+
+    def delivery(self, namespace: str, public_id: str) -> Delivery:
+        """Return a delivery.
+
+        Raises:
+            NotFound: no such delivery there.
+        """
+        self.flush()
+        delivery = self.source.delivery(public_id)
+        if delivery is None or delivery.namespace != namespace:
+            raise NotFound("delivery", public_id)
+        return delivery
+
+    def known_delivery(
+        self, hook: Hook, forge_id: str, digest: str, since: Moment
+    ) -> Delivery | None:
+        """Return a delivery that is the same as a new one; see Source."""
+        self.flush()
+        return self.source.delivery_like(hook.key, forge_id, digest, since)
+
+    def deliveries_due(self, limit: int) -> list[Delivery]:
+        """Return deliveries that are to be looked at."""
+        self.flush()
+        return self.source.deliveries_due(self.now, limit)
+
+    def add_delivery(self, delivery: Delivery) -> None:
+        """Add a new delivery."""
+        self.edits += 1
+        self.changes.new_deliveries.append(delivery)
+        self.effects.deliveries = True
+
+    def touch_delivery(self, delivery: Delivery) -> None:
+        """Say that a delivery was edited."""
+        self.edits += 1
+        self.changes.deliveries[delivery.key] = delivery
 
     # ---- groups of runs
 

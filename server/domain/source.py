@@ -8,6 +8,7 @@ from server.domain.attempt import Attempt
 from server.domain.changes import Changes, ChoreKind, LogChore, RequestRecord
 from server.domain.gate import Gate
 from server.domain.group import GroupId, Newcomer
+from server.domain.hook import Delivery, Hook
 from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
@@ -144,6 +145,32 @@ class Source(Protocol):
 
     def fire(self, schedule_key: int, at: Moment) -> Fire | None:
         """Return what has come of a schedule's time."""
+
+    def hook(self, public_id: str) -> Hook | None:
+        """Return a hook."""
+
+    def hook_by_key(self, key: int) -> Hook | None:
+        """Return a hook."""
+
+    def hooks_of(self, pipeline_key: int) -> list[Hook]:
+        """Return a pipeline's hooks, in key order."""
+
+    def delivery(self, public_id: str) -> Delivery | None:
+        """Return a delivery."""
+
+    def delivery_like(
+        self, hook_key: int, forge_id: str, digest: str, since: Moment
+    ) -> Delivery | None:
+        """Return a delivery with this id, or with this body since a moment; empty is neither."""
+
+    def deliveries_due(self, now: Moment, limit: int) -> list[Delivery]:
+        """Return deliveries whose `due_at` has come, earliest first, skipping rows others lock."""
+
+    def prune_deliveries(self, before: Moment, limit: int) -> list[str]:
+        """Forget the oldest deliveries that were done before a moment; return their blobs' names.
+
+        An empty name stands for a body in a row, and for a blob that another delivery shares.
+        """
 
     def group_runs(self, namespace: str, group_key: str) -> list[Run]:
         """Return the runs of a group that have not ended, in key order."""

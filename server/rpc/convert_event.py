@@ -11,7 +11,7 @@ from server.domain.run import RunStatus
 from server.domain.task import TaskStatus
 from server.rpc.convert import enum
 
-RESOURCE_TYPES = ("task", "run", "pipeline", "agent", "schedule")
+RESOURCE_TYPES = ("task", "run", "pipeline", "agent", "schedule", "hook")
 
 _TASK_TYPES = {
     TaskStatus.RUNNING: stream_pb2.EVENT_TYPE_JOB_STARTED,
@@ -202,8 +202,14 @@ def _of_schedule(event: Event) -> _Told:
     return _Told(f"A time of schedule {event.data['name']} {words}", event.data["text"])
 
 
+def _of_hook(event: Event) -> _Told:
+    words = "was delivered" if not event.data["text"] else "was delivered and started nothing"
+    return _Told(f"{event.data['name'] or 'Something'} {words}", event.data["text"])
+
+
 _TELLING: dict[str, Callable[[Event], _Told]] = {
     "schedule": _of_schedule,
+    "hook": _of_hook,
     "task": _of_task,
     "run": _of_run,
     "pipeline": _of_pipeline,

@@ -15,6 +15,7 @@ from server.domain.attempt import Attempt, LogState
 from server.domain.audit import AuditEntry
 from server.domain.event import Event
 from server.domain.gate import Gate
+from server.domain.hook import Delivery, Hook
 from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey, LogLine
 from server.domain.moment import Millis, Moment
@@ -463,6 +464,28 @@ class Reader(Protocol):
 
     async def fires(self, schedule: Schedule, limit: int) -> list[Fire]:
         """Return the last times of a schedule that have come, newest first."""
+
+    async def hooks(self, namespace: str, pipeline_id: str) -> list[Hook]:
+        """Return the hooks of a pipeline that was not deleted; without one, of a namespace."""
+
+    async def pipeline_called(self, namespace: str, reference: str) -> Pipeline:
+        """Return a pipeline by its id, in whatever namespace, or by its name in this one.
+
+        Raises:
+            NotFound: there is none.
+        """
+
+    async def deliveries(
+        self, namespace: str, pipeline_id: str, after: int, limit: int
+    ) -> list[Delivery]:
+        """Return deliveries, without bodies, newest first; `after` 0 begins with the newest."""
+
+    async def delivery(self, namespace: str, delivery_id: str) -> Delivery:
+        """Return a delivery.
+
+        Raises:
+            NotFound: no such delivery there.
+        """
 
     async def last_runs(self, pipeline_keys: Sequence[int]) -> dict[int, Run]:
         """Return the latest run of each pipeline that has one, by the pipeline's key."""

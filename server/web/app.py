@@ -5,10 +5,12 @@ from collections.abc import Awaitable, Callable
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from server import metrics
+from server.definition.schema import pipeline_schema
+from server.web.hooks import HookDoor
 
 Readiness = Callable[[], Awaitable[str | None]]
 """Tells why the server cannot take calls now, or None where it can."""
@@ -21,10 +23,12 @@ PAGES = """Muster
 /livez    200 while the process runs
 /readyz   200 while it takes calls, 503 with the reason otherwise
 /metrics  figures for Prometheus
+/hooks/PIPELINE       where forges call (POST)
+/schema/pipeline.json the JSON Schema of pipeline files
 """
 
 
-def build(readiness: Readiness, look: Look) -> Starlette:
+def build(readiness: Readiness, look: Look, hooks: HookDoor) -> Starlette:
     """Return the application; it asks `readiness` at `/readyz`, and calls `look` at `/metrics`."""
 
     async def ready(_request: Request) -> Response:
@@ -41,12 +45,19 @@ def build(readiness: Readiness, look: Look) -> Starlette:
             Route("/livez", _alive),
             Route("/readyz", ready),
             Route("/metrics", figures),
+            Route("/hooks/{pipeline}", hooks.call, methods=["POST"]),
+            Route("/schema/pipeline.json", _schema),
         ]
     )
 
 
 async def _pages(_request: Request) -> Response:
     return PlainTextResponse(PAGES)
+
+
+async def _schema(_request: Request) -> Response:
+    headers = {"access-control-allow-origin": "*"}  # editors in browsers may read it
+    return JSONResponse(pipeline_schema(), headers=headers)
 
 
 async def _alive(_request: Request) -> Response:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from generated.agent.v1 import agent_pb2
 from generated.audit.v1 import audit_pb2
 from generated.auth.v1 import auth_pb2
+from generated.hook.v1 import hook_pb2
 from generated.pipeline.v1 import pipeline_pb2
 from generated.schedule.v1 import schedule_pb2
 from generated.secret.v1 import secret_pb2
@@ -544,6 +545,7 @@ SERVICES = [
         (audit_pb2, "AuditService"),
         (auth_pb2, "AuthService"),
         (secret_pb2, "SecretService"),
+        (hook_pb2, "HookService"),
         (schedule_pb2, "ScheduleService"),
         (pipeline_pb2, "PipelineService"),
         (stream_pb2, "StreamService"),

@@ -48,6 +48,7 @@ def test_reflection_lists_the_services_and_describes_their_methods(shared, serve
         "auth.v1.AuthService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
+        "hook.v1.HookService",
         "pipeline.v1.PipelineService",
         "schedule.v1.ScheduleService",
         "secret.v1.SecretService",

@@ -29,6 +29,8 @@ class Tables:
     versions: dict = field(default_factory=dict)
     schedules: dict = field(default_factory=dict)
     fires: dict = field(default_factory=dict)
+    hooks: dict = field(default_factory=dict)
+    deliveries: dict = field(default_factory=dict)
     gates: dict = field(default_factory=dict)
     tokens: dict = field(default_factory=dict)
     secrets: dict = field(default_factory=dict)
@@ -102,6 +104,13 @@ class MemorySource:
             tables.schedules.pop(schedule.key, None)
             tables.fires = {k: v for k, v in tables.fires.items() if k[0] != schedule.key}
         self._insert(tables.schedules, changes.new_schedules, also_unique=("namespace", "name"))
+        for hook in changes.deleted_hooks:
+            tables.hooks.pop(hook.key, None)
+            tables.deliveries = {
+                k: d for k, d in tables.deliveries.items() if d.hook_key != hook.key
+            }
+        self._insert(tables.hooks, changes.new_hooks, ("pipeline_key", "kind", "header"))
+        self._insert(tables.deliveries, changes.new_deliveries)
         self._insert(tables.runs, changes.new_runs)
         for gate in changes.new_gates:
             _put(tables.gates, gate.key, gate)
@@ -118,7 +127,8 @@ class MemorySource:
             _put(tables.attempts, (attempt.task_key, attempt.number), attempt)
             _must(attempt.task_key in tables.tasks, "an attempt of no task")
         for name in (
-            "agents", "pipelines", "schedules", "runs", "gates", "tasks", "attempts", "tokens",
+            "agents", "pipelines", "schedules", "hooks", "deliveries", "runs", "gates", "tasks",
+            "attempts", "tokens",
             "secrets",
         ):  # fmt: skip
             self._update(getattr(tables, name), getattr(changes, name))
@@ -300,6 +310,35 @@ class MemorySource:
 
     def fire(self, schedule_key, at):
         return self._tables.fires.get((schedule_key, at))
+
+    def hook(self, public_id):
+        return self._first("hooks", lambda each: each.public_id == public_id)
+
+    def hook_by_key(self, key):
+        return self._first("hooks", lambda each: each.key == key)
+
+    def hooks_of(self, pipeline_key):
+        return self._where("hooks", lambda each: each.pipeline_key == pipeline_key)
+
+    def delivery(self, public_id):
+        return self._first("deliveries", lambda each: each.public_id == public_id)
+
+    def delivery_like(self, hook_key, forge_id, digest, since):
+        own = self._where("deliveries", lambda each: each.hook_key == hook_key)
+        named = [each for each in own if forge_id and each.forge_id == forge_id]
+        alike = [d for d in own if digest and d.digest == digest and d.received_at > since]
+        return next(iter(named + alike), None)
+
+    def deliveries_due(self, now, limit):
+        due = self._where("deliveries", lambda d: d.due_at is not None and d.due_at <= now)
+        return sorted(due, key=lambda each: each.due_at)[:limit]
+
+    def prune_deliveries(self, before, limit):
+        done = self._where("deliveries", lambda d: d.finished_at and d.finished_at < before)
+        for each in done[:limit]:
+            del self._tables.deliveries[each.key]
+        kept = {each.blob for each in self._tables.deliveries.values()}
+        return ["" if each.blob in kept else each.blob for each in done[:limit]]
 
     def group_runs(self, namespace, group_key):
         return self._where(

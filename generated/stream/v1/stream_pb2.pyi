@@ -1660,7 +1660,7 @@ class StreamEventsRequest(_message.Message):
     @_builtins.property
     def resource_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only events about these kinds of resource: `task`, `run`, `pipeline`, `agent`,
-        `schedule`; empty takes all.
+        `schedule`, `hook`; empty takes all.
         """
 
     @_builtins.property

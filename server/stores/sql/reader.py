@@ -13,6 +13,7 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
+    null,
     select,
     tuple_,
 )
@@ -24,6 +25,7 @@ from server.domain.audit import AuditEntry
 from server.domain.errors import NotFound
 from server.domain.event import Event
 from server.domain.gate import Gate
+from server.domain.hook import Delivery, Hook
 from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
@@ -59,9 +61,11 @@ from server.stores.sql.rows import (
     AGENT,
     ATTEMPT,
     AUDIT,
+    DELIVERY,
     EVENT,
     FIRE,
     GATE,
+    HOOK,
     PIPELINE,
     RUN,
     SCHEDULE,
@@ -387,6 +391,55 @@ class SqlReader:
         async with self._database.reading() as connection:
             rows = await connection.execute(query.order_by(table.c.at.desc()).limit(limit))
             return [FIRE.load(row) for row in rows]
+
+    async def hooks(self, namespace: str, pipeline_id: str) -> list[Hook]:
+        """See Reader."""
+        table = tables.hooks
+        conditions = [table.c.namespace == namespace]
+        if pipeline_id:
+            conditions.append(_is(table.c.pipeline_id, pipeline_id))
+        query = (
+            select(*HOOK.columns)
+            .join(tables.pipelines, tables.pipelines.c.key == table.c.pipeline_key)
+            .where(*conditions, tables.pipelines.c.deleted_at.is_(None))
+        )
+        async with self._database.reading() as connection:
+            rows = await connection.execute(query.order_by(table.c.key).limit(HELD_LIMIT))
+            return [HOOK.load(row) for row in rows]
+
+    async def pipeline_called(self, namespace: str, reference: str) -> Pipeline:
+        """See Reader."""
+        table = tables.pipelines
+        query = select(*PIPELINE.columns).where(
+            table.c.deleted_at.is_(None),
+            _is(table.c.public_id, reference)
+            | (_is(table.c.name, reference) & (table.c.namespace == namespace)),
+        )
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(query.limit(2))).all()
+        if len(rows) != 1:
+            raise NotFound("pipeline", reference)
+        return PIPELINE.load(rows[0])
+
+    async def deliveries(
+        self, namespace: str, pipeline_id: str, after: int, limit: int
+    ) -> list[Delivery]:
+        """See Reader."""
+        table = tables.deliveries
+        conditions = [table.c.namespace == namespace]
+        if pipeline_id:
+            conditions.append(_is(table.c.pipeline_id, pipeline_id))
+        if after:
+            conditions.append(table.c.key < after)
+        columns = [null().label("body") if c.name == "body" else c for c in DELIVERY.columns]
+        query = select(*columns).where(*conditions).order_by(table.c.key.desc()).limit(limit)
+        async with self._database.reading() as connection:
+            return [DELIVERY.load(row) for row in await connection.execute(query)]
+
+    async def delivery(self, namespace: str, delivery_id: str) -> Delivery:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            return await _one(connection, DELIVERY, "delivery", namespace, delivery_id)
 
     async def last_runs(self, pipeline_keys: Sequence[int]) -> dict[int, Run]:
         """See Reader."""

@@ -13,6 +13,7 @@ from server.domain.attempt import Attempt, AttemptStatus, LogState
 from server.domain.audit import AuditEntry
 from server.domain.event import Event, EventKind
 from server.domain.gate import Gate
+from server.domain.hook import Delivery, DeliveryState, Hook, HookKind
 from server.domain.kept_secret import KeptSecret
 from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.run import Run, RunStatus
@@ -171,6 +172,32 @@ SCHEDULE = Record(
     owner=Owner,
     catch_up=CatchUp,
     overlap=Overlap,
+)
+HOOK = Record(
+    Hook,
+    tables.hooks,
+    constant=("key", "namespace", "public_id", "pipeline_key", "pipeline_id", "kind", "created_at"),
+    kind=HookKind,
+)
+DELIVERY = Record(
+    Delivery,
+    tables.deliveries,
+    constant=(
+        "key",
+        "namespace",
+        "public_id",
+        "hook_key",
+        "pipeline_id",
+        "received_at",
+        "forge_id",
+        "digest",
+        "event",
+        "size",
+        "body",
+        "blob",
+        "redelivers",
+    ),
+    state=DeliveryState,
 )
 FIRE = Record(Fire, tables.schedule_fires)
 GATE = Record(Gate, tables.gates, constant=("key", "namespace", "run_key"))

@@ -34,6 +34,7 @@ from server.domain.changes import Changes, ChoreKind, LogChore, RequestRecord
 from server.domain.event import Event
 from server.domain.gate import Gate
 from server.domain.group import GroupId, Newcomer
+from server.domain.hook import Delivery, Hook
 from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
@@ -49,8 +50,10 @@ from server.stores.sql.rows import (
     AGENT,
     ATTEMPT,
     AUDIT,
+    DELIVERY,
     FIRE,
     GATE,
+    HOOK,
     PIPELINE,
     RUN,
     SCHEDULE,
@@ -160,6 +163,8 @@ _UPDATE_AGENT = _update(AGENT)
 _UPDATE_RUN = _update(RUN)
 _UPDATE_PIPELINE = _update(PIPELINE)
 _UPDATE_GATE = _update(GATE)
+_UPDATE_HOOK = _update(HOOK)
+_UPDATE_DELIVERY = _update(DELIVERY)
 _UPDATE_SCHEDULE = _update(SCHEDULE)
 _UPDATE_TOKEN = _update(TOKEN)
 _UPDATE_SECRET = _update(SECRET)
@@ -202,6 +207,7 @@ class SqlSource:
             table = tables.schedules
             self._connection.execute(delete(table).where(table.c.key == schedule.key))
         self._insert_all(SCHEDULE, changes.new_schedules)
+        self._save_hooks(changes)
         self._insert_all(RUN, changes.new_runs)
         self._insert_all(GATE, changes.new_gates)
         self._insert_all(TOKEN, changes.new_tokens)
@@ -266,6 +272,17 @@ class SqlSource:
         schedules = [{**SCHEDULE.changed(s), "_key": s.key} for s in changes.schedules.values()]
         self._update_many(_UPDATE_SCHEDULE, schedules)
         self._insert_all(FIRE, changes.fires)
+
+    def _save_hooks(self, changes: Changes) -> None:
+        for hook in changes.deleted_hooks:
+            table = tables.hooks
+            self._connection.execute(delete(table).where(table.c.key == hook.key))
+        self._insert_all(HOOK, changes.new_hooks)
+        hooks = [{**HOOK.changed(h), "_key": h.key} for h in changes.hooks.values()]
+        self._update_many(_UPDATE_HOOK, hooks)
+        self._insert_all(DELIVERY, changes.new_deliveries)
+        done = [{**DELIVERY.changed(d), "_key": d.key} for d in changes.deliveries.values()]
+        self._update_many(_UPDATE_DELIVERY, done)
 
     def _save_rest(self, changes: Changes) -> None:
         namespaces = {task.key: task.namespace for task in changes.new_tasks}
@@ -542,6 +559,58 @@ class SqlSource:
         query = select(*FIRE.columns).where(table.c.schedule_key == schedule_key, table.c.at == at)
         found = self._load(FIRE, query)
         return found[0] if found else None
+
+    def hook(self, public_id: str) -> Hook | None:
+        """See Source."""
+        found = self._by_keys(HOOK, tables.hooks.c.public_id, [public_id])
+        return found[0] if found else None
+
+    def hook_by_key(self, key: int) -> Hook | None:
+        """See Source."""
+        query = select(*HOOK.columns).where(tables.hooks.c.key == key)
+        found = self._load(HOOK, query)
+        return found[0] if found else None
+
+    def hooks_of(self, pipeline_key: int) -> list[Hook]:
+        """See Source."""
+        return self._by_keys(HOOK, tables.hooks.c.pipeline_key, [pipeline_key])
+
+    def delivery(self, public_id: str) -> Delivery | None:
+        """See Source."""
+        found = self._by_keys(DELIVERY, tables.deliveries.c.public_id, [public_id])
+        return found[0] if found else None
+
+    def delivery_like(
+        self, hook_key: int, forge_id: str, digest: str, since: Moment
+    ) -> Delivery | None:
+        """See Source."""
+        table = tables.deliveries
+        for value, conditions in (
+            (forge_id, [table.c.forge_id == forge_id, table.c.forge_id != ""]),
+            # No secret: the caller has sent all of what it is a digest of.
+            (digest, [table.c.digest == digest, table.c.digest != "", table.c.received_at > since]),
+        ):
+            query = select(*DELIVERY.columns).where(table.c.hook_key == hook_key, *conditions)
+            if value and (found := self._load(DELIVERY, query.order_by(table.c.key).limit(1))):
+                return found[0]
+        return None
+
+    def deliveries_due(self, now: Moment, limit: int) -> list[Delivery]:
+        """See Source."""
+        due = tables.deliveries.c.due_at
+        query = select(*DELIVERY.columns).where(due <= now).order_by(due).limit(limit)
+        return self._load(DELIVERY, query.with_for_update(skip_locked=True))
+
+    def prune_deliveries(self, before: Moment, limit: int) -> list[str]:
+        """See Source."""
+        table = tables.deliveries
+        old = select(table.c.key, table.c.blob).where(table.c.finished_at < before)
+        rows = self._connection.execute(old.order_by(table.c.key).limit(limit)).all()
+        self._connection.execute(delete(table).where(table.c.key.in_([row[0] for row in rows])))
+        names = {row[1] for row in rows if row[1]}
+        shared = select(table.c.blob).where(table.c.blob.in_(names))
+        names -= set(self._connection.execute(shared).scalars()) if names else set()
+        return [row[1] if row[1] in names else "" for row in rows]
 
     def group_runs(self, namespace: str, group_key: str) -> list[Run]:
         """See Source."""

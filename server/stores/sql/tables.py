@@ -231,6 +231,71 @@ schedule_fires = Table(
     Index("ix_schedule_fires_struck", "struck_at"),
 )
 
+hooks = Table(
+    "hooks",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("public_id", PublicId, nullable=False, unique=True),
+    Column("pipeline_key", ForeignKey("pipelines.key"), nullable=False),
+    Column("pipeline_id", PublicId, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("secret", String(128), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("previous_secret", String(128), nullable=False),
+    Column("header", String(64), nullable=False),
+    Column("created_by", Text, nullable=False),
+    UniqueConstraint("pipeline_key", "kind", "header"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("public_id", PublicId, nullable=False, unique=True),
+    Column("hook_key", ForeignKey("hooks.key", ondelete="CASCADE"), nullable=False),
+    Column("pipeline_id", PublicId, nullable=False),
+    Column("received_at", Moment, nullable=False),
+    Column("forge_id", String(128), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("event", String(128), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("body", LargeBinary),
+    Column("blob", Text, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("run_ids", JSON, nullable=False),
+    Column("due_at", Moment),
+    Column("finished_at", Moment),
+    Column("redelivers", PublicId),
+    Index("ix_deliveries_pipeline", "namespace", "pipeline_id", "key"),
+)
+_DELIVERY_DUE = text("due_at IS NOT NULL")
+Index(
+    "ix_deliveries_due",
+    deliveries.c.due_at,
+    sqlite_where=_DELIVERY_DUE,
+    postgresql_where=_DELIVERY_DUE,
+)
+_DELIVERY_NAMED = text("forge_id <> ''")
+Index(
+    "ix_deliveries_named",
+    deliveries.c.hook_key,
+    deliveries.c.forge_id,
+    unique=True,
+    sqlite_where=_DELIVERY_NAMED,
+    postgresql_where=_DELIVERY_NAMED,
+)
+_DELIVERY_ALIKE = text("digest <> ''")
+Index(
+    "ix_deliveries_alike",
+    deliveries.c.hook_key,
+    deliveries.c.digest,
+    sqlite_where=_DELIVERY_ALIKE,
+    postgresql_where=_DELIVERY_ALIKE,
+)
+
 gates = Table(
     "gates",
     metadata,

@@ -5,7 +5,9 @@ import pytest
 from generated.agent.v1 import agent_pb2
 from generated.audit.v1 import audit_pb2
 from generated.auth.v1 import auth_pb2
+from generated.hook.v1 import hook_pb2
 from generated.pipeline.v1 import pipeline_pb2
+from generated.schedule.v1 import schedule_pb2
 from generated.secret.v1 import secret_pb2
 from generated.stream.v1 import stream_pb2
 from generated.task.v1 import task_pb2
@@ -13,8 +15,12 @@ from server.access import ROUTES, RPCS
 from server.app import SERVICES
 from server.domain.access import ANYBODY, GRANTS, Permission, Role, may
 from server.web.app import build
+from server.web.hooks import HookDoor
 
-FILES = [agent_pb2, audit_pb2, auth_pb2, pipeline_pb2, secret_pb2, stream_pb2, task_pb2]
+FILES = [
+    *(agent_pb2, audit_pb2, auth_pb2, hook_pb2, pipeline_pb2, schedule_pb2, secret_pb2),
+    *(stream_pb2, task_pb2),
+]
 
 
 def test_every_rpc_is_in_the_table_and_nothing_else():
@@ -34,7 +40,7 @@ def test_every_route_is_in_the_table_and_nothing_else():
 
     routes = {
         f"{method} {route.path}"
-        for route in build(nothing, nothing).routes
+        for route in build(nothing, nothing, HookDoor(None)).routes
         for method in route.methods - {"HEAD"}
     }
     assert set(ROUTES) == routes

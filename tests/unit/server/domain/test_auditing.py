@@ -27,9 +27,10 @@ BY_AGENTS = {
 """What agents tell of the tasks they hold: thousands a second, and in events."""
 
 BY_ITSELF = {
-    "Claim", "ClaimArchive", "ClaimRows", "DropLogs", "EndChores", "LoseSession",
-    "NoteUse", "PruneRest", "PruneTasks", "RenewClaim", "RenewSessions", "ReplaceRows",
-    "RewrapSecret", "RunTimers", "SealLogs", "SettleGroups", "SettleSome",
+    "Claim", "ClaimArchive", "ClaimDeliveries", "ClaimRows", "DropLogs", "EndChores",
+    "FinishDelivery", "LoseSession", "NoteUse", "PruneDeliveries", "PruneRest", "PruneTasks",
+    "ReceiveDelivery", "RenewClaim", "RenewSessions", "ReplaceRows", "RewrapSecret", "RunTimers",
+    "SealLogs", "SettleGroups", "SettleSome",
 }  # fmt: skip
 
 WHO = Origin("default", "ci", "user", "token-1", "ipv4:127.0.0.1:1", "request-1", "/x.Y/Z")

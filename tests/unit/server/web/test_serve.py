@@ -11,6 +11,7 @@ import pytest
 from server.address import Address
 from server.web import serve
 from server.web.app import build
+from server.web.hooks import HookDoor
 
 
 @asynccontextmanager
@@ -37,7 +38,7 @@ async def nothing():
 
 
 async def test_a_live_server_says_so_and_lists_its_pages():
-    async with serving(build(ready, nothing)) as (_web, client):
+    async with serving(build(ready, nothing, HookDoor(None))) as (_web, client):
         assert (await client.get("/livez")).text == "ok\n"
         page = await client.get("/")
         assert page.headers["content-type"].startswith("text/plain")
@@ -51,7 +52,7 @@ async def test_readiness_is_asked_each_time_and_gives_its_reason():
     async def readiness():
         return reasons.pop(0)
 
-    async with serving(build(readiness, nothing)) as (_web, client):
+    async with serving(build(readiness, nothing, HookDoor(None))) as (_web, client):
         waiting = await client.get("/readyz")
         assert (waiting.status_code, waiting.text) == (503, "the database does not answer\n")
         assert (await client.get("/readyz")).status_code == 200
@@ -63,7 +64,7 @@ async def test_metrics_are_in_prometheus_format():
     async def look():
         looks.append(1)
 
-    async with serving(build(ready, look)) as (_web, client):
+    async with serving(build(ready, look, HookDoor(None))) as (_web, client):
         answer = await client.get("/metrics")
     assert looks == [1]
     assert answer.headers["content-type"].startswith("text/plain; version=")
@@ -88,13 +89,13 @@ async def test_a_taken_port_is_refused():
 
 
 async def test_it_serves_over_ipv6_too():
-    async with serving(build(ready, nothing), host="::1") as (_web, client):
+    async with serving(build(ready, nothing, HookDoor(None)), host="::1") as (_web, client):
         assert (await client.get("/livez")).status_code == 200
 
 
 async def test_signals_stay_with_the_program():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    async with serving(build(ready, nothing)):
+    async with serving(build(ready, nothing, HookDoor(None))):
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
