@@ -19,6 +19,9 @@ def describe(end: Message) -> stream_pb2.TaskStatusUpdate:
         timestamp=end["ended_at"],
         started_at=end["started_at"],
     )
+    if isinstance(outputs := end.get("outputs"), dict):  # the task may have written it
+        sound = {str(name): str(value) for name, value in outputs.items()}
+        update.outputs.update(sound)
     cause = end["cause"]
     if cause == "exited" and end["exit_code"] == 0:
         update.status = task_pb2.TASK_STATUS_SUCCESS

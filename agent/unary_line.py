@@ -224,6 +224,7 @@ def _status_request(update: stream_pb2.TaskStatusUpdate) -> agent_pb2.ReportTask
         start_time=update.started_at // 1000,
         lease_id=update.lease_id,
         failure=update.failure,
+        outputs=update.outputs,
     )
     if update.status != task_pb2.TASK_STATUS_RUNNING:
         request.end_time = update.timestamp // 1000

@@ -53,6 +53,7 @@ def print_task(task: task_pb2.TaskDetail) -> None:
             ("Waiting", task.waiting_reason),
             ("Cancelling", "asked for, not confirmed yet" if task.cancel_requested else ""),
             ("Error", task.error_message),
+            ("Outputs", "\n".join(f"{k}={v}" for k, v in sorted(task.outputs.items()))),
             ("Exit code", _exit_text(task)),
             ("Agent", task.agent_id),
             ("Agent labels", _pairs(task.agent_labels)),

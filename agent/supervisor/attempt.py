@@ -31,6 +31,7 @@ from agent.supervisor.loop import Loop
 from agent.supervisor.masking import Mask
 from agent.supervisor.order import LONGEST_LEASE_GRACE, Order, StartError
 from agent.supervisor.output import OutputWriter, Pump
+from agent.supervisor.outputs import read_outputs
 from agent.supervisor.processes import Ending, Kin
 from agent.supervisor.reaper import Reaper
 from agent.supervisor.spawning import Spawned, spawn
@@ -93,6 +94,7 @@ class Attempt:
         self._armed = True
         self._writer = OutputWriter(folder, limits, self._output_grew)
         self._pump: Pump | None = None
+        self._outputs: dict[str, str] = {}
 
     @property
     def outlived(self) -> bool:
@@ -313,6 +315,12 @@ class Attempt:
             self._pump.finish(_PIPE_PATIENCE, self._drained)
 
     def _drained(self) -> None:
+        self._outputs, wrong = read_outputs(
+            f"{self.folder.where}/{TEMPORARY}", Mask(self.order.secrets.values())
+        )
+        if wrong:
+            self._writer.append(2, f"muster: {wrong}\n".encode())
+            self._writer.close()
         code = self._exit_code if self._exit_code is not None else 128 + 9
         self._finish(self._cause, code, self._message, self._failure)
 
@@ -327,6 +335,8 @@ class Attempt:
             "dropped": self._writer.dropped,
             "silent": self._writer.silent,
         }
+        if self._outputs:
+            end["outputs"] = self._outputs
         self._write_end(end)
 
     def _write_end(self, end: Message) -> None:

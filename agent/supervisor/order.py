@@ -6,6 +6,7 @@ from pathlib import Path
 
 from agent.spool import NO_ROOM
 from agent.supervisor.frames import Message
+from agent.supervisor.outputs import NAME as OUTPUTS
 
 LONGEST_LEASE_GRACE = 10.0
 """Grace, in seconds, of a task that is stopped because its lease ends: there is no more time."""
@@ -106,4 +107,5 @@ class Order:
             "MUSTER_TASK_ID": self.task,
             "MUSTER_RUN_ID": self.run,
             "MUSTER_ATTEMPT": self.mark,
+            "MUSTER_OUTPUT": f"{temporary}/{OUTPUTS}",
         }

@@ -24,6 +24,22 @@ class _Bad(Enum):
 BAD: Final = _Bad.BAD
 """What a value that does not fit is read as."""
 
+SYNONYMS = {
+    "depends_on": "needs",
+    "label_selector": "selector",
+    "script": "commands",
+    "run": "commands",
+    "environment": "env",
+    "variables": "env",
+    "when": "if",
+    "rules": "if",
+    "tags": "labels",
+    "runs-on": "labels",
+    "timeout-minutes": "timeout",
+    "continue-on-error": "allow_failure",
+}
+"""What other programs call keys of ours."""
+
 _DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,8})h)?(?:(\d{1,8})m)?(?:(\d{1,10})s?)?", re.ASCII)
 _DURATION_SCHEMA = "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s?)?$"
 
@@ -292,7 +308,8 @@ class Record(Shape):
         return made
 
     def _unknown(self, name: str) -> str:
-        hint = did_you_mean(name, self.known)
+        other = SYNONYMS.get(name, "")
+        hint = f"; here it is {other!r}" if other in self.known else did_you_mean(name, self.known)
         return f"is not known here{hint or '; there are ' + ', '.join(self.known)}"
 
     def _require(self, node: Mapping, path: str, report: Report) -> None:

@@ -1,6 +1,8 @@
 """How attempts and tasks end, and what follows from it in the same transaction."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from server.domain.attempt import Attempt, AttemptStatus, LogSummary
@@ -32,6 +34,8 @@ class Outcome:
     """Whether the agent or its host is to blame."""
     log: LogSummary | None = None
     ended_at: Moment | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    """What the task tells later jobs."""
 
 
 Ending: TypeAlias = tuple[Task, TaskStatus, str]
@@ -111,6 +115,8 @@ def _judge_agent(ledger: Ledger, attempt: Attempt, outcome: Outcome) -> None:
 
 def _after_end(ledger: Ledger, task: Task, outcome: Outcome) -> None:
     end = _END[outcome.status]
+    if outcome.outputs and end in (TaskStatus.SUCCESS, TaskStatus.FAILED):
+        task.outputs = json.dumps(dict(outcome.outputs), ensure_ascii=False)
     if end is TaskStatus.SUCCESS:
         end_task(ledger, task, end)
     elif task.cancel_requested_at is not None:

@@ -49,7 +49,19 @@ def _needs(rules: Rules, needs: Sequence[Task]) -> dict[str, Any]:
     grouped: dict[str, list[Task]] = {}
     for task in sorted(needs, key=lambda task: task.position):
         grouped.setdefault(rules.bases.get(task.name, task.name), []).append(task)
-    return {name: {"result": _result(tasks), "outputs": {}} for name, tasks in grouped.items()}
+    return {
+        name: {"result": _result(tasks), "outputs": _outputs(tasks)}
+        for name, tasks in grouped.items()
+    }
+
+
+def _outputs(tasks: Iterable[Task]) -> dict[str, str]:
+    """Return what jobs tell; of the cells of a matrix the last one's word counts."""
+    told: dict[str, str] = {}
+    for task in tasks:
+        if task.outputs:
+            told.update(json.loads(task.outputs))
+    return told
 
 
 def _result(tasks: Iterable[Task]) -> str:

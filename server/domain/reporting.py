@@ -53,6 +53,8 @@ class Report:
     """Whether a FAILED attempt was ended because its agent was told to stop."""
     measured: dict[str, str] = field(default_factory=dict)
     """What the agent measured, to be told with the change."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """What the task tells later jobs."""
 
     def task_ids(self) -> Iterable[str]:
         """See Command."""
@@ -89,6 +91,7 @@ class Report:
             fault=self.infrastructure,
             log=self.log,
             ended_at=self.ended_at,
+            outputs=self.outputs,
         )
 
     def _end(self, task: Task) -> AttemptStatus:

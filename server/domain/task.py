@@ -212,6 +212,8 @@ class Task:
     """Key of the gate that it waits behind or has passed (see `gate`)."""
     opens: int | None = None
     """Key of the gate that waits for it."""
+    outputs: str = ""
+    """What it tells later jobs: values by name as JSON, or empty."""
 
     @property
     def leased(self) -> bool:

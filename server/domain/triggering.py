@@ -327,6 +327,7 @@ def reuse_task(ledger: Ledger, run: Run, old: Task, position: int) -> Task:
         finished_at=old.finished_at,
         exit_code=old.exit_code,
         retry_of=old.public_id,
+        outputs=old.outputs,
     )
 
 

@@ -1,6 +1,7 @@
 """Tasks, selectors and log lines: between messages and records."""
 
 import base64
+import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -310,6 +311,7 @@ def task_detail(task: Task) -> task_pb2.TaskDetail:
         run_id=task.run_id or "",
         labels=spec.labels,
         retry_of=task.retry_of or "",
+        outputs=json.loads(task.outputs) if task.outputs else {},
         executor=spec.executor,
         cancel_requested=task.cancel_requested_at is not None and not task.status.ended,
         priority=task.priority,

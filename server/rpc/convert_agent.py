@@ -139,6 +139,7 @@ def report_of(request: agent_pb2.ReportTaskStatusRequest) -> Report:
         infrastructure=request.failure == agent_pb2.FAILURE_CLASS_INFRASTRUCTURE,
         released=request.failure == agent_pb2.FAILURE_CLASS_RELEASED,
         measured=_measured(request.metrics),
+        outputs=_outputs(request.outputs),
     )
 
 
@@ -160,7 +161,26 @@ def update_of(agent_id: str, message: stream_pb2.TaskStatusUpdate) -> Report:
         log=_summary(message.log) if message.HasField("log") else None,
         infrastructure=message.failure == agent_pb2.FAILURE_CLASS_INFRASTRUCTURE,
         released=message.failure == agent_pb2.FAILURE_CLASS_RELEASED,
+        outputs=_outputs(message.outputs),
     )
+
+
+OUTPUT_LIMIT = 80 * 1024
+"""Characters of what a task tells later jobs; the agent has bounded it before."""
+
+
+def _outputs(told: Mapping[str, str]) -> dict[str, str]:
+    """Return what a task tells later jobs.
+
+    Raises:
+        Invalid: it is too much.
+    """
+    if not told:
+        return {}
+    size = sum(len(name) + len(value) for name, value in told.items())
+    if size > OUTPUT_LIMIT or len(told) > 1000:
+        raise Invalid([Violation("outputs", f"must have at most {OUTPUT_LIMIT} characters")])
+    return {name: value.replace("\0", "") for name, value in told.items()}
 
 
 # Moments beyond this (the year 5138) are a unit mistaken for another, and could leave 64 bits.

@@ -1039,6 +1039,26 @@ class ReportTaskStatusRequest(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class OutputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     AGENT_ID_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
@@ -1050,6 +1070,7 @@ class ReportTaskStatusRequest(_message.Message):
     LEASE_ID_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's id."""
     task_id: _builtins.str
@@ -1076,6 +1097,10 @@ class ReportTaskStatusRequest(_message.Message):
     def log(self) -> Global___LogSummary:
         """With an end: what the whole log amounts to."""
 
+    @_builtins.property
+    def outputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """With SUCCESS or FAILED: values that it tells later jobs, 64 KiB in all."""
+
     def __init__(
         self,
         *,
@@ -1090,10 +1115,11 @@ class ReportTaskStatusRequest(_message.Message):
         lease_id: _builtins.str = ...,
         log: Global___LogSummary | None = ...,
         failure: Global___FailureClass.ValueType = ...,
+        outputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["log", b"log"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "end_time", b"end_time", "error_message", b"error_message", "exit_code", b"exit_code", "failure", b"failure", "lease_id", b"lease_id", "log", b"log", "metrics", b"metrics", "start_time", b"start_time", "status", b"status", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "end_time", b"end_time", "error_message", b"error_message", "exit_code", b"exit_code", "failure", b"failure", "lease_id", b"lease_id", "log", b"log", "metrics", b"metrics", "outputs", b"outputs", "start_time", b"start_time", "status", b"status", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -814,6 +814,26 @@ class TaskStatusUpdate(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class OutputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TASK_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
@@ -823,6 +843,7 @@ class TaskStatusUpdate(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task's id."""
     status: _task_pb2.TaskStatus.ValueType
@@ -843,6 +864,10 @@ class TaskStatusUpdate(_message.Message):
     def log(self) -> _agent_pb2.LogSummary:
         """With an end: what the whole log amounts to."""
 
+    @_builtins.property
+    def outputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """With SUCCESS or FAILED: values that it tells later jobs, 64 KiB in all."""
+
     def __init__(
         self,
         *,
@@ -855,10 +880,11 @@ class TaskStatusUpdate(_message.Message):
         started_at: _builtins.int = ...,
         log: _agent_pb2.LogSummary | None = ...,
         failure: _agent_pb2.FailureClass.ValueType = ...,
+        outputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["log", b"log"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_message", b"error_message", "exit_code", b"exit_code", "failure", b"failure", "lease_id", b"lease_id", "log", b"log", "started_at", b"started_at", "status", b"status", "task_id", b"task_id", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_message", b"error_message", "exit_code", b"exit_code", "failure", b"failure", "lease_id", b"lease_id", "log", b"log", "outputs", b"outputs", "started_at", b"started_at", "status", b"status", "task_id", b"task_id", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1020,6 +1020,26 @@ class TaskDetail(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class OutputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TASK_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     PIPELINE_ID_FIELD_NUMBER: _builtins.int
@@ -1057,6 +1077,7 @@ class TaskDetail(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     SCHEDULE_TO_START_FIELD_NUMBER: _builtins.int
     CONCURRENCY_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """The task's id."""
     name: _builtins.str
@@ -1149,6 +1170,10 @@ class TaskDetail(_message.Message):
     def concurrency(self) -> Global___ConcurrencyStanding:
         """The concurrency group it is in; absent for none."""
 
+    @_builtins.property
+    def outputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What it has told later jobs: lines `name=value` of the file that `MUSTER_OUTPUT` names."""
+
     def __init__(
         self,
         *,
@@ -1189,10 +1214,11 @@ class TaskDetail(_message.Message):
         priority: _builtins.int = ...,
         schedule_to_start: _builtins.int = ...,
         concurrency: Global___ConcurrencyStanding | None = ...,
+        outputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "label_selector", b"label_selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_labels", b"agent_labels", "allow_failure", b"allow_failure", "artifacts", b"artifacts", "attempt", b"attempt", "attempts", b"attempts", "cancel_requested", b"cancel_requested", "commands", b"commands", "concurrency", b"concurrency", "created_at", b"created_at", "created_by", b"created_by", "depends_on", b"depends_on", "duration", b"duration", "env", b"env", "error_message", b"error_message", "executor", b"executor", "exit_code", b"exit_code", "finished_at", b"finished_at", "image", b"image", "infra_retries", b"infra_retries", "label_selector", b"label_selector", "labels", b"labels", "name", b"name", "pipeline_id", b"pipeline_id", "priority", b"priority", "retried_times", b"retried_times", "retry_count", b"retry_count", "retry_of", b"retry_of", "run_id", b"run_id", "schedule_to_start", b"schedule_to_start", "stage", b"stage", "started_at", b"started_at", "status", b"status", "task_id", b"task_id", "timeout", b"timeout", "waiting_reason", b"waiting_reason", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "agent_labels", b"agent_labels", "allow_failure", b"allow_failure", "artifacts", b"artifacts", "attempt", b"attempt", "attempts", b"attempts", "cancel_requested", b"cancel_requested", "commands", b"commands", "concurrency", b"concurrency", "created_at", b"created_at", "created_by", b"created_by", "depends_on", b"depends_on", "duration", b"duration", "env", b"env", "error_message", b"error_message", "executor", b"executor", "exit_code", b"exit_code", "finished_at", b"finished_at", "image", b"image", "infra_retries", b"infra_retries", "label_selector", b"label_selector", "labels", b"labels", "name", b"name", "outputs", b"outputs", "pipeline_id", b"pipeline_id", "priority", b"priority", "retried_times", b"retried_times", "retry_count", b"retry_count", "retry_of", b"retry_of", "run_id", b"run_id", "schedule_to_start", b"schedule_to_start", "stage", b"stage", "started_at", b"started_at", "status", b"status", "task_id", b"task_id", "timeout", b"timeout", "waiting_reason", b"waiting_reason", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

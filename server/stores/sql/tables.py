@@ -365,6 +365,7 @@ tasks = Table(
     Column("judged", SmallInteger, nullable=False),
     Column("gate", Key),
     Column("opens", Key),
+    Column("outputs", Text, nullable=False),
 )
 _BEHIND = text("gate IS NOT NULL")
 Index("ix_tasks_gate", tasks.c.gate, sqlite_where=_BEHIND, postgresql_where=_BEHIND)
