@@ -1,6 +1,7 @@
 """`muster run`: look at pipelines' runs, and say how they go on."""
 
 import os
+import sys
 import uuid
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from cli.pages import all_pages
 from cli.patience import call_patiently
 from cli.pipeline_source import read_pipeline
 from cli.run_graph import mermaid
+from cli.run_picture import draw_run
 from cli.run_tables import RUN_HEADINGS, print_run, run_row
 from cli.run_watch import get_run, print_changes, print_run_logs
+from cli.settings import current_settings
 from cli.states import RUN_WENT_WELL, choices, chosen
 from cli.words import SUBMIT_LIMIT
 from generated.pipeline.v1 import pipeline_pb2
@@ -78,8 +81,14 @@ async def logs(api: Api, run_id: str, follow: bool) -> None:
 @click.argument("run_id")
 @with_api
 async def watch(api: Api, run_id: str) -> int:
-    """Print each change of a run until it has ended; exit with 1 unless it went well."""
-    run = await print_changes(api, run_id)
+    """Draw a run until it has ended; exit with 1 unless it went well.
+
+    Where the output is no terminal, or with --output, each change is a line.
+    """
+    if sys.stdout.isatty() and current_settings().output == "table":
+        run = await draw_run(api, run_id)
+    else:
+        run = await print_changes(api, run_id)
     return Exit.FINE if run.status in RUN_WENT_WELL else Exit.FAILED
 
 

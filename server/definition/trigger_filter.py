@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from server.definition.expression import CelExpressions
-from server.definition.glob import selects, selects_any
 from server.domain.expression import ExpressionError
+from server.domain.glob import selects, selects_any
 from server.domain.trigger_event import TriggerEvent
 
 SKIPS = re.compile(r"\[(skip ci|ci skip|no ci|skip muster)\]", re.IGNORECASE)

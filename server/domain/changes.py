@@ -85,6 +85,8 @@ class Changes:
     new_pipelines: list[Pipeline] = field(default_factory=list)
     pipelines: dict[int, Pipeline] = field(default_factory=dict)
     new_versions: list[PipelineVersion] = field(default_factory=list)
+    links: dict[int, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    """By a pipeline's key: its namespace, and the names of those whose runs' ends start it."""
     new_gates: list[Gate] = field(default_factory=list)
     gates: dict[int, Gate] = field(default_factory=dict)
     new_schedules: list[Schedule] = field(default_factory=list)

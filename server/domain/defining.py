@@ -7,6 +7,7 @@ from server.domain.canceling import stop_run
 from server.domain.checks import Checks
 from server.domain.errors import AlreadyExists, WrongState
 from server.domain.event import Event, EventKind
+from server.domain.following import check_links, link
 from server.domain.ledger import Ledger
 from server.domain.pipeline import Definition, Pipeline, PipelineVersion, check_definition
 from server.domain.schedule import Plan
@@ -89,6 +90,7 @@ class CreatePipeline:
                 return known.public_id
             raise AlreadyExists("pipeline", wanted.name)
         wanted.check_schedules(ledger)
+        check_links(ledger, self.namespace, wanted.name, wanted.definition)
         pipeline = Pipeline(
             key=ledger.source.new_key(),
             namespace=self.namespace,
@@ -104,6 +106,7 @@ class CreatePipeline:
         )
         ledger.add_pipeline(pipeline)
         _add_version(ledger, pipeline, wanted.source, self.created_by)
+        link(ledger, pipeline, wanted.definition)
         set_pipeline_schedules(ledger, pipeline, wanted.schedules)
         _tell(ledger, EventKind.PIPELINE_CREATED, pipeline)
         return self.pipeline_id
@@ -150,6 +153,7 @@ class UpdatePipeline:
         other = ledger.pipeline_named(self.namespace, wanted.name)
         if other is not None and other.key != pipeline.key:
             raise AlreadyExists("pipeline", wanted.name)
+        check_links(ledger, self.namespace, wanted.name, wanted.definition, pipeline.name)
         changed = definition != pipeline.definition
         pipeline.name, pipeline.definition = wanted.name, definition
         pipeline.description, pipeline.cron = wanted.description, wanted.cron
@@ -159,6 +163,7 @@ class UpdatePipeline:
             pipeline.version += 1
             _add_version(ledger, pipeline, wanted.source, self.updated_by)
         ledger.touch_pipeline(pipeline)
+        link(ledger, pipeline, wanted.definition)
         set_pipeline_schedules(ledger, pipeline, wanted.schedules)
         _tell(ledger, EventKind.PIPELINE_UPDATED, pipeline)
         return pipeline.version
@@ -207,6 +212,7 @@ class DeletePipeline:
         pipeline.deleted_at = pipeline.updated_at = ledger.now
         pipeline.name = f"{pipeline.name} (deleted {pipeline.public_id})"
         ledger.touch_pipeline(pipeline)
+        link(ledger, pipeline, None)
         set_pipeline_schedules(ledger, pipeline, ())
         return len(runs)
 

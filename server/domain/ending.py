@@ -335,6 +335,8 @@ def settle_run(ledger: Ledger, run: Run) -> None:
         pipeline.last_status = status
         ledger.touch_pipeline(pipeline)
     tell_run(ledger, run, previous, pipeline.name)
+    if status.ended:
+        ledger.ended_runs.append(run)
     if status.ended and run.group_key is not None:
         give_turns(ledger, run.namespace, run.group_key)
     if status.ended and run.schedule_key is not None:

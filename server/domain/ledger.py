@@ -94,6 +94,8 @@ class Ledger:
         self._requests: dict[tuple[str, str, str], RequestRecord] = {}
         self._expired: dict[tuple[str, str, str], RequestRecord] = {}
         self._classes: set[str] = set()
+        self.ended_runs: list[Run] = []
+        """Runs that have ended in this transaction (see `following`)."""
         self.unsettled: set[GroupId] = set()
         """Concurrency groups to be looked at before the transaction ends (see `admission`)."""
         self.cancelled = 0
@@ -488,6 +490,16 @@ class Ledger:
         if run is None or run.namespace != namespace:
             raise NotFound("run", public_id)
         return self._runs.setdefault(run.key, run)
+
+    def set_links(self, pipeline: Pipeline, names: Sequence[str]) -> None:
+        """Say whose runs' ends start a pipeline."""
+        self.edits += 1
+        self.changes.links[pipeline.key] = (pipeline.namespace, tuple(names))
+
+    def followers(self, pipeline: Pipeline) -> list[Pipeline]:
+        """Return the pipelines that a pipeline's runs' ends start."""
+        found = self.source.followers(pipeline.namespace, pipeline.name)
+        return [self._pipelines.setdefault(each.public_id, each) for each in found]
 
     def add_version(self, version: PipelineVersion) -> None:
         """Add a version of a pipeline."""

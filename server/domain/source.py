@@ -172,6 +172,12 @@ class Source(Protocol):
         An empty name stands for a body in a row, and for a blob that another delivery shares.
         """
 
+    def links(self, namespace: str) -> list[tuple[str, str]]:
+        """Return (name, name of the one whose runs' ends start it) of pipelines."""
+
+    def followers(self, namespace: str, name: str) -> list[Pipeline]:
+        """Return the pipelines that the ends of another's runs start, in key order."""
+
     def group_runs(self, namespace: str, group_key: str) -> list[Run]:
         """Return the runs of a group that have not ended, in key order."""
 

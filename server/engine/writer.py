@@ -25,6 +25,7 @@ from server.domain.claiming import Claim, Claimed
 from server.domain.errors import Draining, MusterError, Overloaded, StoreUnavailable
 from server.domain.event import Event, EventKind
 from server.domain.expression import Expressions
+from server.domain.following import follow_runs
 from server.domain.ledger import NO_EXPRESSIONS, NO_TIMES, Command, Ledger
 from server.domain.policy import Policy
 from server.domain.schedule import Times
@@ -326,7 +327,11 @@ def decide(
         _decide_one(command, ledger, origin)
         for command, origin in zip_longest(commands, origins[: len(commands)])
     ]
+    follow_runs(ledger)
     settle_groups(ledger)
+    while ledger.ended_runs:  # ended by who takes a place in a group
+        follow_runs(ledger)
+        settle_groups(ledger)
     ledger.finish()
     return Committed(answers, ledger.events, ledger.effects)
 

@@ -31,6 +31,7 @@ class Tables:
     fires: dict = field(default_factory=dict)
     hooks: dict = field(default_factory=dict)
     deliveries: dict = field(default_factory=dict)
+    links: dict = field(default_factory=dict)
     gates: dict = field(default_factory=dict)
     tokens: dict = field(default_factory=dict)
     secrets: dict = field(default_factory=dict)
@@ -100,6 +101,7 @@ class MemorySource:
         self._insert(tables.pipelines, changes.new_pipelines, also_unique=("namespace", "name"))
         for version in changes.new_versions:
             _put(tables.versions, (version.pipeline_key, version.number), version)
+        tables.links.update(changes.links)
         for schedule in changes.deleted_schedules:
             tables.schedules.pop(schedule.key, None)
             tables.fires = {k: v for k, v in tables.fires.items() if k[0] != schedule.key}
@@ -339,6 +341,19 @@ class MemorySource:
             del self._tables.deliveries[each.key]
         kept = {each.blob for each in self._tables.deliveries.values()}
         return ["" if each.blob in kept else each.blob for each in done[:limit]]
+
+    def links(self, namespace):
+        return [
+            (self._tables.pipelines[key].name, after)
+            for key, (where, names) in self._tables.links.items()
+            for after in names
+            if where == namespace and self._tables.pipelines[key].deleted_at is None
+        ]
+
+    def followers(self, namespace, name):
+        keys = [key for key, found in self._tables.links.items() if name in found[1]]
+        found = _by_key(self._tables.pipelines, keys)
+        return [pipeline for pipeline in found if pipeline.namespace == namespace]
 
     def group_runs(self, namespace, group_key):
         return self._where(

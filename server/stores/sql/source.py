@@ -203,6 +203,7 @@ class SqlSource:
         self._insert_all(AGENT, changes.new_agents)
         self._insert_all(PIPELINE, changes.new_pipelines)
         self._insert_all(VERSION, changes.new_versions)
+        self._save_links(changes)
         for schedule in changes.deleted_schedules:
             table = tables.schedules
             self._connection.execute(delete(table).where(table.c.key == schedule.key))
@@ -272,6 +273,15 @@ class SqlSource:
         schedules = [{**SCHEDULE.changed(s), "_key": s.key} for s in changes.schedules.values()]
         self._update_many(_UPDATE_SCHEDULE, schedules)
         self._insert_all(FIRE, changes.fires)
+
+    def _save_links(self, changes: Changes) -> None:
+        table = tables.pipeline_links
+        for key, (namespace, names) in changes.links.items():
+            self._connection.execute(delete(table).where(table.c.pipeline_key == key))
+            rows = [
+                {"pipeline_key": key, "after_name": name, "namespace": namespace} for name in names
+            ]
+            self._insert_many(table, rows)
 
     def _save_hooks(self, changes: Changes) -> None:
         for hook in changes.deleted_hooks:
@@ -611,6 +621,26 @@ class SqlSource:
         shared = select(table.c.blob).where(table.c.blob.in_(names))
         names -= set(self._connection.execute(shared).scalars()) if names else set()
         return [row[1] if row[1] in names else "" for row in rows]
+
+    def links(self, namespace: str) -> list[tuple[str, str]]:
+        """See Source."""
+        links, pipelines = tables.pipeline_links, tables.pipelines
+        query = (
+            select(pipelines.c.name, links.c.after_name)
+            .join(pipelines, pipelines.c.key == links.c.pipeline_key)
+            .where(links.c.namespace == namespace, pipelines.c.deleted_at.is_(None))
+        )
+        return [(row[0], row[1]) for row in self._connection.execute(query)]
+
+    def followers(self, namespace: str, name: str) -> list[Pipeline]:
+        """See Source."""
+        links, pipelines = tables.pipeline_links, tables.pipelines
+        query = (
+            select(*PIPELINE.columns)
+            .join(links, pipelines.c.key == links.c.pipeline_key)
+            .where(links.c.namespace == namespace, links.c.after_name == name)
+        )
+        return self._load(PIPELINE, query.order_by(pipelines.c.key).with_for_update(of=pipelines))
 
     def group_runs(self, namespace: str, group_key: str) -> list[Run]:
         """See Source."""

@@ -124,6 +124,15 @@ pipeline_versions = Table(
     Column("created_by", Text, nullable=False),
 )
 
+pipeline_links = Table(
+    "pipeline_links",
+    metadata,
+    Column("pipeline_key", ForeignKey("pipelines.key"), primary_key=True),
+    Column("after_name", String(256), primary_key=True),
+    Column("namespace", String(63), nullable=False),
+    Index("ix_pipeline_links_after", "namespace", "after_name"),
+)
+
 runs = Table(
     "runs",
     metadata,

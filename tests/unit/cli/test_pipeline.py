@@ -221,3 +221,43 @@ def test_following_a_run_tells_of_a_further_try(muster, nightly, silent):
     told = "a | attempt 1 failed; tried again: attempt 2"
     two = [] if silent else ["a | two"]
     assert lines == ["a | one", told, *two, "a | SUCCESS"]
+
+
+def test_a_run_is_drawn_as_a_tree():
+    from rich.console import Console
+
+    from cli.run_picture import picture
+
+    jobs = [
+        {"name": "a", "status": 4, "stage_name": "one", "started_at": 1000, "finished_at": 3500},
+        {"name": "bb", "status": 3, "stage_name": "two", "started_at": 4000, "agent_id": "host"},
+        {"name": "c", "status": 1, "stage_name": "two", "depends_on": ["bb"]},
+        {"name": "d", "status": 8, "stage_name": "two", "left_out": True, "error_message": "no\n"},
+    ]
+    run = pipeline_pb2.RunDetail(
+        pipeline_name="p",
+        number=3,
+        status=2,
+        total_jobs=4,
+        ended_jobs=1,
+        started_at=1000,
+        jobs=[pipeline_pb2.RunJob(**job) for job in jobs],
+    )
+    console = Console(width=80, record=True, color_system=None)
+    with console.capture() as captured:
+        console.print(picture(run, now=10))
+    assert [line.rstrip() for line in captured.get().splitlines()] == [
+        "p 3  RUNNING  1/4 jobs  9.0s",
+        "├── one",
+        "│   └── ✓ a  SUCCESS  2.5s",
+        "└── two",
+        "    ├── ● bb  RUNNING  6.0s  host",
+        "    ├── · c   PENDING  after bb",
+        "    └── - d   LEFT OUT no",
+    ]
+    many = [pipeline_pb2.RunJob(name=f"j{n}", status=4, stage_name="s") for n in range(50)]
+    many[7].status = 5
+    run = pipeline_pb2.RunDetail(status=2, jobs=many)
+    with console.capture() as captured:
+        console.print(picture(run, now=10))
+    assert "and 49 that are over" in captured.get()

@@ -290,3 +290,62 @@ def test_a_wrong_input_is_named(core, given, text):
     with pytest.raises(Invalid, match=text):
         core.trigger(made, inputs=given)
     assert not core.tables.runs
+
+
+# ---- pipelines that follow others
+
+
+def follows(core, name, *others, **chosen):
+    """Store a pipeline that starts when another's run has ended."""
+    after = [{"name": other, **chosen} for other in others]
+    return core.pipeline(serial("s", job("j")), name=name, triggers={"pipeline": after})
+
+
+def runs_of(core, pipeline):
+    return [run for run in core.tables.runs.values() if run.pipeline_id == pipeline]
+
+
+def test_a_pipeline_starts_when_another_has_ended_well(core):
+    build = core.pipeline(serial("s", job("j")), name="build")
+    ship = follows(core, "ship", "build", statuses=["success"], branches=["main"])
+    tell = follows(core, "tell", "build", statuses=["failed", "cancelled"])
+    last = follows(core, "last", "ship")
+    _, tasks = core.trigger(build)
+    run_to_end(core, tasks)
+    (run,) = runs_of(core, ship)
+    assert (run.triggered_by, run.branch) == ("pipeline:build", "main")
+    assert not runs_of(core, tell)
+    run_to_end(core, [task.public_id for task in core.tables.tasks.values()])
+    assert len(runs_of(core, last)) == 1
+    _, tasks = core.trigger(build)
+    run_to_end(core, tasks, fails={"j"})
+    assert len(runs_of(core, tell)) == 1
+    _, tasks = core.trigger(build, branch="dev")
+    run_to_end(core, tasks)
+    assert len(runs_of(core, ship)) == 1
+    core.do(DeletePipeline(NAMESPACE, ship, stop_runs=True))
+    _, tasks = core.trigger(build)
+    run_to_end(core, tasks)
+    assert len(runs_of(core, ship)) == 1
+
+
+def test_pipelines_that_would_start_each_other_are_refused(core):
+    follows(core, "a", "b")
+    follows(core, "b", "c")
+    with pytest.raises(Invalid, match=r"on\.pipeline: pipelines would start each other for ever"):
+        follows(core, "c", "a")
+    assert len(core.tables.pipelines) == 2
+
+
+def test_a_follower_that_refuses_is_told_of(core):
+    build = core.pipeline(serial("s", job("j")), name="build")
+    core.pipeline(
+        serial("s", job("j")),
+        name="picky",
+        inputs=(Input("x", required=True),),
+        triggers={"pipeline": [{"name": "build"}]},
+    )
+    run_id, tasks = core.trigger(build)
+    run_to_end(core, tasks)
+    (told,) = core.events(EventKind.RUN_REMARK, run_id)
+    assert "picky does not follow: inputs[x]: must be given" in told.data["text"]
