@@ -4,10 +4,10 @@ import click
 
 from cli.output import print_fields, print_table
 from cli.states import exit_text, short_name, task_status
-from cli.times import age, between, moment
+from cli.times import age, between, deadline, moment, until
 from generated.pipeline.v1 import pipeline_pb2
 
-PIPELINE_HEADINGS = ("PIPELINE", "NAME", "LAST RUN", "RUNS", "SUCCESS", "FAILED", "AGE")
+PIPELINE_HEADINGS = ("PIPELINE", "NAME", "LAST RUN", "WHEN", "NEXT", "RUNS", "SUCCESS", "FAILED")
 RUN_HEADINGS = ("RUN", "PIPELINE", "NUMBER", "STATUS", "JOBS", "BY", "AGE", "DURATION")
 JOB_HEADINGS = ("TASK", "STAGE", "JOB", "STATUS", "AGENT", "EXIT", "DURATION", "ERROR")
 
@@ -23,11 +23,16 @@ def pipeline_row(pipeline: pipeline_pb2.PipelineDetail) -> tuple[str, ...]:
         pipeline.pipeline_id,
         pipeline.name,
         run_status(pipeline.status) if pipeline.total_runs else "",
+        _ago(pipeline.last_run.created_at),
+        until(pipeline.next_fire_at / 1000) if pipeline.next_fire_at else "",
         str(pipeline.total_runs),
         str(pipeline.success_runs),
         str(pipeline.failed_runs),
-        age(pipeline.created_at),
     )
+
+
+def _ago(milliseconds: int) -> str:
+    return f"{age(milliseconds / 1000)} ago" if milliseconds else ""
 
 
 def print_pipeline(pipeline: pipeline_pb2.PipelineDetail) -> None:
@@ -43,6 +48,7 @@ def print_pipeline(pipeline: pipeline_pb2.PipelineDetail) -> None:
             ("Repository", pipeline.repo_url),
             ("Branch", pipeline.branch),
             ("Cron", pipeline.cron),
+            ("Next start", deadline(pipeline.next_fire_at / 1000)),
             ("Version", str(pipeline.version)),
             ("Inputs", "\n".join(map(_input_text, pipeline.inputs))),
             ("Environment", "\n".join(f"{k}={v}" for k, v in sorted(pipeline.env.items()))),

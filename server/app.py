@@ -52,6 +52,7 @@ from server.engine.log_sealer import LogSealer
 from server.engine.measurements import Measurements
 from server.engine.retention import Limits, Retention
 from server.engine.row_sealer import RowSealer
+from server.engine.schedule_file import ScheduleFile
 from server.engine.sessions import Sessions
 from server.engine.timers import Timers
 from server.engine.token_uses import TokenUses
@@ -540,6 +541,9 @@ class App:
                     loops.append(tasks.create_task(self._row_sealer.run(), name="row sealer"))
                 if self._archiver is not None:
                     loops.append(tasks.create_task(self._archiver.run(), name="log archiver"))
+                if self._settings.schedule_file is not None:
+                    schedules = ScheduleFile(self._settings.schedule_file, self._writer)
+                    loops.append(tasks.create_task(schedules.run(), name="schedule file"))
                 if self._hints.shared:
                     loops.append(tasks.create_task(self._tail.run(), name="event tail"))
                     loops.append(tasks.create_task(self._hints.run(self._heard), name="hints"))

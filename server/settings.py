@@ -222,6 +222,11 @@ class Settings(BaseSettings):
     )
     """Where closed logs are written as lines of JSON, by day, hour and level: a folder or S3."""
 
+    schedule_file: Annotated[Path | None, BeforeValidator(parse_folder)] = Field(
+        default=None, json_schema_extra={"metavar": "FILE"}
+    )
+    """A file of schedules, TOML or YAML: the server keeps its schedules as it says."""
+
     log_retention: AnyDuration = timedelta(0)
     """How long logs are kept after their task's end; with 0 as long as the task."""
 

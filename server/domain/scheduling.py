@@ -151,6 +151,66 @@ class RunSchedule:
         return start_run(ledger, pipeline, self.run_id, trigger)[0]
 
 
+@dataclass(frozen=True, slots=True)
+class FileSchedule:
+    """A schedule as the server's schedule file says it."""
+
+    namespace: str
+    name: str
+    pipeline: str
+    """The pipeline's name."""
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileSchedules:
+    """Bring the schedules of the schedule file in line with it; answers what could not be done."""
+
+    wanted: Sequence[FileSchedule]
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return ()
+
+    def decide(self, ledger: Ledger) -> list[str]:
+        """See Command."""
+        ledger.flush()
+        left = {(s.namespace, s.name): s for s in ledger.source.file_schedules()}
+        problems = []
+        for each in self.wanted:
+            known = left.pop((each.namespace, each.name), None)
+            if problem := self._keep(ledger, each, known):
+                problems.append(f"{each.name}: {problem}")
+        for schedule in left.values():
+            ledger.delete_schedule(schedule)
+        return problems
+
+    def _keep(self, ledger: Ledger, wanted: FileSchedule, known: Schedule | None) -> str:
+        """Keep one schedule as it is wanted; return why that cannot be, or nothing."""
+        pipeline = ledger.pipeline_named(wanted.namespace, wanted.pipeline)
+        if pipeline is None:
+            return f"there is no pipeline {wanted.pipeline!r} in namespace {wanted.namespace!r}"
+        if known is not None and known.pipeline_key == pipeline.key:
+            if plan_of(known) != wanted.plan:
+                change_schedule(ledger, known, wanted.plan)
+            return ""
+        if known is not None:
+            ledger.delete_schedule(known)
+        elif ledger.schedule_named(wanted.namespace, wanted.name) is not None:
+            return "a schedule that is not of the file has the name"
+        public_id = moment_id(f"{wanted.namespace} {wanted.name}", ledger.now)
+        add_schedule(
+            ledger,
+            pipeline,
+            public_id,
+            wanted.name,
+            wanted.plan,
+            owner=Owner.FILE,
+            author="schedule file",
+        )
+        return ""
+
+
 def _own(ledger: Ledger, namespace: str, schedule_id: str) -> Schedule:
     """Return a schedule that callers may change."""
     schedule = ledger.schedule(namespace, schedule_id)

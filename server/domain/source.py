@@ -137,6 +137,9 @@ class Source(Protocol):
     def schedules_of(self, pipeline_key: int) -> list[Schedule]:
         """Return a pipeline's schedules, in key order."""
 
+    def file_schedules(self) -> list[Schedule]:
+        """Return the schedules that come from the schedule file, of all namespaces."""
+
     def schedules_due(self, now: Moment, limit: int) -> list[Schedule]:
         """Return schedules whose `due_at` has come, earliest first, skipping rows others lock."""
 

@@ -7,12 +7,10 @@ from dataclasses import replace
 from server.definition.expanding import read_definition
 from server.definition.expression import Scope, asks_for_failures, find_faults
 from server.definition.problem import Refused
-from server.definition.record import Cron
-from server.definition.schedule import moment_in
+from server.definition.schedule_file import plan_of_cron
 from server.domain.defining import Description
 from server.domain.errors import Invalid, Violation
 from server.domain.pipeline import Definition, Job, Stage
-from server.domain.schedule import CatchUp, Overlap, Plan
 
 _TYPES = {"cron": 3, "push": 2, "tag": 2, "pull_request": 2, "webhook": 2}
 """`TriggerType` by what a file says starts runs: the first of these."""
@@ -34,23 +32,6 @@ def described_by(text: str) -> Description:
         trigger_type=next(kinds, 1),
         source=text,
         schedules=tuple(map(plan_of_cron, file.triggers.cron)),
-    )
-
-
-def plan_of_cron(cron: Cron) -> Plan:
-    """Return what a pipeline file says of the clock."""
-    return Plan(
-        cron=cron.schedule,
-        zone=cron.zone,
-        jitter=cron.jitter,
-        starts_at=moment_in(cron.start, cron.zone),
-        ends_at=moment_in(cron.end, cron.zone),
-        catch_up=CatchUp(cron.catch_up),
-        catch_up_window=cron.catch_up_window,
-        catch_up_limit=cron.catch_up_limit,
-        overlap=Overlap(cron.overlap),
-        branch=cron.branch,
-        inputs=dict(cron.inputs),
     )
 
 

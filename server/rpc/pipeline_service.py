@@ -125,11 +125,13 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
         keys = [pipeline.key for pipeline in pipelines]
         counts = await self._reader.run_counts(keys)
         last = await self._reader.last_runs(keys)
+        fires = await self._reader.next_fires(keys)
         details = []
         for pipeline in pipelines:
             detail = pipeline_detail(pipeline, counts.get(pipeline.key, (0, 0)))
             if pipeline.key in last:
                 detail.last_run.CopyFrom(run_detail(last[pipeline.key], pipeline.name))
+            detail.next_fire_at = fires.get(pipeline.key, 0)
             details.append(detail)
         return details
 

@@ -487,6 +487,9 @@ class Reader(Protocol):
             NotFound: no such delivery there.
         """
 
+    async def next_fires(self, pipeline_keys: Sequence[int]) -> dict[int, Moment]:
+        """Return when each pipeline is started next by a schedule, by its key; absent is never."""
+
     async def last_runs(self, pipeline_keys: Sequence[int]) -> dict[int, Run]:
         """Return the latest run of each pipeline that has one, by the pipeline's key."""
 

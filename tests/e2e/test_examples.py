@@ -209,3 +209,24 @@ def test_a_newcomer_draws_a_run(shop):
     began = time.monotonic()
     assert "demo" in shop.muster("pipeline", "list")
     assert time.monotonic() - began < 10
+
+
+def test_schedules_are_kept_as_a_file_says(kit, tmp_path):
+    file = tmp_path / "schedules.toml"
+    first = '[[schedules]]\nname = "one"\npipeline = "demo"\nschedule = "@hourly"\n'
+    file.write_text(first + first.replace("one", "two"))
+    shop = Shop(kit, "--schedule-file", str(file))
+    shop.apply("demo.yaml")
+
+    def crons():
+        listed = shop.schedules.ListSchedules(schedule_pb2.ListSchedulesRequest()).schedules
+        return {each.name: each.plan.cron for each in listed}
+
+    shop.server.restart()  # it had no pipeline when it was taken first
+    eventually(lambda: crons() == {"one": "@hourly", "two": "@hourly"}, 20)
+    shop.muster("schedule", "remove", "one", code=1)
+    file.write_text(first.replace("@hourly", "@daily"))
+    eventually(lambda: crons() == {"one": "@daily"}, 20)
+    file.write_text(first.replace("@hourly", "whenever"))
+    eventually(lambda: "schedules[0].schedule: must have five" in shop.server.stderr.read_text())
+    assert crons() == {"one": "@daily"}

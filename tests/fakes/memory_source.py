@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from server.domain.changes import LogChore
 from server.domain.group import Newcomer
 from server.domain.run import RunStatus
+from server.domain.schedule import Owner
 from server.domain.task import TaskStatus
 from server.domain.token import TokenKind
 from server.stores.interfaces import PoisonError
@@ -300,6 +301,9 @@ class MemorySource:
 
     def schedules_of(self, pipeline_key):
         return self._where("schedules", lambda each: each.pipeline_key == pipeline_key)
+
+    def file_schedules(self):
+        return self._where("schedules", lambda each: each.owner is Owner.FILE)
 
     def schedules_due(self, now, limit):
         due = self._where("schedules", lambda s: s.due_at is not None and s.due_at <= now)

@@ -928,6 +928,7 @@ class PipelineDetail(_message.Message):
     TRIGGERS_FIELD_NUMBER: _builtins.int
     CONCURRENCY_FIELD_NUMBER: _builtins.int
     LAST_RUN_FIELD_NUMBER: _builtins.int
+    NEXT_FIRE_AT_FIELD_NUMBER: _builtins.int
     pipeline_id: _builtins.str
     """The pipeline's id."""
     name: _builtins.str
@@ -962,6 +963,8 @@ class PipelineDetail(_message.Message):
     """The file it was read from, or empty. Only in GetPipeline."""
     triggers: _builtins.str
     """What starts runs, as the file says it: a JSON object, or empty."""
+    next_fire_at: _builtins.int
+    """When a schedule starts it next, Unix milliseconds, or 0."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
         """Its stages."""
@@ -1007,10 +1010,11 @@ class PipelineDetail(_message.Message):
         triggers: _builtins.str = ...,
         concurrency: _task_pb2.ConcurrencyGroup | None = ...,
         last_run: Global___RunDetail | None = ...,
+        next_fire_at: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "last_run", b"last_run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "concurrency", b"concurrency", "created_at", b"created_at", "created_by", b"created_by", "cron", b"cron", "description", b"description", "env", b"env", "failed_runs", b"failed_runs", "file", b"file", "inputs", b"inputs", "last_run", b"last_run", "name", b"name", "pipeline_id", b"pipeline_id", "repo_url", b"repo_url", "stages", b"stages", "status", b"status", "success_runs", b"success_runs", "total_runs", b"total_runs", "trigger_type", b"trigger_type", "triggers", b"triggers", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "concurrency", b"concurrency", "created_at", b"created_at", "created_by", b"created_by", "cron", b"cron", "description", b"description", "env", b"env", "failed_runs", b"failed_runs", "file", b"file", "inputs", b"inputs", "last_run", b"last_run", "name", b"name", "next_fire_at", b"next_fire_at", "pipeline_id", b"pipeline_id", "repo_url", b"repo_url", "stages", b"stages", "status", b"status", "success_runs", b"success_runs", "total_runs", b"total_runs", "trigger_type", b"trigger_type", "triggers", b"triggers", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -441,6 +441,17 @@ class SqlReader:
         async with self._database.reading() as connection:
             return await _one(connection, DELIVERY, "delivery", namespace, delivery_id)
 
+    async def next_fires(self, pipeline_keys: Sequence[int]) -> dict[int, Moment]:
+        """See Reader."""
+        table = tables.schedules
+        query = (
+            select(table.c.pipeline_key, func.min(table.c.due_at))
+            .where(table.c.pipeline_key.in_(pipeline_keys), table.c.due_at.is_not(None))
+            .group_by(table.c.pipeline_key)
+        )
+        async with self._database.reading() as connection:
+            return {row[0]: row[1] for row in await connection.execute(query)}
+
     async def last_runs(self, pipeline_keys: Sequence[int]) -> dict[int, Run]:
         """See Reader."""
         table = tables.runs

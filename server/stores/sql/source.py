@@ -40,7 +40,7 @@ from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline, PipelineVersion
 from server.domain.run import Run, RunStatus
-from server.domain.schedule import Fire, Schedule
+from server.domain.schedule import Fire, Owner, Schedule
 from server.domain.task import Queue, Task, TaskStatus
 from server.domain.token import Token, TokenKind
 from server.stores.sql import log_rows, tables
@@ -548,6 +548,12 @@ class SqlSource:
     def schedules_of(self, pipeline_key: int) -> list[Schedule]:
         """See Source."""
         return self._by_keys(SCHEDULE, tables.schedules.c.pipeline_key, [pipeline_key])
+
+    def file_schedules(self) -> list[Schedule]:
+        """See Source."""
+        table = tables.schedules
+        query = select(*SCHEDULE.columns).where(table.c.owner == Owner.FILE.value)
+        return self._load(SCHEDULE, query.order_by(table.c.key).with_for_update())
 
     def schedules_due(self, now: Moment, limit: int) -> list[Schedule]:
         """See Source."""

@@ -29,7 +29,8 @@ BY_AGENTS = {
 BY_ITSELF = {
     "Claim", "ClaimArchive", "ClaimDeliveries", "ClaimRows", "DropLogs", "EndChores",
     "FinishDelivery", "LoseSession", "NoteUse", "PruneDeliveries", "PruneRest", "PruneTasks",
-    "ReceiveDelivery", "RenewClaim", "RenewSessions", "ReplaceRows", "RewrapSecret", "RunTimers",
+    "ReceiveDelivery", "ReconcileSchedules", "RenewClaim", "RenewSessions", "ReplaceRows",
+    "RewrapSecret", "RunTimers",
     "SealLogs", "SettleGroups", "SettleSome",
 }  # fmt: skip
 
