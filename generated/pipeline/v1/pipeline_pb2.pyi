@@ -545,7 +545,7 @@ class CreatePipelineRequest(_message.Message):
     trigger_type: Global___TriggerType.ValueType
     """What usually starts it. Empty is MANUAL."""
     cron: _builtins.str
-    """Cron expression. Kept as given; the clock that reads it is not part of this release."""
+    """Cron expression, in UTC. With the trigger type SCHEDULE it starts runs; else it is only kept."""
     created_by: _builtins.str
     """Who made it; empty takes the caller."""
     file: _builtins.str
