@@ -15,6 +15,7 @@ from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from generated.task.v1 import task_pb2, task_pb2_grpc
 
 SUCCESS = task_pb2.TASK_STATUS_SUCCESS
+RUN_SECONDS = 900.0
 CALL_SECONDS = 120.0
 BATCH = 500
 PAGE = 1000
@@ -128,14 +129,37 @@ class Client:
             if not token and left:
                 raise RuntimeError(f"{len(left)} tasks have not succeeded, one is {left.pop()}.")
 
-    async def create_pipeline(self, name: str) -> str:
-        """Return the id of a new pipeline that tasks can be filed under."""
+    async def create_pipeline(self, name: str, stages: Sequence[pipeline_pb2.Stage] = ()) -> str:
+        """Return the id of a new pipeline; without stages one that tasks can be filed under."""
         job = pipeline_pb2.Job(name="job", commands=["true"])
-        stage = pipeline_pb2.Stage(name="stage", jobs=[job])
-        request = pipeline_pb2.CreatePipelineRequest(name=name, stages=[stage])
+        stages = stages or [pipeline_pb2.Stage(name="stage", jobs=[job])]
+        request = pipeline_pb2.CreatePipelineRequest(name=name, stages=stages)
         return (
             await self.pipelines.CreatePipeline(request, timeout=CALL_SECONDS, metadata=self._shown)
         ).pipeline_id
+
+    async def run_to_success(self, pipeline_id: str) -> None:
+        """Start a run, and wait until it has succeeded.
+
+        Raises:
+            RuntimeError: it has not.
+        """
+        request = pipeline_pb2.TriggerPipelineRequest(pipeline_id=pipeline_id)
+        answer = await self.pipelines.TriggerPipeline(
+            request, timeout=RUN_SECONDS, metadata=self._shown
+        )
+        listed = pipeline_pb2.ListRunsRequest(pipeline_id=pipeline_id, page_size=1)
+        async with asyncio.timeout(RUN_SECONDS):
+            while True:
+                found = await self.pipelines.ListRuns(
+                    listed, timeout=CALL_SECONDS, metadata=self._shown
+                )
+                status = found.runs[0].status
+                if status == pipeline_pb2.PIPELINE_STATUS_SUCCESS:
+                    return
+                if status > pipeline_pb2.PIPELINE_STATUS_SUCCESS:
+                    raise RuntimeError(f"Run {answer.run_id} ended in {status}.")
+                await asyncio.sleep(LOOK_EVERY)
 
     @asynccontextmanager
     async def following(self, pipeline_id: str) -> AsyncIterator[AsyncIterator[Change]]:

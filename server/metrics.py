@@ -25,6 +25,8 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from server.domain.hook import HookKind
+
 disable_created_metrics()  # type: ignore[no-untyped-call]  # of each a second series, for nobody
 REGISTRY = CollectorRegistry()
 
@@ -165,6 +167,8 @@ agents_custom = Gauge(
 hook_deliveries = Counter(
     "muster_hook_deliveries_total", "Webhook deliveries kept.", ["kind"], registry=REGISTRY
 )
+for _kind in HookKind:
+    hook_deliveries.labels(_kind.value)  # a series is there before its first delivery
 hook_refusals = Counter(
     "muster_hook_refusals_total", "Webhook calls without a right signature.", registry=REGISTRY
 )

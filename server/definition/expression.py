@@ -5,6 +5,7 @@ that it walks over no lists. Whatever it does wrong is told with its place in th
 """
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -188,7 +189,10 @@ class _NotCelError(ExpressionError):
 def _environment() -> Any:  # noqa: ANN401 (the library has no types)
     import celpy  # late: it takes longer than most commands
 
-    return celpy.Environment()
+    limit = sys.getrecursionlimit()
+    made = celpy.Environment()
+    sys.setrecursionlimit(limit)  # it raises that of the whole program; ours nest less deep
+    return made
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,18 @@ UNITS = (
     "muster_agents_custom",  # each has a unit of its own
 )
 BOUNDED = {
-    *("method", "code", "status", "state", "resource", "stat", "class", "measurement", "reason"),
+    *(
+        "method",
+        "code",
+        "status",
+        "state",
+        "resource",
+        "stat",
+        "class",
+        "measurement",
+        "reason",
+        "kind",
+    ),
 }
 
 
