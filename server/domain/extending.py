@@ -27,6 +27,8 @@ class AddJobs:
     added_by: str = ""
     """The task that adds them, or empty: then nothing is waited for."""
     idempotency: Idempotency | None = None
+    confined: bool = False
+    """Whether they may get only secrets that the run's definition names: a task adds them."""
 
     def task_ids(self) -> Iterable[str]:
         """See Command."""
@@ -42,6 +44,8 @@ class AddJobs:
             raise WrongState("run", run.public_id, "takes no more jobs: it ends or has ended")
         known = {task.name: task for task in ledger.tasks_of_run(run)}
         self._check(known)
+        if self.confined:
+            self._check_secrets(ledger, run)
         adder = self._adder(known)
         jobs = RunJobs(run, self.definition.env, *facts_of_start(run, self.definition))
         jobs.tasks.update(known)
@@ -66,6 +70,20 @@ class AddJobs:
         check_jobs(checks, self.definition, frozenset(known))
         if len(known) + sum(1 for _ in self.definition.jobs()) > JOB_LIMIT:
             checks.fail("stages", f"a run has at most {JOB_LIMIT} jobs, and has {len(known)}")
+        checks.done()
+
+    def _check_secrets(self, ledger: Ledger, run: Run) -> None:
+        """See that a task hands on no secrets that its run has nothing to do with."""
+        version = ledger.version(ledger.pipeline_of(run), run.version)
+        own = Definition.from_json(version.definition)
+        named = {name for _, _, job in own.jobs() for name in job.secret_refs.values()}
+        checks = Checks()
+        for _, _, job in self.definition.jobs():
+            for name in sorted(set(job.secret_refs.values()) - named):
+                text = (
+                    f"job {job.name!r} may not have secret {name!r}: the run's definition has not"
+                )
+                checks.fail("secrets", text)
         checks.done()
 
     def _adder(self, known: dict[str, Task]) -> Task | None:

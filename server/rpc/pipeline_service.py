@@ -315,6 +315,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
             added_definition(request),
             caller.task_id if caller.kind is Kind.TASK else request.task_id,
             idempotency(request, request.request_id),
+            confined=caller.kind is Kind.TASK,
         )
         job_ids = await self._writer.submit(command, new_work=True)
         return pipeline_pb2.AddJobsResponse(

@@ -202,6 +202,20 @@ def test_malformed_additions_are_refused_whole(core):
     assert core.run(run_id).total == 1
 
 
+def test_a_task_hands_on_only_secrets_that_its_run_names(core):
+    made = core.pipeline(serial("s", job("a", secret_refs={"T": "token"})))
+    run_id, tasks = core.trigger(made)
+    for name, fine in (("token", True), ("other", False)):
+        more = Definition((serial(f"more {name}", job(f"x {name}", secret_refs={"V": name})),))
+        command = AddJobs(NAMESPACE, run_id, more, tasks[0], confined=True)
+        if fine:
+            core.do(command)
+        else:
+            with pytest.raises(Invalid, match="may not have secret 'other'"):
+                core.do(command)
+    assert core.run(run_id).total == 2
+
+
 # ---- versions
 
 
