@@ -1,5 +1,6 @@
 """What every gRPC call passes: its id, its caller, its errors and its measurements."""
 
+import asyncio
 import inspect
 import re
 import time
@@ -29,7 +30,7 @@ from server.auth import (
 )
 from server.domain.access import ANYBODY, Permission
 from server.domain.audit import Origin
-from server.domain.errors import Invalid, Violation
+from server.domain.errors import Invalid, StoreUnavailable, Violation
 from server.engine.call_limits import CallLimits
 from server.engine.origin import set_origin
 from server.rpc.errors import INTERNAL, answer_to, to_status
@@ -53,6 +54,8 @@ _SUBJECTS = {
 }
 """Fields of requests that say what a call is about, and what the log calls them."""
 ID_PREVIEW = 128
+LOOK_AGAIN = 2.0
+"""Seconds after which a stream's caller is asked again whether its token counts."""
 _AGENTS_ALONE = frozenset({Permission.SERVE, Permission.ENROL})
 """A door that wants nothing else is for agents."""
 _WORTH_A_WARNING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
@@ -131,8 +134,8 @@ class Call:
     """One call from its first byte to its end."""
 
     __slots__ = (
-        "code", "context", "counted", "door", "is_stream", "method", "request", "request_id",
-        "started",
+        "caller_kind", "code", "context", "counted", "door", "is_stream", "method", "request",
+        "request_id", "shown", "started",
     )  # fmt: skip
 
     def __init__(self, door: Door, context: Context, request: object, *, is_stream: bool) -> None:
@@ -144,6 +147,9 @@ class Call:
         self.is_stream = is_stream
         self.code = grpc.StatusCode.OK.name
         self.request_id = ""
+        self.shown: Presented | None = None
+        """What has shown who calls; None where nobody has to."""
+        self.caller_kind = Kind.ANYBODY
         self.counted = ""
         """As whose stream it counts."""
         self.started = time.perf_counter()
@@ -175,6 +181,7 @@ class Call:
             )
         else:
             caller = await self.door.authenticator.caller(shown)
+            self.shown, self.caller_kind = shown, caller.kind
         set_caller(caller)
         self._count(caller)
         check_may(caller, self.door.wanted, self.method)
@@ -222,6 +229,47 @@ class Call:
             await self.context.send_initial_metadata(sent)
         else:
             self.context.set_trailing_metadata(sent)
+
+    async def while_known(self, responses: AsyncIterator[object]) -> AsyncIterator[object]:
+        """Yield answers as long as whoever asked may ask.
+
+        Agents' streams end by themselves when they are revoked.
+
+        Raises:
+            Unauthenticated: the caller's token does not count any more.
+            Forbidden: the caller may not make this call any more.
+        """
+        if self.shown is None or self.caller_kind not in (Kind.USER, Kind.TASK):
+            async for response in responses:
+                yield response
+            return
+        looked = time.monotonic()
+        coming: asyncio.Future[object] | None = None
+        try:
+            while True:
+                coming = coming or asyncio.ensure_future(anext(responses))
+                await asyncio.wait([coming], timeout=LOOK_AGAIN)
+                if time.monotonic() - looked >= LOOK_AGAIN:
+                    await self._look_again(self.shown)
+                    looked = time.monotonic()
+                if coming.done():
+                    done, coming = coming, None
+                    try:
+                        response = done.result()
+                    except StopAsyncIteration:
+                        return
+                    yield response
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.wait([coming])
+
+    async def _look_again(self, shown: Presented) -> None:
+        try:
+            caller = await self.door.authenticator.caller(shown)
+        except StoreUnavailable:
+            return  # nobody can tell now
+        check_may(caller, self.door.wanted, self.method)
 
     def about(self) -> dict[str, str]:
         """Return the ids that the request names, for the log."""
@@ -335,7 +383,7 @@ def _around_generator(behaviour: Behaviour, door: Door) -> Behaviour:
             if isinstance(request, DecodeError):
                 raise request
             async with aclosing(behaviour(request, context)) as responses:
-                async for response in responses:
+                async for response in call.while_known(responses):
                     yield response
         except Exception as error:
             await call.refuse(error)

@@ -7,6 +7,7 @@ import pytest
 
 from generated.agent.v1 import agent_pb2, agent_pb2_grpc
 from generated.auth.v1 import auth_pb2, auth_pb2_grpc
+from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from tests.e2e.kit import eventually
 from tests.postgres import PostgresServer
 
@@ -57,6 +58,32 @@ async def test_what_one_server_revokes_counts_on_none(servers, kit):
     began = time.monotonic()
     eventually(lambda: who(second, made.text) is grpc.StatusCode.UNAUTHENTICATED)
     assert time.monotonic() - began < ANSWERS_WITHIN
+
+
+async def test_an_open_stream_ends_on_every_server_when_its_token_is_revoked(servers, kit):
+    (first, second), root = servers
+    request = auth_pb2.CreateTokenRequest(name="eve", role=auth_pb2.ROLE_VIEWER)
+    made = call(first, auth_pb2_grpc, "CreateToken", request, root)
+    shown = [("authorization", f"Bearer {made.text}")]
+    channels = [grpc.insecure_channel(server.grpc) for server in (first, second)]
+    streams = [
+        stream_pb2_grpc.StreamServiceStub(channel).StreamEvents(
+            stream_pb2.StreamEventsRequest(), metadata=shown
+        )
+        for channel in channels
+    ]
+    for stream in streams:
+        stream.initial_metadata()  # it is open
+    revoke = auth_pb2.RevokeTokenRequest(token_id=made.token.token_id)
+    call(first, auth_pb2_grpc, "RevokeToken", revoke, root)
+    began = time.monotonic()
+    for stream in streams:
+        with pytest.raises(grpc.RpcError) as ended:
+            next(stream)
+        assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert time.monotonic() - began < ANSWERS_WITHIN
+    for channel in channels:
+        channel.close()
 
 
 async def test_an_agent_that_one_server_revokes_leaves_the_other(servers, kit):
