@@ -4,13 +4,17 @@ import asyncio
 
 import structlog
 
-from server.domain.keeping_secrets import RewrapSecret
+from server.domain.keeping_secrets import RewrapSecret, RewrapTask
+from server.domain.task import TaskSpec
 from server.engine.surviving import survives
 from server.engine.writer import Writer
 from server.sealing import Sealer, SealingError, bound_to
 from server.stores.interfaces import Reader
 
 ROUND_SECONDS = 60.0
+TASKS_EVERY = 60
+"""Rounds between two looks at open tasks."""
+
 STEP = 50
 STEP_PAUSE = 0.05
 
@@ -27,9 +31,31 @@ class SecretRewrapper:
 
     async def run(self) -> None:
         """Rewrap until cancelled."""
+        rounds = 0
         while True:
             await survives("rewrapping secrets", self.rewrap)
+            if rounds % TASKS_EVERY == 0:  # it looks at every open task
+                await survives("rewrapping tasks' secrets", self.rewrap_tasks)
+            rounds += 1
             await asyncio.sleep(ROUND_SECONDS)
+
+    async def rewrap_tasks(self) -> int:
+        """Bring what open tasks have brought along under the current key; return how many."""
+        done, after = 0, 0
+        while found := await self._reader.sealed_not_under(self._sealer.current, after, STEP):
+            for task in found:
+                after = task.key
+                sealed = TaskSpec.from_json(task.spec).sealed
+                try:
+                    anew = self._sealer.rewrap_all(sealed, task.namespace)
+                except SealingError as error:
+                    log.warning("a task's secrets stay under their key", reason=str(error))
+                    continue
+                done += await self._writer.submit(RewrapTask(task.public_id, sealed, anew))
+            await asyncio.sleep(STEP_PAUSE)
+        if done:
+            log.info("tasks' secrets are under a new key", tasks=done, key=self._sealer.current)
+        return done
 
     async def rewrap(self) -> int:
         """Bring all under the current key that can be; return how many were not."""

@@ -1,11 +1,12 @@
 """Keeping secrets, bringing them under another key, and forgetting them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from server.domain.errors import NotFound
 from server.domain.kept_secret import KeptSecret, Sealed
 from server.domain.ledger import Ledger
+from server.domain.task import TaskSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,32 @@ class RewrapSecret:
             return False
         known.kek, known.wrapped = self.kek, self.wrapped
         ledger.touch_secret(known)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class RewrapTask:
+    """Put the data key of a task's own secrets under another; answers whether it was the same."""
+
+    task_id: str
+    before: str
+    """The secrets as they were sealed."""
+    sealed: str
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return (self.task_id,)
+
+    def decide(self, ledger: Ledger) -> bool:
+        """See Command."""
+        task = ledger.find_task(self.task_id)
+        if task is None or task.status.ended:
+            return False
+        spec = TaskSpec.from_json(task.spec)
+        if spec.sealed != self.before:
+            return False
+        task.spec = replace(spec, sealed=self.sealed).to_json()
+        ledger.touch(task)
         return True
 
 

@@ -417,6 +417,9 @@ class Reader(Protocol):
     async def secrets(self, namespace: str, names: Sequence[str] | None = None) -> list[KeptSecret]:
         """Return a namespace's secrets by name; only those of these names where some are given."""
 
+    async def sealed_not_under(self, kek: str, after: int, limit: int) -> list[Task]:
+        """Return open tasks behind a key whose own secrets are under other keys, in key order."""
+
     async def secrets_not_under(self, kek: str, after: int, limit: int) -> list[KeptSecret]:
         """Return secrets that another key encrypts, by key from behind `after`."""
 

@@ -9,6 +9,8 @@ import pytest
 from server.domain.errors import NotFound, SecretsRefused, StoreUnavailable
 from server.domain.ledger import Ledger
 from server.domain.policy import Policy
+from server.domain.submitting import CreateTask, NewTask
+from server.domain.task import TaskSpec
 from server.sealing import KeyVersion, Sealer
 from server.secret_rewrapper import SecretRewrapper
 from server.secret_store import OwnSecrets, VaultSecrets
@@ -185,3 +187,20 @@ async def test_more_names_than_a_statement_takes_are_looked_for(sql_database):
     await store.put("default", "db", "value-1", "root")
     names = [f"n{number}" for number in range(70_000)]
     assert await store.missing("default", ["db", *names]) == sorted(names)
+
+
+async def test_what_open_tasks_brought_along_comes_under_the_new_key(sql_database):
+    writer = DirectWriter(sql_database)
+    for number in range(3):
+        sealed = Sealer([OLD]).seal_all({"A": f"value-{number}"}, "default")
+        new = NewTask("x", TaskSpec(("true",), sealed=sealed))
+        await writer.submit(CreateTask("default", f"t{number}", new, ""))
+    await writer.submit(CreateTask("default", "t9", NewTask("x", TaskSpec(("true",))), ""))
+    reader = SqlReader(sql_database)
+    rewrapper = SecretRewrapper(writer, reader, Sealer([NEW, OLD]))
+    assert await rewrapper.rewrap_tasks() == 3
+    assert await rewrapper.rewrap_tasks() == 0
+    task = (await reader.task("default", "t1")).task
+    opened = Sealer([NEW]).open_all(TaskSpec.from_json(task.spec).sealed, "default")
+    assert opened == {"A": "value-1"}
+    assert await SecretRewrapper(writer, reader, Sealer([OLD])).rewrap_tasks() == 0  # it is gone

@@ -276,6 +276,19 @@ class SqlReader:
                 found += [SECRET.load(row) for row in rows]
         return found
 
+    async def sealed_not_under(self, kek: str, after: int, limit: int) -> list[Task]:
+        """See Reader."""
+        table = tables.tasks
+        query = select(*TASK.columns).where(
+            table.c.key > after,
+            table.c.finished_at.is_(None),
+            table.c.spec.contains('"sealed":"', autoescape=True),
+            ~table.c.spec.contains(f'"sealed":"{kek}:', autoescape=True),
+        )
+        async with self._database.reading() as connection:
+            rows = await connection.execute(query.order_by(table.c.key).limit(limit))
+            return [TASK.load(row) for row in rows]
+
     async def secrets_not_under(self, kek: str, after: int, limit: int) -> list[KeptSecret]:
         """See Reader."""
         table = tables.secrets

@@ -30,7 +30,7 @@ BY_ITSELF = {
     "Claim", "ClaimArchive", "ClaimDeliveries", "ClaimRows", "DropLogs", "EndChores",
     "FinishDelivery", "LoseSession", "NoteUse", "PruneDeliveries", "PruneRest", "PruneTasks",
     "ReceiveDelivery", "ReconcileSchedules", "RenewClaim", "RenewSessions", "ReplaceRows",
-    "RewrapSecret", "RunTimers",
+    "RewrapSecret", "RewrapTask", "RunTimers",
     "SealLogs", "SettleGroups", "SettleSome",
 }  # fmt: skip
 
