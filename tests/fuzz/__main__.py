@@ -107,6 +107,48 @@ def pipelines(data: bytes) -> None:
         pass
 
 
+def pipeline_files(data: bytes) -> None:
+    """Pipeline files, and files of schedules."""
+    from server.definition.expanding import read_definition
+    from server.definition.problem import Refused
+    from server.definition.schedule_file import read_schedules
+
+    with contextlib.suppress(Refused):
+        read_definition(data)
+    for name in ("s.toml", "s.yaml"):
+        with contextlib.suppress(Refused):
+            read_schedules(name, data)
+
+
+def conditions(data: bytes) -> None:
+    """Conditions and values in CEL, and cron expressions."""
+    from datetime import UTC, datetime
+    from itertools import islice
+
+    from server.definition.expression import Scope, find_faults, find_template_faults
+    from server.definition.schedule import NotAScheduleError, Schedule
+
+    text = data.decode(errors="replace")
+    find_faults(text, Scope(needs=frozenset({"a"})), condition=True)
+    find_template_faults(text, Scope())
+    with contextlib.suppress(NotAScheduleError):
+        list(islice(Schedule(text).after(datetime(2025, 1, 1, tzinfo=UTC)), 3))
+
+
+def deliveries(data: bytes) -> None:
+    """What forges deliver."""
+    from server.domain.forges import Unread, events_of
+    from server.domain.forges.signing import check
+    from server.domain.hook import HookKind
+
+    for kind in HookKind:
+        headers = {"webhook-signature": data[:64].decode("latin-1"), "x-gitlab-event": "x"}
+        check(kind, "x-signature", headers, data, ["whsec_AAAA", "b"], 0)
+        for name in ("push", "pull_request", "repo:push", ""):
+            with contextlib.suppress(Unread, ValueError, RecursionError):
+                events_of(kind, name, json.loads(data))
+
+
 def log_batches(data: bytes) -> None:
     """Lines that agents hand in."""
     from google.protobuf.message import DecodeError
@@ -147,8 +189,8 @@ _KEPT: dict[str, object] = {}
 TARGETS: dict[str, Callable[[bytes], None]] = {
     each.__name__: each
     for each in (
-        frames, tokens, keys, key_files, sealed, tasks, pipelines, log_batches, allow_lists,
-        addresses,
+        frames, tokens, keys, key_files, sealed, tasks, pipelines, pipeline_files, conditions,
+        deliveries, log_batches, allow_lists, addresses,
     )
 }  # fmt: skip
 
