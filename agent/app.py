@@ -86,7 +86,9 @@ class _App:
 
     async def run(self) -> int:
         confines = bool(self._settings.confinement)
-        link = SupervisorLink(self._settings.data_dir, confines=confines)
+        link = SupervisorLink(
+            self._settings.data_dir, confines=confines, tells=self._settings.told_to_tasks()
+        )
         async with asyncio.TaskGroup() as group:
             outbox = Outbox()
             spool = Spool(self._settings.data_dir)

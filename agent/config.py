@@ -115,6 +115,15 @@ class Settings:
         kept = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
         return {**parse_labels(",".join(kept)), **self.labels}
 
+    def told_to_tasks(self) -> dict[str, str]:
+        """Returns the variables by which `muster` in a task finds the control plane."""
+        told = {"MUSTER_SERVER": self.server}
+        if self.tls is not None and self.tls.ca is not None:
+            told["MUSTER_TLS_CA"] = str(self.tls.ca.resolve())
+        elif self.tls is not None:
+            told["MUSTER_TLS"] = "1"
+        return told
+
 
 def parse_labels(text: str) -> dict[str, str]:
     """Returns the labels in `key=value,key=value`.

@@ -4,7 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -34,7 +34,15 @@ class SupervisorLink:
         says: Called with each event.
     """
 
-    def __init__(self, data_dir: Path, *, confines: bool = False) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        confines: bool = False,
+        tells: Mapping[str, str] | None = None,
+    ) -> None:
+        self._tells = tells or {}
+        """Variables that tell tasks where the control plane is."""
         self._confines = confines
         """Whether it must know how to confine tasks."""
         self.found: Callable[[list[Message]], None] = lambda _: None
@@ -143,6 +151,6 @@ class SupervisorLink:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": str(code)},
+                env={**os.environ, **self._tells, "PYTHONPATH": str(code)},
                 start_new_session=True,
             )

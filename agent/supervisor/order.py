@@ -8,6 +8,9 @@ from agent.spool import NO_ROOM
 from agent.supervisor.frames import Message
 from agent.supervisor.outputs import NAME as OUTPUTS
 
+TOLD = ("MUSTER_SERVER", "MUSTER_TLS", "MUSTER_TLS_CA")
+"""Variables of the agent's that tell `muster` in a task where the control plane is."""
+
 LONGEST_LEASE_GRACE = 10.0
 """Grace, in seconds, of a task that is stopped because its lease ends: there is no more time."""
 
@@ -102,6 +105,7 @@ class Order:
             "LANG": agents.get("LANG", "C.UTF-8"),
             "HOME": workspace,
             "TMPDIR": temporary,
+            **{name: agents[name] for name in TOLD if name in agents},
             **self.env,
             **self.secrets,
             "MUSTER_TASK_ID": self.task,

@@ -168,7 +168,6 @@ stages:
   - name: load
     jobs:
       - name: load
-        env: {{SERVER: "{shop.server.grpc}"}}
         commands:
           - |
             cat > more.yaml <<END
@@ -182,7 +181,7 @@ stages:
                     if: needs.one.result == 'success'
                     commands: echo two
             END
-          - {BIN}/muster --server "$SERVER" run add -f more.yaml
+          - {BIN}/muster run add -f more.yaml
 """)
     shop.muster("pipeline", "apply", "-f", str(file))
     run = shop.ended(shop.trigger("load"))
