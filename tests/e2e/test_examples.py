@@ -229,3 +229,58 @@ def test_schedules_are_kept_as_a_file_says(kit, tmp_path):
     file.write_text(first.replace("@hourly", "whenever"))
     eventually(lambda: "schedules[0].schedule: must have five" in shop.server.stderr.read_text())
     assert crons() == {"one": "@daily"}
+
+
+def test_with_tokens_a_job_adds_to_its_own_run_and_those_who_are_asked_approve(kit, tmp_path):
+    data_dir = kit.folder / "server"
+    made = kit.launcher.run([*kit.server_program, "--data-dir", str(data_dir), "token", "root"])
+    assert made.returncode == 0, made.stderr
+    root = {"MUSTER_TOKEN": made.stdout.strip()}
+    server = kit.start_server("--auth", "on", data_dir=data_dir)
+
+    def muster(*arguments, token=root, code=0):
+        done = kit.cli(*arguments, server=server, env=token)
+        assert done.returncode == code, done.stderr
+        return done.stdout.strip() if not code else done.stderr
+
+    enrol = tmp_path / "enrol"
+    enrol.write_text(json.loads(muster("token", "enrol", "hosts", "-o", "json"))["text"])
+    kit.start_agent(server, "--enrolment-token-file", str(enrol))
+    viewer = json.loads(muster("token", "create", "vic", "--role", "viewer", "-o", "json"))["text"]
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        f"""
+name: load
+stages:
+  - name: load
+    jobs:
+      - name: load
+        commands:
+          - |
+            cat > more.yaml <<END
+            name: more
+            stages: [{{name: added, jobs: [{{name: one, commands: echo one}}]}}]
+            END
+          - {BIN}/muster run add -f more.yaml
+          - "! {BIN}/muster run add -f more.yaml --run 00000000-0000-7000-8000-000000000000"
+          - "! {BIN}/muster pipeline trigger load"
+      - name: go?
+        approval: operator
+"""
+    )
+    muster("pipeline", "apply", "-f", str(file))
+    run_id = muster("pipeline", "trigger", "load")
+
+    def run():
+        return json.loads(muster("run", "get", run_id, "-o", "json"))
+
+    eventually(lambda: any(job["awaits_approval"] for job in run()["jobs"]), 30)
+    refused = muster("run", "approve", run_id, token={"MUSTER_TOKEN": viewer}, code=1)
+    assert "it asks operator" in refused
+    operator = json.loads(muster("token", "create", "olga", "--role", "operator", "-o", "json"))
+    muster("run", "approve", run_id, "go?", token={"MUSTER_TOKEN": operator["text"]})
+    eventually(lambda: run()["status"] == "PIPELINE_STATUS_SUCCESS", 30)
+    assert [job["name"] for job in run()["jobs"]] == ["load", "go?", "one"]
+    told = muster("audit", "-o", "json")
+    assert '"run.approval"' in told
+    assert '"run.add_jobs"' in told

@@ -30,6 +30,7 @@ LABELS = {
     "measurement": ".{1,256}",
     "class": ".{1,80}",
     "reason": "age|size",
+    "kind": "github|gitlab|gitea|bitbucket|standard|hmac",
 }
 """Every label there is, and how its values look."""
 
