@@ -1,7 +1,12 @@
 """Events from JSON, for plans without a server."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
+from server.domain.forges import Unread, events_of
+from server.domain.hook import HookKind
 from server.domain.trigger_event import KINDS, TriggerEvent
 
 
@@ -15,7 +20,7 @@ def asked_for(branch: str = "") -> TriggerEvent:
 
 
 def read_event(text: str, branch: str = "") -> TriggerEvent:
-    """Return the event in a JSON object with the fields of TriggerEvent.
+    """Return the event in a JSON object: the fields of TriggerEvent, or what a forge delivers.
 
     Raises:
         NotAnEventError: it is malformed.
@@ -25,6 +30,8 @@ def read_event(text: str, branch: str = "") -> TriggerEvent:
     except ValueError as error:
         raise NotAnEventError(f"not JSON: {error}") from error
     sample = asked_for().to_facts()
+    if isinstance(data, dict) and "kind" not in data and (told := _delivered(data)):
+        return replace(told, branch=branch or told.branch)
     if not isinstance(data, dict) or data.get("kind") not in KINDS:
         raise NotAnEventError(f"kind: must be one of {', '.join(KINDS)}")
     for name, value in data.items():
@@ -35,3 +42,28 @@ def read_event(text: str, branch: str = "") -> TriggerEvent:
             wanted = type(sample[name]).__name__
             raise NotAnEventError(f"{name}: must be of type {wanted}")
     return TriggerEvent.from_facts({**data, "branch": branch or data.get("branch", "")})
+
+
+def _delivered(data: Mapping[str, Any]) -> TriggerEvent | None:
+    """Return what a forge's delivery tells, None when it looks like none.
+
+    Raises:
+        NotAnEventError: it tells nothing that could start a run.
+    """
+    for key, kind, name in _FORMS:
+        if key in data:
+            try:
+                return events_of(kind, name, data)[0]
+            except Unread as unread:
+                raise NotAnEventError(f"a delivery that starts nothing: {unread}") from unread
+    return None
+
+
+_FORMS = (
+    ("object_kind", HookKind.GITLAB, ""),
+    ("pullrequest", HookKind.BITBUCKET, "pullrequest:created"),
+    ("push", HookKind.BITBUCKET, "repo:push"),
+    ("pull_request", HookKind.GITHUB, "pull_request"),
+    ("ref", HookKind.GITHUB, "push"),
+)
+"""What tells a forge's payload from others: a key of it, the forge, what it would be called."""

@@ -25,6 +25,7 @@ ARTIFACT_LIMIT = 1000
 PATH_LIMIT = 4096
 STAGE_LIMIT = 1_000_000
 CONTAINER_LABEL = "runs/container"
+PLUGIN_LABEL = "runs/plugin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +110,13 @@ class TaskClass:
 
 
 @lru_cache(maxsize=4096)
-def task_class(selector: Selector, image: str) -> TaskClass:
+def task_class(selector: Selector, image: str, *, plugins: bool = False) -> TaskClass:
     """Return the class of tasks with these needs."""
-    if image:
-        # No agent can run images yet, so such a task waits; a later agent says so by this label.
-        needs = dict(selector.match_labels) | {CONTAINER_LABEL: "true"}
+    # No agent can run images or plugins yet, so such tasks wait; a later agent says so by a label.
+    wanted = ((CONTAINER_LABEL, bool(image)), (PLUGIN_LABEL, plugins))
+    more = {label: "true" for label, is_wanted in wanted if is_wanted}
+    if more:
+        needs = dict(selector.match_labels) | more
         selector = replace(selector, match_labels=tuple(sorted(needs.items())))
     canonical = selector.canonical()
     return TaskClass(blake2b(canonical.encode(), digest_size=16).hexdigest(), canonical)
@@ -215,7 +218,7 @@ def _dependencies(ledger: Ledger, namespace: str, ids: Sequence[str]) -> list[Ta
 
 def build_task(ledger: Ledger, namespace: str, task_id: str, new: NewTask, created_by: str) -> Task:
     """Return the row of a new task, not placed yet."""
-    needs = task_class(new.selector, new.spec.image)
+    needs = task_class(new.selector, new.spec.image, plugins=bool(new.spec.steps))
     ledger.add_class(needs.key, needs.canonical)
     group = new.group
     if group is not None:

@@ -96,6 +96,8 @@ class TaskSpec:
     """Variables, each with the name of the secret that it gets."""
     sealed: str = ""
     """Secrets that it brings along, encrypted."""
+    steps: tuple[dict[str, Any], ...] = ()
+    """Its parts, as `pipeline.Step`, where a plugin is among them; then it has no commands."""
     signature: tuple[str, int, str] | None = None
     """Who signed it: the key's id, until when that counts, and the signature in base64."""
 
@@ -115,13 +117,15 @@ class TaskSpec:
         data = json.loads(text)
         data["commands"] = tuple(data["commands"])
         data["artifacts"] = tuple(ArtifactSpec(**a) for a in data.get("artifacts", ()))
+        data["steps"] = tuple(data.get("steps", ()))
         if "signature" in data:
             data["signature"] = tuple(data["signature"])
         return TaskSpec(**data)
 
 
 _WHERE_THERE_IS_SOME = (
-    "env", "workspace", "image", "labels", "executor", "secret_refs", "sealed", "signature",
+    "env", "workspace", "image", "labels", "executor", "secret_refs", "sealed", "steps",
+    "signature",
 )  # fmt: skip
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 

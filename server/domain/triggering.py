@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from server.domain.canceling import stop_run
@@ -352,6 +352,7 @@ def _task_of(job: Job, env: Mapping[str, str]) -> NewTask:
         image=job.image,
         secret_refs=job.secret_refs,
         artifacts=job.artifacts,
+        steps=tuple(asdict(step) for step in job.steps),
     )
     return NewTask(
         name=job.name,

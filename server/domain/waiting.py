@@ -40,6 +40,7 @@ class WaitingFor(IntEnum):
     PLACE = 13
     APPROVAL = 14
     TURN_OF_RUN = 15
+    PLUGIN = 16
 
 
 class Fit(IntEnum):
@@ -117,6 +118,8 @@ class Situation:
     selector: Selector
     now: Moment
     image: str = ""
+    plugins: Sequence[str] = ()
+    """Plugins that it uses, as id@version."""
     needs: Sequence[Need] = ()
     crowd: Crowd | None = None
     """Who is in its concurrency group."""
@@ -299,6 +302,9 @@ def _without_a_fitting_agent(
     if situation.image:
         text = f"It needs the image {situation.image}, and no connected agent can run images yet."
         return WaitingFor.IMAGE, text
+    if situation.plugins:
+        text = f"It uses {_listed(situation.plugins)}, and no connected agent can run plugins yet."
+        return WaitingFor.PLUGIN, text
     if not agents:
         text = "No agent is connected; start one with: muster-agent --server HOST:PORT"
         return WaitingFor.AGENT, text

@@ -164,7 +164,9 @@ class Dispatcher:
         for command in batch:
             for namespace, task in _new_tasks(command):
                 if not task.depends_on:
-                    needs = task_class(task.selector, task.spec.image)
+                    needs = task_class(
+                        task.selector, task.spec.image, plugins=bool(task.spec.steps)
+                    )
                     if needs.key not in self._selectors:
                         self._know(needs.key, needs.canonical)
                     self._add(Queue(needs.key, namespace))

@@ -52,12 +52,14 @@ class Explainer:
         barred = may_be_heard_of(task, view.attempts, now, self._policy)
         fitting = [c for c in fleet if judge(c, selector, barred, now).fit is not Fit.UNFIT]
         ahead, others = await self._line(view, fitting)
+        spec = TaskSpec.from_json(task.spec)
         return explain(
             Situation(
                 task,
                 selector,
                 now,
-                image=TaskSpec.from_json(task.spec).image,
+                image=spec.image,
+                plugins=[step["uses"] for step in spec.steps if step["uses"]],
                 needs=[Need(i, name, TaskStatus(status)) for i, name, status in view.depends_on],
                 crowd=view.crowd,
                 gate=view.gate,

@@ -168,6 +168,8 @@ class _WaitingForEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitingFor
     """Somebody's approval: people have been asked."""
     WAITING_FOR_TURN_OF_RUN: _WaitingFor.ValueType  # 15
     """Its run's turn in a group of runs."""
+    WAITING_FOR_PLUGIN: _WaitingFor.ValueType  # 16
+    """An agent that can run plugins."""
 
 class WaitingFor(_WaitingFor, metaclass=_WaitingForEnumTypeWrapper):
     """What a task waits for."""
@@ -204,6 +206,8 @@ WAITING_FOR_APPROVAL: WaitingFor.ValueType  # 14
 """Somebody's approval: people have been asked."""
 WAITING_FOR_TURN_OF_RUN: WaitingFor.ValueType  # 15
 """Its run's turn in a group of runs."""
+WAITING_FOR_PLUGIN: WaitingFor.ValueType  # 16
+"""An agent that can run plugins."""
 Global___WaitingFor: _TypeAlias = WaitingFor  # noqa: Y015
 
 class _Fit:

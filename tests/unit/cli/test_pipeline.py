@@ -1,3 +1,4 @@
+import json
 import uuid
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from generated.pipeline.v1 import pipeline_pb2
 from generated.stream.v1 import stream_pb2
 from generated.task.v1 import task_pb2
+from tests.forge_samples import bitbucket_push, github_push, gitlab_push
 
 ID = str(uuid.UUID(int=7))
 
@@ -178,6 +180,24 @@ def test_a_plan_tells_what_would_run_and_why_the_rest_would_not(muster, tmp_path
     event.write_text('{"kind": "push", "brnch": "main"}')
     assert "brnch: is not known" in muster("pipeline", "plan", str(file), "--event", str(event)).err
     assert "no such input" in muster("pipeline", "plan", str(file), "-i", "x=1").err
+
+
+@pytest.mark.parametrize(
+    ("payload", "told"),
+    [
+        (github_push(), "runs"),
+        (github_push("refs/heads/dev"), "No run is started: branch 'dev'"),
+        (gitlab_push(), "runs"),
+        (bitbucket_push(), "runs"),
+        (github_push(deleted=True), "a delivery that starts nothing: main was deleted"),
+    ],
+)
+def test_a_plan_understands_what_forges_deliver(muster, tmp_path, payload, told):
+    file, event = tmp_path / "p.yaml", tmp_path / "push.json"
+    file.write_text(FINE + "on: {push: {branches: main}}\n")
+    event.write_text(json.dumps(payload))
+    done = muster("pipeline", "plan", str(file), "--event", str(event))
+    assert told in done.out + done.err
 
 
 def test_answers_to_runs_reach_the_server(muster, nightly):

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from server.domain.canceling import StopPipeline
 from server.domain.gate import PAIRS_WITHOUT
 from server.domain.group import Membership
+from server.domain.labels import Selector
 from server.domain.lease import LeaseRef
-from server.domain.pipeline import Definition, order_of
+from server.domain.pipeline import Definition, Job, Step, order_of
 from server.domain.run import RunStatus
 from server.domain.task import TaskSpec, TaskStatus
 from server.domain.waiting import WaitingFor
@@ -186,6 +187,19 @@ def test_the_newest_run_of_a_group_cancels_the_others_where_that_is_asked_for(co
     assert core.run(second).status is RunStatus.CANCELLED
     assert ended(core, three) == ["QUEUED"]
     assert core.run(third).status is RunStatus.PENDING
+
+
+def test_a_job_with_a_plugin_waits_and_says_so(core):
+    steps = (Step(commands=("make",)), Step(uses="notify@1.0.0", settings={"to": "olga"}))
+    made = core.pipeline(serial("s", Job("tell", steps=steps)))
+    _, (task,) = core.trigger(made)
+    assert core.status(task) is TaskStatus.QUEUED
+    selector = Selector.from_canonical(core.tables.classes[core.task(task).class_key])
+    assert not selector.matches(core.agent("a").effective_labels)
+    explanation = core.explain(task)
+    assert explanation.waiting_for is WaitingFor.PLUGIN
+    assert explanation.sentence.startswith("It uses notify@1.0.0, and no connected agent")
+    assert TaskSpec.from_json(core.task(task).spec).steps[1]["settings"] == {"to": "olga"}
 
 
 # ---- a reference: what a run must amount to, in a few lines
