@@ -253,6 +253,7 @@ class App:
             LogLimits(
                 settings.log_retention,
                 settings.log_retention_bytes,
+                settings.log_quota,
                 shared=self._journal is None,
             ),
         )

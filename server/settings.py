@@ -233,6 +233,9 @@ class Settings(BaseSettings):
     log_retention_bytes: Annotated[int, Field(ge=0)] = 0
     """How many bytes of logs are stored at most: the oldest ended ones go first; 0 is no limit."""
 
+    log_quota: Annotated[int, Field(ge=0)] = 0
+    """How many bytes of logs each namespace keeps at most, in the same way; 0 is no limit."""
+
     task_retention: Duration = timedelta(days=30)
     """How long ended tasks are kept, with their attempts and logs."""
 

@@ -36,6 +36,8 @@ class LogLimits:
     """After the task's end; 0 keeps logs as long as their tasks."""
     bytes: int
     """As they are stored; 0 sets no limit."""
+    quota: int = 0
+    """Of each namespace, as they are stored; 0 sets no limit."""
     shared: bool = False
     """Whether several servers keep to it: what is stored is then counted for each step."""
 
@@ -54,7 +56,7 @@ class LogRetention:
 
     async def run(self) -> None:
         """Prune until cancelled; nothing to do without a limit."""
-        while self._limits.age or self._limits.bytes:
+        while self._limits.age or self._limits.bytes or self._limits.quota:
             await survives("log retention", self.prune)
             await asyncio.sleep(ROUND_SECONDS)
 
@@ -70,8 +72,27 @@ class LogRetention:
             excess = await self._excess()
             if excess > 0:
                 dropped += await self._drop("size", now + 1, excess)
+        if limits.quota:
+            for namespace, size in (await self._reader.log_bytes_by_namespace()).items():
+                if size > limits.quota:
+                    dropped += await self._drop_of(namespace, now + 1, size - limits.quota)
         if dropped:
             log.info("logs_pruned", logs=dropped)
+        return dropped
+
+    async def _drop_of(self, namespace: str, before: Moment, excess: int) -> int:
+        """Let go of so many bytes of a namespace's oldest logs."""
+        dropped, after = 0, 0
+        while excess > 0:
+            found = _first(await self._reader.ended_logs(after, before, STEP, namespace), excess)
+            if not found:
+                break
+            gone, size = await self._let_go("quota", found)
+            if not gone:  # they cannot go yet
+                after = found[-1].ended_at + 1
+            dropped += gone
+            excess -= size
+            await asyncio.sleep(STEP_PAUSE)
         return dropped
 
     async def _excess(self) -> int:

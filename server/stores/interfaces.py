@@ -388,11 +388,16 @@ class Reader(Protocol):
             DamagedLog: what is stored of that moment is not what was stored.
         """
 
-    async def ended_logs(self, after: Moment, before: Moment, limit: int) -> list[StoredLog]:
+    async def ended_logs(
+        self, after: Moment, before: Moment, limit: int, namespace: str = ""
+    ) -> list[StoredLog]:
         """Return logs of up to `limit` tasks that ended between two moments, oldest first.
 
         The first moment is included. Logs of which nothing is kept are left out.
         """
+
+    async def log_bytes_by_namespace(self) -> dict[str, int]:
+        """Return how many bytes each namespace's logs have, as they are stored."""
 
     async def stored_log_bytes(self) -> int:
         """Return how many bytes all logs have, as they are stored; not those in the journal."""

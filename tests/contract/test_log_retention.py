@@ -39,7 +39,7 @@ async def desk(sql_database, tmp_path, monkeypatch):
 
 
 def retention(desk, *, age=timedelta(0), size=0, shared=False):
-    return LogRetention(desk.writer, desk.reader, desk.clock, LogLimits(age, size, shared))
+    return LogRetention(desk.writer, desk.reader, desk.clock, LogLimits(age, size, shared=shared))
 
 
 async def ended(desk, task_id, *texts, seal=True):
@@ -229,3 +229,21 @@ async def test_backwards_the_line_for_what_is_gone_comes_once(desk):
         numbers += [line.line_number for line in answer.logs]
         before = answer.logs[0].line_number
     assert numbers == [9]
+
+
+async def test_a_namespace_beyond_its_quota_loses_its_oldest_logs(desk):
+    for number in range(4):
+        await ended(desk, f"t{number}", "x" * 50_000 + str(number))
+        desk.clock.advance(1000)
+    sizes = await desk.reader.log_bytes_by_namespace()
+    assert set(sizes) == {NAMESPACE}
+    keeper = LogRetention(
+        desk.writer, desk.reader, desk.clock, LogLimits(timedelta(0), 0, sizes[NAMESPACE] // 2)
+    )
+    dropped = await keeper.prune()
+    assert dropped >= 1
+    kept = [(await desk.texts(task_id=f"t{number}"))[0][-1] for number in range(4)]
+    assert kept[-1] == "3"
+    assert kept[0] != "0"
+    assert (await desk.reader.log_bytes_by_namespace())[NAMESPACE] <= sizes[NAMESPACE] // 2 + 500
+    assert await keeper.prune() == 0

@@ -29,7 +29,7 @@ LABELS = {
     "stat": "mean|max|sum",
     "measurement": ".{1,256}",
     "class": ".{1,80}",
-    "reason": "age|size",
+    "reason": "age|size|quota",
     "kind": "github|gitlab|gitea|bitbucket|standard|hmac",
 }
 """Every label there is, and how its values look."""

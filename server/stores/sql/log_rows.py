@@ -71,14 +71,15 @@ _STORED_BYTES = func.coalesce(
 
 
 async def ended_logs(
-    connection: AsyncConnection, after: Moment, before: Moment, limit: int
+    connection: AsyncConnection, after: Moment, before: Moment, limit: int, namespace: str = ""
 ) -> list[StoredLog]:
     """See interfaces.Reader."""
     task, table = tables.tasks.c, tables.logs.c
+    whose = [task.namespace == namespace] if namespace else []
     kept = select(table.task_key).where(table.task_key == task.key, _KEPT).exists()
     ended = (
         select(task.key, task.finished_at)
-        .where(task.finished_at >= after, task.finished_at < before, kept)
+        .where(task.finished_at >= after, task.finished_at < before, kept, *whose)
         .order_by(task.finished_at, task.key)
         .limit(limit)
     )
@@ -98,6 +99,12 @@ async def ended_logs(
 async def stored_bytes(connection: AsyncConnection) -> int:
     """See interfaces.Reader."""
     return int(await connection.scalar(select(_STORED_BYTES)) or 0)
+
+
+async def bytes_by_namespace(connection: AsyncConnection) -> dict[str, int]:
+    """See interfaces.Reader."""
+    query = select(tables.logs.c.namespace, _STORED_BYTES).group_by(tables.logs.c.namespace)
+    return {row[0]: int(row[1] or 0) for row in await connection.execute(query)}
 
 
 async def blocks(

@@ -200,10 +200,17 @@ class SqlReader:
             line = max(line, await self._logs.line_since(key, since) or total + 1)
         return LogPlace(found.number, line)
 
-    async def ended_logs(self, after: Moment, before: Moment, limit: int) -> list[StoredLog]:
+    async def ended_logs(
+        self, after: Moment, before: Moment, limit: int, namespace: str = ""
+    ) -> list[StoredLog]:
         """See Reader."""
         async with self._database.reading() as connection:
-            return await log_rows.ended_logs(connection, after, before, limit)
+            return await log_rows.ended_logs(connection, after, before, limit, namespace)
+
+    async def log_bytes_by_namespace(self) -> dict[str, int]:
+        """See Reader."""
+        async with self._database.reading() as connection:
+            return await log_rows.bytes_by_namespace(connection)
 
     async def stored_log_bytes(self) -> int:
         """See Reader."""
