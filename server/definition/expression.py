@@ -360,7 +360,6 @@ def _value(text: str, facts: Facts, *, well: bool) -> Any:  # noqa: ANN401 (a JS
     """
     from celpy import celtypes
     from celpy.adapter import json_to_cel
-    from celpy.evaluation import CELEvalError
 
     functions = {
         "always": lambda: celtypes.BoolType(True),
@@ -372,10 +371,11 @@ def _value(text: str, facts: Facts, *, well: bool) -> Any:  # noqa: ANN401 (a JS
         program = _environment().program(tree, functions=functions)
         known = {name: json_to_cel(value) for name, value in facts.items()}
         return _plain(program.evaluate(known))
-    except CELEvalError as error:
-        raise ExpressionError(f"{text}: {_in_words(error)}") from None
     except RecursionError:
         raise ExpressionError(f"{text[:64]}…: nests too deep") from None
+    except Exception as error:
+        # Mostly CELEvalError; but whatever the library raises must not stop the run's transaction.
+        raise ExpressionError(f"{text}: {_in_words(error)}") from None
 
 
 def _in_words(error: Exception) -> str:

@@ -54,12 +54,14 @@ def _fill(ledger: Ledger, task: Task, rules: Rules, facts: Facts) -> None:
     spec = TaskSpec.from_json(task.spec)
     env = dict(spec.env)
     for name in rules.fill:
+        if name not in env:
+            continue  # somebody has changed the task meanwhile
         try:
             env[name] = ledger.expressions.fill(env[name], facts)
         except ExpressionError as error:
             raise ExpressionError(f"env.{name}: {error}") from error
     checks = Checks()
-    checks.environment("env", {name: env[name] for name in rules.fill})
+    checks.environment("env", {name: env[name] for name in rules.fill if name in env})
     checks.load("env", spec.commands, env)
     if checks.violations:
         first = checks.violations[0]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 from server.domain.canceling import stop_run
 from server.domain.checks import Checks
-from server.domain.errors import AlreadyExists, Invalid, WrongState
+from server.domain.errors import AlreadyExists, Invalid, NotFound, WrongState
 from server.domain.event import Event, EventKind
 from server.domain.ids import moment_id
 from server.domain.ledger import Ledger
@@ -392,7 +392,6 @@ def _strike(ledger: Ledger, schedule: Schedule, at: Moment) -> None:
 
 
 def _start(ledger: Ledger, schedule: Schedule, at: Moment) -> None:
-    pipeline = ledger.pipeline(schedule.namespace, schedule.pipeline_id)
     trigger = Trigger(
         branch=schedule.branch,
         inputs=schedule.inputs,
@@ -401,8 +400,9 @@ def _start(ledger: Ledger, schedule: Schedule, at: Moment) -> None:
     )
     run_id = moment_id(schedule.public_id, at)
     try:
+        pipeline = ledger.pipeline(schedule.namespace, schedule.pipeline_id)
         start_run(ledger, pipeline, run_id, trigger, schedule_key=schedule.key)
-    except Invalid as error:
+    except (Invalid, NotFound) as error:
         _note(ledger, schedule, at, f"the pipeline refuses it: {error}")
     else:
         _note(ledger, schedule, at, "", run_id)

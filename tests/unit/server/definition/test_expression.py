@@ -116,3 +116,9 @@ def test_faults_of_values_have_their_place():
 def test_a_condition_that_is_neither_true_nor_false_is_told():
     with pytest.raises(ExpressionError, match="neither true nor false"):
         CelExpressions().holds("branch", FACTS)
+
+
+@pytest.mark.parametrize("text", ["branch.matches('(')", "branch.matches('[')", "[1][5] == 1"])
+def test_whatever_the_library_raises_is_told_as_an_error_of_the_expression(text):
+    with pytest.raises(ExpressionError):
+        CelExpressions().holds(text, FACTS)

@@ -10,6 +10,7 @@ from server.domain.labels import Selector
 from server.domain.lease import LeaseRef
 from server.domain.pipeline import Definition, Job, Step, order_of
 from server.domain.run import RunStatus
+from server.domain.submitting import UpdateTask
 from server.domain.task import TaskSpec, TaskStatus
 from server.domain.waiting import WaitingFor
 from tests.fakes.core import NAMESPACE, Core, job, parallel, serial
@@ -118,6 +119,14 @@ def test_a_value_that_cannot_be_filled_in_names_its_variable(core):
     _, tasks = core.trigger(made)
     assert core.status(tasks[0]) is TaskStatus.FAILED
     assert core.task(tasks[0]).error.startswith("env.V: ")
+
+
+def test_a_task_that_was_changed_meanwhile_still_goes_on(core):
+    made = core.pipeline(serial("s", job("a"), job("b", env={"R": "${{ branch }}"})))
+    _, tasks = core.trigger(made)
+    core.do(UpdateTask(NAMESPACE, tasks[1], env={"OTHER": "x"}))
+    run_to_end(core, tasks)
+    assert ended(core, tasks) == ["SUCCESS", "SUCCESS"]
 
 
 def wide(core, **chosen):
