@@ -33,6 +33,8 @@ def command() -> None:
 @with_api
 async def add(api: Api, pipeline: str, kind: str, secret: str, header: str) -> None:
     """Let a forge call for a pipeline; print where, and the secret if it was made: only now."""
+    if (kind == "hmac") != bool(header):
+        raise click.UsageError("say --header with hmac, and only with it")
     of_pipeline = await pipeline_id(api, pipeline)
     value = ""
     if not secret:

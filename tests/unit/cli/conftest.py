@@ -14,7 +14,10 @@ from grpc_status import rpc_status
 
 from cli.__main__ import run
 from generated.agent.v1 import agent_pb2, agent_pb2_grpc
+from generated.hook.v1 import hook_pb2_grpc
 from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from generated.schedule.v1 import schedule_pb2_grpc
+from generated.secret.v1 import secret_pb2_grpc
 from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from generated.task.v1 import task_pb2, task_pb2_grpc
 
@@ -181,6 +184,13 @@ def control_plane():
     agent_pb2_grpc.add_AgentServiceServicer_to_server(agent_pb2_grpc.AgentServiceServicer(), server)
     pipeline_pb2_grpc.add_PipelineServiceServicer_to_server(
         pipeline_pb2_grpc.PipelineServiceServicer(), server
+    )
+    hook_pb2_grpc.add_HookServiceServicer_to_server(hook_pb2_grpc.HookServiceServicer(), server)
+    schedule_pb2_grpc.add_ScheduleServiceServicer_to_server(
+        schedule_pb2_grpc.ScheduleServiceServicer(), server
+    )
+    secret_pb2_grpc.add_SecretServiceServicer_to_server(
+        secret_pb2_grpc.SecretServiceServicer(), server
     )
     plane.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
