@@ -27,7 +27,7 @@ def read_event(text: str, branch: str = "") -> TriggerEvent:
     """
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotAnEventError(f"not JSON: {error}") from error
     sample = asked_for().to_facts()
     if isinstance(data, dict) and "kind" not in data and (told := _delivered(data)):
@@ -38,7 +38,8 @@ def read_event(text: str, branch: str = "") -> TriggerEvent:
         if name not in sample:
             there_are = ", ".join(sample)
             raise NotAnEventError(f"{name}: is not known; there are {there_are}")
-        if not isinstance(value, type(sample[name])):
+        unknown_paths = name == "paths" and value is None
+        if not unknown_paths and not isinstance(value, type(sample[name])):
             wanted = type(sample[name]).__name__
             raise NotAnEventError(f"{name}: must be of type {wanted}")
     return TriggerEvent.from_facts({**data, "branch": branch or data.get("branch", "")})

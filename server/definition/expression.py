@@ -25,6 +25,11 @@ ASKS = ("always", "success", "failure")
 FUNCTIONS = frozenset(
     {*ASKS, "size", "int", "uint", "double", "string", "bool", "has", "type", "dyn", "matches"}
 )
+METHODS = frozenset(
+    {"contains", "endsWith", "matches", "size", "startsWith"}
+    | {f"get{part}" for part in ("FullYear", "Month", "Date", "DayOfMonth", "DayOfWeek")}
+    | {f"get{part}" for part in ("DayOfYear", "Hours", "Minutes", "Seconds", "Milliseconds")}
+)
 EVENT_FIELDS: Mapping[str, Any] = {
     "kind": "push",
     "action": "opened",
@@ -270,6 +275,11 @@ def _unknown_calls(text: str, tree: Any) -> Iterator[Fault]:  # noqa: ANN401 (no
         if str(token) not in FUNCTIONS:
             hint = did_you_mean(str(token), FUNCTIONS)
             yield Fault(_place(text, token), f"there is no function {str(token)!r}{hint}")
+    for node in tree.iter_subtrees():
+        token = node.children[1] if node.data == "member_dot_arg" else "size"
+        if str(token) not in METHODS:
+            hint = did_you_mean(str(token), METHODS)
+            yield Fault(_place(text, token), f"there is no function {str(token)!r}{hint}")
 
 
 def _unknown_names(text: str, tree: Any, scope: Scope) -> Iterator[Fault]:  # noqa: ANN401
@@ -365,6 +375,7 @@ def _value(text: str, facts: Facts, *, well: bool) -> Any:  # noqa: ANN401 (a JS
         "always": lambda: celtypes.BoolType(True),
         "success": lambda: celtypes.BoolType(well),
         "failure": lambda: celtypes.BoolType(not well),
+        "_%_": _remainder,
     }
     tree = _parse(text)
     try:
@@ -376,6 +387,13 @@ def _value(text: str, facts: Facts, *, well: bool) -> Any:  # noqa: ANN401 (a JS
     except Exception as error:
         # Mostly CELEvalError; but whatever the library raises must not stop the run's transaction.
         raise ExpressionError(f"{text}: {_in_words(error)}") from None
+
+
+def _remainder(left: Any, right: Any) -> Any:  # noqa: ANN401 (CEL values)
+    """Return what a division leaves; the library would format texts, however wide they ask for."""
+    if not isinstance(left, int) or not isinstance(right, int):
+        raise TypeError("only whole numbers have a remainder")
+    return left % right
 
 
 def _in_words(error: Exception) -> str:

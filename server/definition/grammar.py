@@ -120,13 +120,13 @@ TRIGGERS = Record(
         "tag": Field(TAG, "A tag was made."),
         "pull_request": Field(PULL_REQUEST, "A pull request was opened, updated or closed."),
         "cron": Field(
-            ListOf(Shorthand(CRON, Text(), one_key("schedule")), least=1, alone=True),
+            ListOf(Shorthand(CRON, Text(), one_key("schedule")), least=1, most=100, alone=True),
             "Times at which it starts.",
         ),
         "webhook": Field(WEBHOOK, "A signed call from something that is no forge."),
         "manual": Field(MANUAL, "People and programs may start it."),
         "pipeline": Field(
-            ListOf(Shorthand(AFTER, Text(), one_key("name")), least=1, alone=True),
+            ListOf(Shorthand(AFTER, Text(), one_key("name")), least=1, most=100, alone=True),
             "Ends of other pipelines' runs.",
         ),
     },

@@ -5,12 +5,15 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 from server.domain.checks import Checks
 from server.domain.errors import Violation
 
 MOST_PROBLEMS = 100
 """A file with more is told of these, and how many there are."""
+MOST_COMPARED = 1000
+"""Names that a word is held against to find what was meant; the first of them."""
 
 _LAST_STEP = re.compile(r"(\.?[^.\[\]]+|\[[^\]]*\])$")
 
@@ -46,7 +49,7 @@ class Refused(Exception):  # noqa: N818 - reads as what it says
     """A pipeline file, an event or an input is not what it should be; has every problem."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = sorted(problems, key=lambda problem: (problem.place, problem.path))
+        self.problems = sorted(set(problems), key=lambda problem: (problem.place, problem.path))
         super().__init__("\n".join(self.describe("muster.yaml")))
 
     def describe(self, file: str) -> list[str]:
@@ -79,6 +82,10 @@ class Report:
         """Note a problem, at a place of its own or where the field stands."""
         self.problems.append(Problem(place or self.place(path), path, why))
 
+    def hint(self, word: str, known: Iterable[str]) -> str:
+        """Return what `did_you_mean` does; nothing any more once there are more than are told."""
+        return did_you_mean(word, known) if len(self.problems) < MOST_PROBLEMS else ""
+
     @contextmanager
     def checks(self) -> Iterator[Checks]:
         """Give the domain's checks, and take in what they find."""
@@ -103,7 +110,8 @@ class Report:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'needs'?` for a word that is nearly a known one, or nothing."""
-    close = difflib.get_close_matches(word[:64], list(known), n=1, cutoff=0.6)
+    some = list(islice(known, MOST_COMPARED))
+    close = difflib.get_close_matches(word[:64], some, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -1,12 +1,19 @@
 """A pipeline file is read: its shape first, then what its parts have to do with each other."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 
 from server.definition.expression import TEMPLATE, Fault, Scope, find_faults, find_template_faults
+from server.definition.extent import (
+    MOST_COMPARISONS,
+    check_extent,
+    combinations,
+    comparisons,
+)
 from server.definition.grammar import PIPELINE
 from server.definition.matrix import MOST_CELLS, cells_of
-from server.definition.problem import Refused, Report, did_you_mean
+from server.definition.problem import Refused, Report
 from server.definition.record import Cron, Input, Job, PipelineFile, Stage
 from server.definition.schedule import NotAScheduleError, Schedule, moment_in
 from server.definition.selector import SelectorSyntaxError, parse_selector
@@ -16,6 +23,12 @@ from server.definition.yaml_tree import Mapping as MappingNode
 
 SOME_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 """From when on a schedule has to strike at all."""
+MOST_EXPRESSIONS = 4096
+"""Different expressions of a file, as many as are kept parsed; those in large scopes count more."""
+LARGE = 50
+"""Inputs and needs with which an expression counts twice."""
+MOST_LABELS = 64
+"""Labels that a job asks for."""
 
 __all__ = ["Refused", "read_file"]
 
@@ -53,6 +66,12 @@ class _Semantics:
             job.name: number for number, stage in enumerate(file.stages) for job in stage.jobs
         }
         self.inputs = {name: each.type for name, each in file.inputs.items()}
+        self.names = frozenset(self.jobs)
+        self.cells = dict.fromkeys(self.jobs, 1)
+        self.comparisons = 0
+        self.expressions = 0
+        self.known: dict[tuple[object, ...], list[Fault]] = {}
+        self.values = {name: value for name, value in file.env.items() if "${{" in value}
 
     def check(self) -> None:
         """Note all that does not go together."""
@@ -60,8 +79,11 @@ class _Semantics:
         for each in self.file.inputs.values():
             self._check_input(each)
         self._check_triggers()
+        self._check_defaults()
         for number, stage in enumerate(self.file.stages):
             self._check_stage(number, stage)
+        if not self.report.problems:
+            check_extent(self.file, self.cells, self.report)
 
     def _check_names(self) -> None:
         seen: dict[str, str] = {}
@@ -103,7 +125,7 @@ class _Semantics:
         scope = Scope(self.inputs)
         for each in (triggers.push, triggers.tag, triggers.pull_request, triggers.webhook):
             if each is not None and each.condition:
-                self._take(f"{each.path}.if", find_faults(each.condition, scope, condition=True))
+                self._check_condition(f"{each.path}.if", each.condition, scope)
         for after in triggers.pipeline:
             if after.name == self.file.name:
                 self.report.fail(
@@ -131,7 +153,7 @@ class _Semantics:
 
     def _check_known_input(self, name: str, path: str) -> None:
         if name not in self.inputs:
-            hint = did_you_mean(name, self.inputs)
+            hint = self.report.hint(name, self.inputs)
             self.report.fail(path, f"the pipeline has no input {name!r}{hint}")
 
     # ---- jobs
@@ -139,7 +161,7 @@ class _Semantics:
     def _check_stage(self, number: int, stage: Stage) -> None:
         if stage.condition:
             scope = Scope(self.inputs)
-            self._take(f"{stage.path}.if", find_faults(stage.condition, scope, condition=True))
+            self._check_condition(f"{stage.path}.if", stage.condition, scope)
         for job in stage.jobs:
             self._check_kind(job)
             self._check_needs(number, job)
@@ -180,19 +202,29 @@ class _Semantics:
             if name == job.name:
                 self.report.fail(path, "a job cannot wait for itself")
             elif name not in self.jobs:
-                hint = did_you_mean(name, self.jobs)
+                hint = self.report.hint(name, self.jobs)
                 self.report.fail(path, f"there is no job {name!r}{hint}")
             elif self.stage_of[name] > number:
                 text = f"job {name!r} is in a later stage, which waits for this one"
                 self.report.fail(path, text)
 
+    def _check_defaults(self) -> None:
+        defaults = self.file.defaults
+        if defaults.selector and "${{" not in defaults.selector:
+            self._check_selector(defaults.selector, "defaults.selector")
+        self._check_labels(defaults.labels, "defaults.labels")
+
+    def _check_labels(self, labels: Mapping[str, str], path: str) -> None:
+        if len(labels) > MOST_LABELS:
+            self.report.fail(path, f"must have at most {MOST_LABELS}, has {len(labels)}")
+
     def _check_where(self, job: Job) -> None:
-        for text, path in (
-            (job.selector, f"{job.path}.selector"),
-            (self.file.defaults.selector, "defaults.selector"),
-        ):
-            if text and "${{" not in text:
-                self._check_selector(text, path)
+        if job.selector and "${{" not in job.selector:
+            self._check_selector(job.selector, f"{job.path}.selector")
+        if job.labels is not None:
+            self._check_labels(job.labels, f"{job.path}.labels")
+        elif len(self.file.defaults.labels) > MOST_LABELS:
+            return
         known = set(job.matrix.axes) if job.matrix is not None else set()
         if job.matrix is not None:
             known |= {name for cell in job.matrix.include for name in cell}
@@ -223,15 +255,19 @@ class _Semantics:
             for name in cell:
                 if name not in matrix.axes:
                     path = f"{matrix.path}.exclude[{place}][{name}]"
-                    hint = did_you_mean(name, matrix.axes)
+                    hint = self.report.hint(name, matrix.axes)
                     self.report.fail(path, f"the matrix has no {name!r}{hint}")
-        size = 1
-        for values in matrix.axes.values():
-            size *= len(values)
+        size = combinations(matrix)
         if size > 100 * MOST_CELLS:
             self.report.fail(matrix.path, f"has {size} cells; at most {MOST_CELLS} are allowed")
             return
+        self.comparisons += comparisons(matrix)
+        if self.comparisons > MOST_COMPARISONS:
+            text = f"has {size} combinations, and too many of `include` and `exclude` for them"
+            self.report.fail(matrix.path, text)
+            return
         cells = cells_of(matrix)
+        self.cells[job.name] = len(cells)
         if len(cells) > MOST_CELLS:
             text = f"has {len(cells)} cells; at most {MOST_CELLS} are allowed"
             self.report.fail(matrix.path, text)
@@ -241,15 +277,37 @@ class _Semantics:
     def _check_expressions(self, job: Job) -> None:
         scope = self._scope(job)
         if job.condition:
-            self._take(f"{job.path}.if", find_faults(job.condition, scope, condition=True))
-        for name, value in {**self.file.env, **job.env}.items():
-            path = f"{job.path}.env[{name}]" if name in job.env else f"env[{name}]"
-            self._take(path, find_template_faults(value, scope))
+            self._check_condition(f"{job.path}.if", job.condition, scope)
+        for name, value in self.values.items():
+            if name not in job.env:
+                self._check_value(f"env[{name}]", value, scope)
+        for name, value in job.env.items():
+            self._check_value(f"{job.path}.env[{name}]", value, scope)
         for step in job.steps:
             for name, setting in step.settings.items():
                 if isinstance(setting, str):
-                    path = f"{step.path}.with[{name}]"
-                    self._take(path, find_template_faults(setting, scope))
+                    self._check_value(f"{step.path}.with[{name}]", setting, scope)
+
+    def _check_condition(self, path: str, text: str, scope: Scope) -> None:
+        self._take(path, self._faults(path, text, scope, condition=True))
+
+    def _check_value(self, path: str, text: str, scope: Scope) -> None:
+        if "${{" in text:
+            self._take(path, self._faults(path, text, scope, condition=False))
+
+    def _faults(self, path: str, text: str, scope: Scope, *, condition: bool) -> list[Fault]:
+        """Return what is wrong with an expression; one that stands for many jobs is read once."""
+        needs = scope.needs if "needs" in text else None
+        key = (text, condition, needs, scope.matrix if "matrix" in text else None)
+        if key not in self.known:
+            there = 1 if condition else text.count("${{")
+            self.expressions += there * (1 + (len(self.inputs) + len(scope.needs)) // LARGE)
+            if self.expressions > MOST_EXPRESSIONS:
+                self.report.fail(path, f"a file has at most {MOST_EXPRESSIONS} expressions")
+                self.report.done()
+            find = partial(find_faults, condition=True) if condition else find_template_faults
+            self.known[key] = find(text, scope)
+        return self.known[key]
 
     def _scope(self, job: Job) -> Scope:
         needs = {name: self.jobs[name] for name in job.needs if name in self.jobs}
@@ -261,7 +319,7 @@ class _Semantics:
             self.inputs,
             frozenset(needs),
             {name: frozenset(other.outputs) for name, other in needs.items()},
-            frozenset(self.jobs),
+            self.names,
             frozenset(names),
         )
 

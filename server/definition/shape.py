@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum
 from typing import Any, Final
 
-from server.definition.problem import Place, Report, did_you_mean, listed
+from server.definition.problem import Place, Report, listed
 from server.definition.yaml_tree import Listing, Mapping, Node, Scalar
 from server.domain.checks import printable
 
@@ -140,7 +140,7 @@ class Choice(Shape):
         """Return what a node means, or `BAD`."""
         if not isinstance(node, Scalar) or node.text not in self.words:
             text = node.text if isinstance(node, Scalar) else ""
-            hint = did_you_mean(text, self.words) if text else ""
+            hint = report.hint(text, self.words) if text else ""
             report.fail(path, f"must be {listed(self.words)}{hint}", node.place)
             return BAD
         return node.text
@@ -277,7 +277,7 @@ class Record(Shape):
             place = f"{path}.{printable(name)}" if path else printable(name)
             report.stands(place, value.place if isinstance(value, Scalar) else key.place)
             if name not in self.known:
-                report.fail(place, self._unknown(name), key.place)
+                report.fail(place, self._unknown(name, report), key.place)
             else:
                 found = self.known[name]
                 values[found.attribute or name] = found.shape.read(value, place, report)
@@ -307,9 +307,9 @@ class Record(Shape):
             made["required"] = required
         return made
 
-    def _unknown(self, name: str) -> str:
+    def _unknown(self, name: str, report: Report) -> str:
         other = SYNONYMS.get(name, "")
-        hint = f"; here it is {other!r}" if other in self.known else did_you_mean(name, self.known)
+        hint = f"; here it is {other!r}" if other in self.known else report.hint(name, self.known)
         return f"is not known here{hint or '; there are ' + ', '.join(self.known)}"
 
     def _require(self, node: Mapping, path: str, report: Report) -> None:

@@ -37,6 +37,7 @@ SCOPE = Scope(
         "matrix.os == 'linux' ? always() : success()",
         "event.data.anything == 'x'",
         "has(inputs.level)",
+        "inputs.count % 2 == 1",
     ],
 )
 def test_what_is_right_has_no_faults(text):
@@ -59,6 +60,9 @@ def test_what_is_right_has_no_faults(text):
         ("", 0, "an expression in CEL belongs here"),
         ("'x'", 0, "a condition must be true or false, and this is not"),
         ("inputs.count == 1 + 'a'", 0, "its values are of kinds that do not go together"),
+        ("'%0999999999d' % 3 == ''", 0, "its values are of kinds that do not go together"),
+        ("b'%0999999999d' % 3 == b''", 0, "its values are of kinds that do not go together"),
+        ("false && branch.startWith('x')", 16, "did you mean 'startsWith'?"),
         ("inputs.count / 0 == 1", 0, "divide by zero"),
         ("event.paths.exists(p, p == 'x')", 12, "exists() walks over a list"),
         ("(" * 40 + "true" + ")" * 40, DEEPEST, f"nested deeper than {DEEPEST} levels"),

@@ -1,13 +1,17 @@
 """Pipeline files: what they say, and how they are refused."""
 
+import json
 import time
+from itertools import product
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.definition.expanding import read_definition
 from server.definition.problem import Refused
+from server.definition.schema import pipeline_schema
 from server.domain.group import Membership
 from server.domain.labels import Operator
 from server.domain.pipeline import Approval, Definition, Input, order_of
@@ -215,6 +219,81 @@ def test_a_matrix_that_explodes_is_refused_at_its_place():
     assert time.monotonic() - began < 5
 
 
+MANY = ", ".join(map(str, range(256)))
+
+
+def job(name, rest="commands: x"):
+    return f"      - {{name: {name}, {rest}}}\n"
+
+
+def test_cells_that_wait_for_cells_are_counted_before_they_are_made():
+    text = JOB.replace("jobs:", "parallel: true\n    jobs:")
+    for n in range(8):
+        needs = ", ".join(f"j{m}" for m in range(n))
+        text += job(f"j{n}", f"commands: x, needs: [{needs}], matrix: {{a: [{MANY}]}}")
+    (line,) = problems(text)
+    assert line.startswith("f:10:9: stages[0].jobs[4]: with it, jobs would wait for others more")
+
+
+def test_cells_one_after_another_are_counted_too():
+    text = JOB + "".join(job(f"j{n}", f"commands: x, matrix: {{a: [{MANY}]}}") for n in range(8))
+    (line,) = problems(text)
+    assert "more than 250000 times" in line
+
+
+def test_a_file_with_more_jobs_than_there_may_be_is_refused_before_they_are_made():
+    text = JOB.replace("jobs:", "parallel: true\n    jobs:")
+    text += "".join(job(f"j{n}", f"commands: x, matrix: {{a: [{MANY}]}}") for n in range(40))
+    (line,) = problems(text)
+    assert "stages[0].jobs[40]: is more than the 10000 jobs that a file may have" in line
+
+
+def test_what_a_matrix_is_held_against_is_counted():
+    out = ", ".join(f"{{a: 1, b: x{n}}}" for n in range(256))
+    values = MANY[: MANY.index(", 160")]
+    matrix = f"matrix: {{a: [{values}], b: [{values}], exclude: [{out}]}}"
+    (line,) = problems(JOB + job("b", f"commands: x, {matrix}"))
+    assert "has 25600 combinations, and too many of `include` and `exclude`" in line
+
+
+def test_a_value_of_all_jobs_is_read_once(monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "server.definition.reading.find_template_faults", lambda text, _: read.append(text) or []
+    )
+    text = JOB + "".join(job(f"j{n}") for n in range(50)) + "env: {A: '${{ branch }}', B: plain}\n"
+    read_definition(text)
+    assert read == ["${{ branch }}"]
+
+
+def test_a_fault_in_a_value_of_all_jobs_is_told_once():
+    text = JOB + job("b") + "env: {A: '${{ brnch }}'}\ndefaults: {selector: 'cpus >'}\n"
+    assert len(problems(text)) == 2
+
+
+def test_expressions_are_counted():
+    jobs = "".join(job(f"j{n}", f"commands: x, if: branch == '{n}'") for n in range(100))
+    inputs = ", ".join(f"i{n}: {{}}" for n in range(2500))
+    assert problems(JOB + jobs + f"inputs: {{{inputs}}}\n") == [
+        "f:86:38: stages[0].jobs[81].if: a file has at most 4096 expressions"
+    ]
+
+
+def test_a_job_asks_for_so_many_labels_at_most():
+    labels = ", ".join(f"l{n}: x" for n in range(65))
+    (line,) = problems(JOB + f"defaults: {{labels: {{{labels}}}}}")
+    assert "defaults.labels: must have at most 64, has 65" in line
+
+
+def test_a_file_full_of_wrong_names_is_refused_in_time():
+    jobs = "".join(job(f"job-{n}", f"commands: x, needs: [jb-{n}]") for n in range(3000))
+    began = time.monotonic()
+    told = problems(JOB + jobs)
+    assert time.monotonic() - began < 20
+    assert "did you mean 'job-0'?" in told[0]
+    assert told[-1] == "f: and 2900 more"
+
+
 def test_bombs_are_refused_before_they_are_built():
     layers = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     layers += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
@@ -248,3 +327,62 @@ def test_no_mutation_of_a_good_file_trips_the_reader(data):
         pass
     else:
         assert Definition.from_json(definition.to_json()) == definition
+
+
+words = st.text("abcxyz", min_size=1, max_size=6)
+texts = st.text(st.characters(blacklist_categories=("C", "Z")), min_size=1, max_size=12)
+plain = texts.filter(lambda text: "${{" not in text)
+
+
+@st.composite
+def files(draw):
+    """Return the data of a file that is right."""
+    names = draw(st.lists(words, min_size=1, max_size=8, unique=True))
+    stages = []
+    before = []
+    while names:
+        jobs = []
+        for name in [names.pop() for _ in range(draw(st.integers(1, len(names))))]:
+            rest = {
+                "needs": st.lists(st.sampled_from(before or [""]), unique=True, max_size=3),
+                "env": st.dictionaries(words, plain, max_size=3),
+                "matrix": st.dictionaries(
+                    words, st.lists(plain, min_size=1, max_size=3, unique=True), min_size=1
+                ).filter(lambda axes: len(axes) < 4),
+                "if": st.sampled_from(["always()", "branch == 'x'", "event.kind != 'push'"]),
+                "retry": st.integers(0, 100),
+                "timeout": st.sampled_from(["90", "10m", "1h30m"]),
+                "allow_failure": st.booleans(),
+                "outputs": st.lists(words, max_size=3, unique=True),
+            }
+            kept = draw(st.sets(st.sampled_from(sorted(rest if before else set(rest) - {"needs"}))))
+            jobs.append(
+                {"name": name, "commands": [draw(plain)], **{key: draw(rest[key]) for key in kept}}
+            )
+            before.append(name)
+        stages.append({"name": f"s{len(stages)}", "parallel": draw(st.booleans()), "jobs": jobs})
+    return {"name": draw(words), "stages": stages}
+
+
+@given(files())
+@settings(max_examples=100, deadline=None)
+def test_what_is_right_is_read_as_it_is_written(data):
+    _, definition = read_definition(json.dumps(data, ensure_ascii=False))
+    jsonschema.validate(data, pipeline_schema())
+    assert Definition.from_json(definition.to_json()) == definition
+    assert [stage.name for stage in definition.stages] == [each["name"] for each in data["stages"]]
+    written = {job["name"]: job for stage in data["stages"] for job in stage["jobs"]}
+    made = {}
+    for _, _, each in definition.jobs():
+        made.setdefault(each.base or each.name, []).append(each)
+    assert list(made) == list(written)
+    for name, cells in made.items():
+        asked = written[name]
+        axes = asked.get("matrix", {})
+        assert [tuple(each.matrix.values()) for each in cells] == list(product(*axes.values()))
+        for each in cells:
+            assert each.commands == tuple(asked["commands"])
+            assert asked.get("env", {}).items() <= each.env.items()
+            waits = [job.name for need in asked.get("needs", ()) for job in made[need]]
+            assert list(each.depends_on) == waits
+            assert (each.retry, each.condition) == (asked.get("retry", 0), asked.get("if", ""))
