@@ -1,6 +1,8 @@
 """pipeline.v1.PipelineService."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from uuid_utils import uuid7
 
@@ -35,6 +37,9 @@ from server.stores.interfaces import Reader
 
 SORT_COLUMNS = ("created_at", "updated_at", "name")
 
+Request = TypeVar("Request")
+Read = TypeVar("Read")
+
 
 class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
     """Pipelines: define, look up, start, stop."""
@@ -46,6 +51,15 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
         self._writer = writer
         self._reader = reader
         self._clock = clock
+        self._one_reads = asyncio.Lock()
+
+    async def _read(self, read: Callable[[Request], Read], request: Request) -> Read:
+        """Read a request in a thread: a file of the largest size takes seconds.
+
+        One at a time, so that such files leave the threads to everybody else.
+        """
+        async with self._one_reads:
+            return await asyncio.to_thread(read, request)
 
     async def Ping(
         self, request: pipeline_pb2.PingRequest, context: Context
@@ -63,7 +77,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
         command = CreatePipeline(
             caller.namespace,
             str(uuid7()),
-            description_of(request),
+            await self._read(description_of, request),
             created_by=caller.author(request.created_by),
         )
         command.check()
@@ -81,7 +95,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
             command = UpdatePipeline(
                 caller.namespace,
                 request.pipeline_id,
-                description_of(request.pipeline),
+                await self._read(description_of, request.pipeline),
                 updated_by=caller.author(request.pipeline.created_by),
                 expected_version=request.expected_version,
             )
@@ -312,7 +326,7 @@ class PipelineService(pipeline_pb2_grpc.PipelineServiceServicer):
         command = AddJobs(
             caller.namespace,
             run_id,
-            added_definition(request),
+            await self._read(added_definition, request),
             caller.task_id if caller.kind is Kind.TASK else request.task_id,
             idempotency(request, request.request_id),
             confined=caller.kind is Kind.TASK,

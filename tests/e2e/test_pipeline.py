@@ -1,5 +1,7 @@
 """Pipelines: stages in order and side by side, and everything that can become of a run."""
 
+import asyncio
+
 import grpc
 import pytest
 
@@ -260,3 +262,13 @@ async def test_a_follower_of_a_run_hears_every_change_and_then_the_end(api: Api)
     ]
     assert [status for name, status in heard if name == "a"] == [QUEUED, RUNNING, SUCCESS]
     assert [status for name, status in heard if name == "b"] == [PENDING, QUEUED, RUNNING, FAILED]
+
+
+async def test_the_server_answers_while_it_reads_a_large_file(api: Api):
+    large = "name: n\nx: [" + "a," * 90_000 + "]"
+    request = pipeline_pb2.CreatePipelineRequest(file=large)
+    created = asyncio.ensure_future(refusal(api.pipelines.CreatePipeline(request)))
+    for _ in range(5):
+        await api.pipelines.Ping(pipeline_pb2.PingRequest())
+        assert not created.done()
+    assert (await created).code == grpc.StatusCode.INVALID_ARGUMENT
