@@ -305,7 +305,8 @@ def test_paths_that_pass_are_files_of_their_own_inside(paths):
 
     for path in accepted:
         assert os.path.normpath(path) == path
-        assert not path.startswith(("/", ".."))
+        assert not path.startswith("/")
+        assert ".." not in path.split("/")
     folded = [path.casefold() for path in accepted]
     assert len(set(folded)) == len(folded)
     assert not any(a.startswith(b + "/") for a in folded for b in folded)
