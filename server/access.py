@@ -29,6 +29,7 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     "/agent.v1.AgentService/ReportTaskLog": _SERVE,
     "/agent.v1.AgentService/DownloadPlugin": _SERVE | _VIEW,
     "/agent.v1.AgentService/ListAvailablePlugins": _SERVE | _VIEW,
+    "/agent.v1.AgentService/FetchPlugin": _SERVE | _VIEW,
     "/stream.v1.StreamService/AgentChannel": _SERVE,
     "/stream.v1.StreamService/UploadTaskLog": _SERVE,
     # What is said about agents.

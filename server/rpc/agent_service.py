@@ -1,6 +1,7 @@
 """agent.v1.AgentService."""
 
 import re
+from collections.abc import AsyncIterator
 
 from uuid_utils import uuid7
 
@@ -275,6 +276,13 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     ) -> agent_pb2.ListAvailablePluginsResponse:
         """See the proto."""
         raise NotAvailable("ListAvailablePlugins (the plugin store)")
+
+    async def FetchPlugin(
+        self, request: agent_pb2.FetchPluginRequest, context: Context
+    ) -> AsyncIterator[agent_pb2.FetchPluginResponse]:
+        """See the proto."""
+        raise NotAvailable("FetchPlugin (the plugin store)")
+        yield
 
     async def ListAgents(
         self, request: agent_pb2.ListAgentsRequest, context: Context

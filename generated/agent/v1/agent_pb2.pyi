@@ -897,6 +897,9 @@ class Task(_message.Message):
     STOP_WITH_LEASE_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    KEEP_WORKSPACE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The task's id."""
     name: _builtins.str
@@ -923,6 +926,8 @@ class Task(_message.Message):
     """Whether the task must be stopped before its lease ends when the server cannot be reached."""
     run_id: _builtins.str
     """The run it belongs to, or empty."""
+    keep_workspace: _builtins.bool
+    """Whether the workspace is kept after the end."""
     @_builtins.property
     def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The script's lines."""
@@ -951,6 +956,14 @@ class Task(_message.Message):
     def signature(self) -> _task_pb2.TaskSignature:
         """Who has signed it; absent where nobody has."""
 
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
+        """Its parts, where a plugin is among them; then it has no commands."""
+
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArtifactInput]:
+        """Files of earlier jobs that lie in the workspace before it starts."""
+
     def __init__(
         self,
         *,
@@ -974,14 +987,53 @@ class Task(_message.Message):
         stop_with_lease: _builtins.bool = ...,
         run_id: _builtins.str = ...,
         signature: _task_pb2.TaskSignature | None = ...,
+        steps: _abc.Iterable[Global___Step] | None = ...,
+        inputs: _abc.Iterable[Global___ArtifactInput] | None = ...,
+        keep_workspace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "commands", b"commands", "env", b"env", "executor", b"executor", "image", b"image", "job_id", b"job_id", "kill_grace", b"kill_grace", "label_selector", b"label_selector", "lease_id", b"lease_id", "name", b"name", "pipeline_id", b"pipeline_id", "plugins", b"plugins", "run_id", b"run_id", "secrets", b"secrets", "signature", b"signature", "stage", b"stage", "stop_with_lease", b"stop_with_lease", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "commands", b"commands", "env", b"env", "executor", b"executor", "image", b"image", "inputs", b"inputs", "job_id", b"job_id", "keep_workspace", b"keep_workspace", "kill_grace", b"kill_grace", "label_selector", b"label_selector", "lease_id", b"lease_id", "name", b"name", "pipeline_id", b"pipeline_id", "plugins", b"plugins", "run_id", b"run_id", "secrets", b"secrets", "signature", b"signature", "stage", b"stage", "steps", b"steps", "stop_with_lease", b"stop_with_lease", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+@_typing.final
+class Step(_message.Message):
+    """One part of a task that has a plugin among its parts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    COMMANDS_FIELD_NUMBER: _builtins.int
+    USES_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What people call it."""
+    uses: _builtins.str
+    """A plugin as id@version, or empty; `Task.plugins` says what that is."""
+    settings: _builtins.str
+    """What the plugin is given: a JSON object."""
+    @_builtins.property
+    def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Lines of a script, or none."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        commands: _abc.Iterable[_builtins.str] | None = ...,
+        uses: _builtins.str = ...,
+        settings: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "name", b"name", "settings", b"settings", "uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Step: _TypeAlias = Step  # noqa: Y015
 
 @_typing.final
 class Artifact(_message.Message):
@@ -992,26 +1044,68 @@ class Artifact(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     DESTINATION_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
+    EXPIRE_DAYS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What it is called."""
     path: _builtins.str
-    """Where it lies, relative to the workspace."""
+    """Where it lies, relative to the workspace: a file, a folder, or a glob with `*`, `**` and `?`."""
     destination: _builtins.str
     """Where it goes in the store, or empty."""
+    on_failure: _builtins.bool
+    """Whether it is kept as well when the task did not succeed."""
+    expire_days: _builtins.int
+    """Days it is kept; 0 for as long as the server keeps artifacts."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         path: _builtins.str = ...,
         destination: _builtins.str = ...,
+        on_failure: _builtins.bool = ...,
+        expire_days: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "name", b"name", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "expire_days", b"expire_days", "name", b"name", "on_failure", b"on_failure", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Artifact: _TypeAlias = Artifact  # noqa: Y015
+
+@_typing.final
+class ArtifactInput(_message.Message):
+    """A file of an earlier job of the run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARTIFACT_ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    artifact_id: _builtins.str
+    """The artifact's id."""
+    path: _builtins.str
+    """Where it is to lie, relative to the workspace."""
+    size: _builtins.int
+    """Bytes."""
+    sha256: _builtins.str
+    """SHA-256, lower-case hex."""
+    def __init__(
+        self,
+        *,
+        artifact_id: _builtins.str = ...,
+        path: _builtins.str = ...,
+        size: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_id", b"artifact_id", "path", b"path", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArtifactInput: _TypeAlias = ArtifactInput  # noqa: Y015
 
 @_typing.final
 class ReportTaskStatusRequest(_message.Message):
@@ -1626,6 +1720,9 @@ class PluginInfo(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     DOWNLOAD_URL_FIELD_NUMBER: _builtins.int
     LOCATION_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
     plugin_id: _builtins.str
     """The plugin's id."""
     name: _builtins.str
@@ -1640,6 +1737,12 @@ class PluginInfo(_message.Message):
     """Where to fetch it."""
     location: Global___PluginLocation.ValueType
     """Which kind of home it has."""
+    type: _builtins.str
+    """`executor`, `step`, `notify`, `source` or `cache`."""
+    signature: _builtins.str
+    """Its signature's file (minisign), or empty."""
+    reference: _builtins.str
+    """What the task calls it in `Step.uses`; empty in lists."""
     def __init__(
         self,
         *,
@@ -1650,10 +1753,13 @@ class PluginInfo(_message.Message):
         size: _builtins.int = ...,
         download_url: _builtins.str = ...,
         location: Global___PluginLocation.ValueType = ...,
+        type: _builtins.str = ...,
+        signature: _builtins.str = ...,
+        reference: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "download_url", b"download_url", "location", b"location", "name", b"name", "plugin_id", b"plugin_id", "size", b"size", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "download_url", b"download_url", "location", b"location", "name", b"name", "plugin_id", b"plugin_id", "reference", b"reference", "signature", b"signature", "size", b"size", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1788,6 +1894,70 @@ class ListAvailablePluginsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAvailablePluginsResponse: _TypeAlias = ListAvailablePluginsResponse  # noqa: Y015
+
+@_typing.final
+class FetchPluginRequest(_message.Message):
+    """Request of FetchPlugin."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    PLUGIN_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """The agent's id."""
+    plugin_id: _builtins.str
+    """The plugin's id."""
+    version: _builtins.str
+    """A version, `sha256:HEX`, or empty for the latest."""
+    offset: _builtins.int
+    """The first byte wanted, from 0."""
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        plugin_id: _builtins.str = ...,
+        version: _builtins.str = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "offset", b"offset", "plugin_id", b"plugin_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchPluginRequest: _TypeAlias = FetchPluginRequest  # noqa: Y015
+
+@_typing.final
+class FetchPluginResponse(_message.Message):
+    """One piece of a package."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Its bytes."""
+    checksum: _builtins.str
+    """In the first piece: SHA-256 of the whole package, lower-case hex."""
+    size: _builtins.int
+    """In the first piece: bytes of the whole package."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+        checksum: _builtins.str = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "data", b"data", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchPluginResponse: _TypeAlias = FetchPluginResponse  # noqa: Y015
 
 @_typing.final
 class ListAgentsRequest(_message.Message):

@@ -90,6 +90,11 @@ class AgentServiceStub:
                 request_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.ListAvailablePluginsRequest.SerializeToString,
                 response_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.ListAvailablePluginsResponse.FromString,
                 _registered_method=True)
+        self.FetchPlugin = channel.unary_stream(
+                '/agent.v1.AgentService/FetchPlugin',
+                request_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.FetchPluginRequest.SerializeToString,
+                response_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.FetchPluginResponse.FromString,
+                _registered_method=True)
         self.ListAgents = channel.unary_unary(
                 '/agent.v1.AgentService/ListAgents',
                 request_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.ListAgentsRequest.SerializeToString,
@@ -198,6 +203,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchPlugin(self, request, context):
+        """Fetches a plugin's package in pieces, from any byte of it. NOT_FOUND for an unknown one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAgents(self, request, context):
         """Lists agents, by id.
         """
@@ -290,6 +302,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ListAvailablePlugins,
                     request_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.ListAvailablePluginsRequest.FromString,
                     response_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.ListAvailablePluginsResponse.SerializeToString,
+            ),
+            'FetchPlugin': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchPlugin,
+                    request_deserializer=generated_dot_agent_dot_v1_dot_agent__pb2.FetchPluginRequest.FromString,
+                    response_serializer=generated_dot_agent_dot_v1_dot_agent__pb2.FetchPluginResponse.SerializeToString,
             ),
             'ListAgents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAgents,
@@ -593,6 +610,33 @@ class AgentService:
             '/agent.v1.AgentService/ListAvailablePlugins',
             generated_dot_agent_dot_v1_dot_agent__pb2.ListAvailablePluginsRequest.SerializeToString,
             generated_dot_agent_dot_v1_dot_agent__pb2.ListAvailablePluginsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchPlugin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agent.v1.AgentService/FetchPlugin',
+            generated_dot_agent_dot_v1_dot_agent__pb2.FetchPluginRequest.SerializeToString,
+            generated_dot_agent_dot_v1_dot_agent__pb2.FetchPluginResponse.FromString,
             options,
             channel_credentials,
             insecure,

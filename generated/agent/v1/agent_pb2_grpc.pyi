@@ -63,6 +63,8 @@ class AgentServiceStub:
     """Fetches a plugin."""
     ListAvailablePlugins: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListAvailablePluginsRequest, _agent_pb2.ListAvailablePluginsResponse]
     """Lists plugins that the agent could run."""
+    FetchPlugin: _grpc.UnaryStreamMultiCallable[_agent_pb2.FetchPluginRequest, _agent_pb2.FetchPluginResponse]
+    """Fetches a plugin's package in pieces, from any byte of it. NOT_FOUND for an unknown one."""
     ListAgents: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ListAgentsRequest, _agent_pb2.ListAgentsResponse]
     """Lists agents, by id."""
     GetAgent: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetAgentRequest, _agent_pb2.GetAgentResponse]
@@ -117,6 +119,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Fetches a plugin."""
     ListAvailablePlugins: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListAvailablePluginsRequest, _agent_pb2.ListAvailablePluginsResponse]  # type: ignore[assignment]
     """Lists plugins that the agent could run."""
+    FetchPlugin: _aio.UnaryStreamMultiCallable[_agent_pb2.FetchPluginRequest, _agent_pb2.FetchPluginResponse]  # type: ignore[assignment]
+    """Fetches a plugin's package in pieces, from any byte of it. NOT_FOUND for an unknown one."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_agent_pb2.ListAgentsRequest, _agent_pb2.ListAgentsResponse]  # type: ignore[assignment]
     """Lists agents, by id."""
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetAgentRequest, _agent_pb2.GetAgentResponse]  # type: ignore[assignment]
@@ -228,6 +232,14 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.ListAvailablePluginsResponse, _abc.Awaitable[_agent_pb2.ListAvailablePluginsResponse]]:
         """Lists plugins that the agent could run."""
+
+    @_abc_1.abstractmethod
+    def FetchPlugin(
+        self,
+        request: _agent_pb2.FetchPluginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_agent_pb2.FetchPluginResponse], _abc.AsyncIterator[_agent_pb2.FetchPluginResponse]]:
+        """Fetches a plugin's package in pieces, from any byte of it. NOT_FOUND for an unknown one."""
 
     @_abc_1.abstractmethod
     def ListAgents(

@@ -287,6 +287,8 @@ class Job(_message.Message):
     APPROVAL_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    KEEP_WORKSPACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call it. Unique in the pipeline, 1 to 256 characters."""
     image: _builtins.str
@@ -305,6 +307,8 @@ class Job(_message.Message):
     """
     base: _builtins.str
     """In answers: what the file calls it, where a matrix makes several jobs of it."""
+    keep_workspace: _builtins.bool
+    """Whether the workspace is kept after the end."""
     @_builtins.property
     def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The lines of one script. At least one."""
@@ -351,6 +355,10 @@ class Job(_message.Message):
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
         """Its parts, where a plugin is among them; then it has no commands."""
 
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.ArtifactUse]:
+        """Files of earlier jobs that lie in the workspace before it starts."""
+
     def __init__(
         self,
         *,
@@ -373,10 +381,12 @@ class Job(_message.Message):
         approval: Global___Approval | None = ...,
         artifacts: _abc.Iterable[_task_pb2.ArtifactConfig] | None = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
+        inputs: _abc.Iterable[_task_pb2.ArtifactUse] | None = ...,
+        keep_workspace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "approval", b"approval", "concurrency", b"concurrency", "label_selector", b"label_selector", "priority", b"priority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "allow_failure", b"allow_failure", "approval", b"approval", "artifacts", b"artifacts", "base", b"base", "commands", b"commands", "concurrency", b"concurrency", "condition", b"condition", "depends_on", b"depends_on", "env", b"env", "image", b"image", "label_selector", b"label_selector", "matrix", b"matrix", "name", b"name", "outputs", b"outputs", "priority", b"priority", "retry", b"retry", "secret_refs", b"secret_refs", "steps", b"steps", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "allow_failure", b"allow_failure", "approval", b"approval", "artifacts", b"artifacts", "base", b"base", "commands", b"commands", "concurrency", b"concurrency", "condition", b"condition", "depends_on", b"depends_on", "env", b"env", "image", b"image", "inputs", b"inputs", "keep_workspace", b"keep_workspace", "label_selector", b"label_selector", "matrix", b"matrix", "name", b"name", "outputs", b"outputs", "priority", b"priority", "retry", b"retry", "secret_refs", b"secret_refs", "steps", b"steps", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015

@@ -785,6 +785,7 @@ class ArtifactConfig(_message.Message):
     DESTINATION_FIELD_NUMBER: _builtins.int
     EXPIRE_FIELD_NUMBER: _builtins.int
     EXPIRE_DAYS_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What the artifact is called."""
     path: _builtins.str
@@ -795,6 +796,8 @@ class ArtifactConfig(_message.Message):
     """Whether it is deleted after `expire_days`."""
     expire_days: _builtins.int
     """Days it is kept when `expire` is set."""
+    on_failure: _builtins.bool
+    """Whether it is kept as well when the task did not succeed."""
     def __init__(
         self,
         *,
@@ -803,14 +806,45 @@ class ArtifactConfig(_message.Message):
         destination: _builtins.str = ...,
         expire: _builtins.bool = ...,
         expire_days: _builtins.int = ...,
+        on_failure: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "expire", b"expire", "expire_days", b"expire_days", "name", b"name", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "expire", b"expire", "expire_days", b"expire_days", "name", b"name", "on_failure", b"on_failure", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ArtifactConfig: _TypeAlias = ArtifactConfig  # noqa: Y015
+
+@_typing.final
+class ArtifactUse(_message.Message):
+    """Files of an earlier job of the run that lie in the workspace before the task starts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What the artifacts are called; empty takes all of the job's."""
+    job: _builtins.str
+    """The job that left them; it must be among those that the task waits for, at any distance."""
+    path: _builtins.str
+    """The folder they are put into, relative to the workspace; empty is the workspace itself."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        job: _builtins.str = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "name", b"name", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArtifactUse: _TypeAlias = ArtifactUse  # noqa: Y015
 
 @_typing.final
 class CreateTaskResponse(_message.Message):
@@ -2077,6 +2111,8 @@ class Artifact(_message.Message):
     DOWNLOAD_URL_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     EXPIRE_AT_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     artifact_id: _builtins.str
     """The artifact's id."""
     name: _builtins.str
@@ -2091,6 +2127,10 @@ class Artifact(_message.Message):
     """When it was stored, Unix seconds."""
     expire_at: _builtins.int
     """When it will be deleted, Unix seconds, or 0."""
+    sha256: _builtins.str
+    """SHA-256, lower-case hex."""
+    attempt: _builtins.int
+    """The attempt that left it, from 1."""
     def __init__(
         self,
         *,
@@ -2101,10 +2141,12 @@ class Artifact(_message.Message):
         download_url: _builtins.str = ...,
         created_at: _builtins.int = ...,
         expire_at: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_id", b"artifact_id", "created_at", b"created_at", "download_url", b"download_url", "expire_at", b"expire_at", "name", b"name", "path", b"path", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_id", b"artifact_id", "attempt", b"attempt", "created_at", b"created_at", "download_url", b"download_url", "expire_at", b"expire_at", "name", b"name", "path", b"path", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
