@@ -27,6 +27,7 @@ from agent.config import (
 )
 from agent.confining import ConfinementError, confinement
 from agent.credential import CredentialError, enrolment_token
+from agent.plugin_cache import Trust
 from servicelog.levels import LEVELS, Level
 from servicelog.setup import FORMATS, Format, LogFile
 
@@ -111,6 +112,23 @@ from servicelog.setup import FORMATS, Format, LogFile
     type=click.Path(path_type=Path, dir_okay=False),
     help="File with keys, KEY_ID:PUBLIC_KEY a line; run only tasks that one of them has signed.",
 )
+@click.option(
+    "--plugin-keys",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    multiple=True,
+    help="Public key of minisign's; a plugin that is signed must be by one of them.",
+)
+@click.option(
+    "--require-signed-plugins",
+    is_flag=True,
+    help="Run no plugin that none of --plugin-keys signed.",
+)
+@click.option(
+    "--plugin-cache-size",
+    type=click.IntRange(1),
+    default=2048,
+    help="MiB of plugins that are kept.",
+)
 @click.option("--insecure", is_flag=True, help="Show tokens to another machine in plain text.")
 @click.option(
     "--metrics-dir",
@@ -173,6 +191,9 @@ def main(
     sandbox: str,
     allow_file: Path | None,
     trusted_task_keys: Path | None,
+    plugin_keys: tuple[Path, ...],
+    require_signed_plugins: bool,
+    plugin_cache_size: int,
     insecure: bool,
     metrics_dir: Path | None,
     log_level: Level,
@@ -221,6 +242,8 @@ def main(
         allowed=allowed,
         trusted=trusted,
         confinement=confined,
+        plugin_trust=_plugin_trust(plugin_keys, require_signed_plugins),
+        plugin_cache_bytes=plugin_cache_size << 20,
         insecure=insecure,
         metrics_dir=metrics_dir.expanduser() if metrics_dir else None,
         log_level=log_level,
@@ -236,6 +259,22 @@ def _enrolment(file: Path | None) -> str:
         return enrolment_token(file)
     except CredentialError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _plugin_trust(files: tuple[Path, ...], required: bool) -> Trust:
+    from agent.plugin_cache import Trust
+
+    if required and not files:
+        raise click.UsageError("--require-signed-plugins needs --plugin-keys")
+    if not files:
+        return Trust()
+    from plugins.package.refusal import PackageRefused
+    from plugins.package.signature import parse_public_key, read_text
+
+    try:
+        return Trust(tuple(parse_public_key(read_text(file)) for file in files), required)
+    except (OSError, PackageRefused) as error:
+        raise click.ClickException(f"--plugin-keys: {error}") from error
 
 
 def _tls(wanted: bool, ca: Path | None, certificate: Path | None, key: Path | None) -> Tls | None:

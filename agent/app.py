@@ -7,18 +7,24 @@ import sys
 import click
 import structlog
 
+from agent.abilities import Abilities, usable
 from agent.board import Board
 from agent.config import Settings
 from agent.confining import open_the_way
+from agent.control_plane import ControlPlane
 from agent.credential import Credential, CredentialError
 from agent.data_dir import DataDir, InUseError
 from agent.drain import Drain
 from agent.heartbeat import Heartbeat
 from agent.outbox import Outbox
+from agent.plugin_cache import PluginCache
+from agent.plugin_fetching import PluginFetcher
+from agent.preparing import Preparer
 from agent.room import Room
 from agent.session import RefusedError, Session, SupersededError
 from agent.spool import Spool
 from agent.supervisor_link import SupervisorLink
+from plugins import bundled
 from servicelog.setup import configure
 
 _SUPERSEDED_STOP_SECONDS = 30.0
@@ -93,6 +99,10 @@ class _App:
             outbox = Outbox()
             spool = Spool(self._settings.data_dir)
             room = Room(spool, group)
+            plane = ControlPlane(self._settings, self._agent_id, self._credential)
+            cache = self._plugin_cache(plane)
+            preparer = Preparer(self._settings.data_dir, cache, usable())
+            preparer.clear()
             board = Board(
                 spool,
                 self._settings.slots,
@@ -103,6 +113,8 @@ class _App:
                 allowed=self._settings.allowed,
                 trusted=self._settings.trusted,
                 confinement=self._settings.confinement,
+                preparer=preparer,
+                plans=lambda: link.plans,
             )
             heartbeat = Heartbeat()
 
@@ -114,13 +126,18 @@ class _App:
             link.found, link.says = board.supervisor_found, board.supervisor_says
             session = Session(
                 self._settings,
-                self._agent_id,
-                self._credential,
+                plane,
                 board,
                 outbox,
                 heartbeat,
                 self._announce,
+                Abilities(cache, self._settings.confinement.get("user", "")),
             )
+
+            def tell_of_plugins() -> None:
+                group.create_task(session.tell_labels())
+
+            cache.changed = tell_of_plugins
             drain = Drain(board, session, heartbeat, self._settings.drain_limit)
             self._handle_signals(drain, session, group)
             linking = group.create_task(link.run())
@@ -140,6 +157,26 @@ class _App:
             linking.cancel()
             room.close()
         return code
+
+    def _plugin_cache(self, plane: ControlPlane) -> PluginCache:
+        """Returns the plugins of this host.
+
+        Raises:
+            click.ClickException: Their folder cannot be used.
+        """
+        settings = self._settings
+        cache = PluginCache(
+            settings.data_dir / "plugins",
+            PluginFetcher(plane).fetch,
+            bundled.folders(),
+            settings.plugin_trust,
+            settings.plugin_cache_bytes,
+        )
+        try:
+            cache.open()
+        except OSError as error:
+            raise click.ClickException(f"plugins: {error}") from error
+        return cache
 
     async def _serve(self, session: Session, board: Board) -> int:
         """Keeps the session; returns an exit code when it cannot go on."""

@@ -9,11 +9,13 @@ from itertools import islice
 import structlog
 
 from agent.allowing import AllowLists
+from agent.collecting import CannotCollect, Collector
 from agent.executor import Identity, Phase, TaskRun
 from agent.holdings import Holdings, show
 from agent.log_reader import summarize
 from agent.outbox import Outbox
 from agent.pace import Pace
+from agent.preparing import CannotPrepare, Preparer, needs_preparation
 from agent.room import Room
 from agent.spool import Spool
 from agent.supervisor.frames import Message
@@ -25,6 +27,9 @@ from generated.stream.v1 import stream_pb2
 _SUM_INLINE_BYTES = 256 * 1024
 _PATIENCE_SECONDS = 0.5
 """How long a task may wait for a slot before it is handed back."""
+
+_QUICK_SECONDS = 20.0
+"""How long it may take to prepare a task before the server is told that it runs."""
 
 _ARM_SECONDS = 0.02
 """Pause before asking for further output, so that lines travel in batches."""
@@ -53,7 +58,13 @@ class Board:
         allowed: AllowLists | None = None,
         trusted: TrustedKeys | None = None,
         confinement: Message | None = None,
+        preparer: Preparer | None = None,
+        collector: Collector | None = None,
+        plans: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._preparer = preparer
+        self._collector = collector
+        self._plans = plans
         self._trusted = trusted or TrustedKeys()
         self._allowed = allowed or AllowLists()
         self._confinement = confinement
@@ -79,7 +90,7 @@ class Board:
     @property
     def running(self) -> int:
         """How many attempts have a process, or are about to."""
-        return len(self._holdings.ordered)
+        return len(self._holdings.ordered) + len(self._holdings.preparing)
 
     @property
     def takes_work(self) -> bool:
@@ -115,7 +126,7 @@ class Board:
                 self._end_without_process(run, _end("not_started", refusal, "task"))
             elif task.executor == "noop":
                 self._end_without_process(run, _end("exited", "", "task"))
-            elif task.executor or task.image:
+            elif task.executor or (needs_preparation(task) and self._preparer is None):
                 self._end_without_process(run, _end("not_started", _cannot_run(task), "task"))
         self._start_waiting()
 
@@ -137,9 +148,11 @@ class Board:
         else:
             runs = [run for run in self._holdings if run.identity.task == task_id]
         for run in runs:
-            if run.phase is Phase.WAITING:
+            if run.phase in (Phase.WAITING, Phase.PREPARING):
                 self._end_without_process(run, _end("cancelled", reason, "task"))
                 self._start_waiting()
+            elif run.phase is Phase.ORDERED and run.work is not None:
+                self._stop_collecting(run, "cancelled", reason)
             elif run.phase is Phase.ORDERED and run.stop_message is None:
                 self._tell(run.stop("cancelled", reason, float(grace) or None))
 
@@ -197,8 +210,12 @@ class Board:
 
     def stop_all(self, cause: str, message: str, grace: float | None = None) -> None:
         """Stops everything that runs, with its own grace or a shorter one."""
-        for run in self._holdings.ordered.values():
-            self._tell(run.stop(cause, message, grace))
+        self._give_up_preparing()
+        for run in list(self._holdings.ordered.values()):
+            if run.work is not None:
+                self._stop_collecting(run, cause, message)
+            else:
+                self._tell(run.stop(cause, message, grace))
 
     def supervisor_found(self, states: list[Message]) -> None:
         """Compares what a supervisor knows with what the session knows, and settles both."""
@@ -211,6 +228,8 @@ class Board:
             if run is None:
                 run = TaskRun(Identity.of_state(state), self._spool, None)
                 self._holdings.add(run)
+                if self._preparer is not None and run.identity.shown:
+                    self._preparer.hold(lease, run.identity.shown)
             with _apart(run):
                 if not run.ending:  # whether it has printed is not certain any more
                     run.printed()
@@ -267,6 +286,44 @@ class Board:
         if run.ending:
             return
         run.ending = True
+        wanted = run.to_collect(end)
+        if wanted and self._collector is not None:
+            run.work = self._group.create_task(self._collect(run, wanted, end))
+        else:
+            self._conclude(run, end)
+
+    async def _collect(self, run: TaskRun, wanted: list[Message], end: Message) -> None:
+        """Keeps what a task leaves before its end is told: whoever waits for it finds that."""
+        if self._collector is None:
+            return
+        run.end = end
+        try:
+            notes = await self._collector.collect(run.identity, run.folder.workspace, wanted)
+        except CannotCollect as error:
+            notes = []
+            end = {**end, "cause": "uncollected", "message": str(error)}
+            end["failure"] = "infrastructure" if error.elsewhere else "task"
+        except Exception as error:  # a bug must not keep the task for ever
+            _log.exception("artifacts cannot be collected", task=run.identity.task)
+            notes, message = [], f"artifacts: {type(error).__name__}"
+            end = {**end, "cause": "uncollected", "message": message, "failure": "infrastructure"}
+        run.work = None
+        if notes:
+            end = {**end, "silent": False}
+            now = time.time_ns() // 1_000_000
+            with contextlib.suppress(OSError):  # a full disk: they are remarks
+                for note in notes:
+                    run.folder.append_output(2, now, f"muster: {note}\n".encode())
+        self._conclude(run, end)
+
+    def _stop_collecting(self, run: TaskRun, cause: str, message: str) -> None:
+        """Ends an attempt that only its artifacts kept from its end."""
+        if run.work is not None and run.end is not None:
+            run.work.cancel()
+            run.work = None
+            self._conclude(run, {**run.end, "cause": cause, "message": message})
+
+    def _conclude(self, run: TaskRun, end: Message) -> None:
         if end.get("silent"):
             run.end_log(silent=True)
             self._ended(run, end)
@@ -291,6 +348,7 @@ class Board:
 
     def _end_without_process(self, run: TaskRun, end: Message) -> None:
         run.ending = True
+        _abandon_work(run)
         run.end_log()
         self._ended(run, end)
 
@@ -309,9 +367,11 @@ class Board:
         if run is None:
             return
         run.supersede()
-        if run.phase is Phase.ORDERED:
+        if run.phase is Phase.ORDERED and run.work is not None:
+            self._stop_collecting(run, "superseded", "the lease is not current any more")
+        elif run.phase is Phase.ORDERED:
             self._tell(run.stop("superseded", "the lease is not current any more"))
-        elif run.phase is Phase.WAITING:
+        elif run.phase in (Phase.WAITING, Phase.PREPARING):
             self._forget(run)
         self._settle(run)
         self.look()
@@ -319,7 +379,7 @@ class Board:
     def _start_waiting(self) -> None:
         free = max(self.slots - self.running, 0)
         for run in list(islice(self._holdings.waiting.values(), free)):
-            self._order(run)
+            self._begin(run)
         self.look()
         if self._holdings.waiting and self._patience is None:
             loop = asyncio.get_running_loop()
@@ -338,6 +398,62 @@ class Board:
             self._return(run)
         self._start_waiting()
 
+    def _begin(self, run: TaskRun) -> None:
+        """Starts an attempt, or what has to be done before that."""
+        if self._preparer is None or run.task is None or not needs_preparation(run.task):
+            self._order(run)
+            return
+        run.phase = Phase.PREPARING
+        self._holdings.sort(run)
+        if self._plans():
+            run.work = self._group.create_task(self._prepare(run, self._preparer, run.task))
+        else:
+            self._return(
+                run, "the running supervisor is of an earlier version; stop the agent with SIGTERM"
+            )
+
+    async def _prepare(self, run: TaskRun, preparer: Preparer, task: agent_pb2.Task) -> None:
+        """Gets what an attempt needs, and orders it."""
+        begun, started_at = time.monotonic(), time.time_ns() // 1_000_000
+        # It counts as its own time; a server that hears nothing would give it to another agent.
+        loop = asyncio.get_running_loop()
+        telling = loop.call_later(_QUICK_SECONDS, self._tell_of_start, run, started_at)
+        end: Message | None = None
+        try:
+            async with asyncio.timeout(run.timeout):
+                prepared = await preparer.prepare(task)
+        except TimeoutError:
+            end = _end("timeout", f"was not prepared within {run.timeout:g} s", "task")
+        except CannotPrepare as error:
+            end = _end("not_started", str(error), "infrastructure" if error.elsewhere else "task")
+        except Exception as error:  # a bug must not keep the task for ever
+            _log.exception("a task cannot be prepared", task=run.identity.task)
+            end = _end("not_started", f"could not start: {error}", "infrastructure")
+        finally:
+            telling.cancel()
+        run.work = None
+        run.preparing_seconds = time.monotonic() - begun
+        if end is None:
+            run.prepared = prepared.words()
+            self._order(run)
+        elif end["failure"] == "infrastructure" and not run.told_of_start:
+            self._return(run, end["message"])
+        else:
+            self._end_without_process(run, end)
+        self._start_waiting()
+
+    def _tell_of_start(self, run: TaskRun, started_at: int) -> None:
+        run.started(started_at)
+        self._outbox.mark(run)
+
+    def _give_up_preparing(self) -> None:
+        """Gives back what is being prepared."""
+        for run in list(self._holdings.preparing.values()):
+            if run.told_of_start:
+                self._end_without_process(run, _end("stopped", "the agent was stopped", ""))
+            else:
+                self._return(run)
+
     def _order(self, run: TaskRun) -> None:
         stop_by = None
         if run.identity.stop_with_lease:
@@ -355,6 +471,7 @@ class Board:
 
     def hand_back(self) -> None:
         """Gives back what has not started."""
+        self._give_up_preparing()
         for run in list(self._holdings.waiting.values()):
             self._return(run)
         self.look()
@@ -369,7 +486,10 @@ class Board:
             self._forget(run)
 
     def _forget(self, run: TaskRun) -> None:
+        _abandon_work(run)
         self._holdings.drop(run)
+        if self._preparer is not None and (run.prepared or run.identity.shown):
+            self._preparer.release(run.identity.lease)
         if run.spooled:
             self._tell({"kind": "forget", "lease": run.identity.lease})
 
@@ -396,6 +516,12 @@ class Board:
             self._tell(
                 {"kind": "arm", "lease": lease, "segment": place.segment, "offset": place.offset}
             )
+
+
+def _abandon_work(run: TaskRun) -> None:
+    work, run.work = run.work, None
+    if work is not None and work is not asyncio.current_task():
+        work.cancel()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import click
 import platformdirs
 
 from agent.allowing import AllowLists
+from agent.plugin_cache import Trust
 from agent.trusting import TrustedKeys
 from servicelog.levels import Level, parse_levels
 from servicelog.setup import Format, LogFile
@@ -76,6 +77,12 @@ class Settings:
 
     confinement: dict[str, Any]
     """How tasks are confined; see `agent.confining`."""
+
+    plugin_trust: Trust
+    """Whose plugins run on this host."""
+
+    plugin_cache_bytes: int
+    """How much of unpacked plugins is kept at most, but for those that run."""
 
     insecure: bool
     """Whether tokens may go to another machine in plain text."""

@@ -114,6 +114,13 @@ class ControlPlane:
         )
         await self._agents.Unregister(request, timeout=5.0, metadata=self._metadata)
 
+    def fetch_plugin(
+        self, request: agent_pb2.FetchPluginRequest
+    ) -> grpc.aio.UnaryStreamCall[agent_pb2.FetchPluginRequest, agent_pb2.FetchPluginResponse]:
+        """Asks for a plugin's package, piece by piece."""
+        request.agent_id = self.agent_id
+        return self._agents.FetchPlugin(request, metadata=self._metadata)
+
     def open_stream(self) -> Stream:
         """Opens the agent's stream; the first message is the caller's to send."""
         return self._streams.AgentChannel(metadata=self._metadata)

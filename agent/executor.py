@@ -1,5 +1,6 @@
 """One attempt of a task as the session sees it: what to report, what to tell the supervisor."""
 
+import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
@@ -27,8 +28,9 @@ class Phase(Enum):
     """How far an attempt is."""
 
     WAITING = 1
-    ORDERED = 2
-    ENDED = 3
+    PREPARING = 2
+    ORDERED = 3
+    ENDED = 4
 
 
 @dataclass(slots=True)
@@ -40,6 +42,16 @@ class Report:
     backoff: Backoff = field(default_factory=Backoff)
 
 
+def _wanted(artifact: agent_pb2.Artifact) -> Message:
+    return {
+        "name": artifact.name,
+        "path": artifact.path,
+        "destination": artifact.destination,
+        "on_failure": artifact.on_failure,
+        "expire_days": artifact.expire_days,
+    }
+
+
 @dataclass(frozen=True)
 class Identity:
     """What names an attempt and rules its end."""
@@ -49,18 +61,24 @@ class Identity:
     attempt: int
     kill_grace: float
     stop_with_lease: bool
+    artifacts: tuple[Message, ...] = ()
+    """What is to be collected after the end."""
+    shown: tuple[str, ...] = ()
+    """Folders of plugins that it uses."""
 
     @classmethod
     def of_task(cls, task: agent_pb2.Task) -> "Identity":
         """Returns the identity of an assigned task."""
         grace = float(task.kill_grace)
-        return cls(task.lease_id, task.job_id, task.attempt, grace, task.stop_with_lease)
+        artifacts = tuple(_wanted(each) for each in task.artifacts)
+        return cls(task.lease_id, task.job_id, task.attempt, grace, task.stop_with_lease, artifacts)
 
     @classmethod
     def of_state(cls, state: Message) -> "Identity":
         """Returns the identity of an attempt that the supervisor knows."""
         names = ("lease", "task", "attempt", "kill_grace", "stop_with_lease")
-        return cls(*(state[name] for name in names))
+        later = (tuple(state.get(name, ())) for name in ("artifacts", "shown"))
+        return cls(*(state[name] for name in names), *later)
 
 
 class TaskRun:
@@ -75,8 +93,16 @@ class TaskRun:
         self.ending = False
         self.spooled = task is None
         self._spool = spool
-        self._task = task
+        self.task = task
         self._running_reported = False
+        self.work: asyncio.Task[None] | None = None
+        """What the session does for it now: prepares it, or collects what it leaves."""
+        self.end: Message | None = None
+        """How it ended, while its artifacts are collected."""
+        self.prepared: Message = {}
+        """What the supervisor is told besides the task itself."""
+        self.preparing_seconds = 0.0
+        """How long it took to prepare it, which counts as its own time."""
         self.arrived = time.monotonic()
         # One that was ordered here tells of its first output; of an older one nothing is certain.
         self._no_log: NoLog | None = NoLog(done=False) if task is not None else None
@@ -111,6 +137,11 @@ class TaskRun:
         self.shipper.total = self.shipper.reader.place
 
     @property
+    def timeout(self) -> float:
+        """How many seconds it may take."""
+        return float(self.task.timeout if self.task is not None else 0) or _DEFAULT_TIMEOUT
+
+    @property
     def settled(self) -> bool:
         """Whether the server has the end and the whole log."""
         return self.phase is Phase.ENDED and not self.reports and self.log.done
@@ -125,9 +156,13 @@ class TaskRun:
         grace = min(self.identity.kill_grace, LONGEST_LEASE_GRACE)
         return renewed_at + lease_seconds - _CLOCK_MARGIN - grace
 
-    def order(self, stop_by: float | None, confinement: Message | None = None) -> Message | None:
+    def order(
+        self,
+        stop_by: float | None,
+        confinement: Message | None = None,
+    ) -> Message | None:
         """Returns what the supervisor needs to start it, or None when that is not known."""
-        task = self._task
+        task = self.task
         if task is None:
             return None
         self.phase = Phase.ORDERED
@@ -142,12 +177,14 @@ class TaskRun:
             "env": dict(task.env),
             "secrets": dict(task.secrets),
             "directory": task.workspace,
-            "timeout": float(task.timeout) or _DEFAULT_TIMEOUT,
+            "timeout": max(self.timeout - self.preparing_seconds, 1.0),
             "kill_grace": self.identity.kill_grace,
             "stop_with_lease": task.stop_with_lease,
             "stop_by": stop_by,
             # Only where there is one: a supervisor from before knows no such word.
             **({"confinement": confinement} if confinement else {}),
+            **({"artifacts": list(self.identity.artifacts)} if self.identity.artifacts else {}),
+            **self.prepared,
         }
 
     def stop(self, cause: str, message: str, grace: float | None = None) -> Message:
@@ -188,9 +225,24 @@ class TaskRun:
             self.reports = [report for report in self.reports if report.sent]
             self._report(update)
 
+    def to_collect(self, end: Message) -> list[Message]:
+        """Returns which artifacts are wanted after this end."""
+        if not self.identity.artifacts or self.superseded or self._end_acknowledged():
+            return []
+        if end["cause"] == "exited" and end["exit_code"] == 0:
+            return list(self.identity.artifacts)
+        if end["cause"] in ("exited", "timeout"):
+            return [each for each in self.identity.artifacts if each["on_failure"]]
+        return []
+
+    @property
+    def told_of_start(self) -> bool:
+        """Whether the server hears, or has heard, that it runs."""
+        return self._running_reported
+
     def _end_acknowledged(self) -> bool:
         """Tells whether an earlier session was told that the server has the end."""
-        return self._task is None and self.folder.read(END_ACKNOWLEDGED) is not None
+        return self.task is None and self.folder.read(END_ACKNOWLEDGED) is not None
 
     def supersede(self) -> None:
         """Notes that the lease is not current: nothing is reported any more."""

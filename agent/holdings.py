@@ -16,6 +16,7 @@ class Holdings:
 
     Attributes:
         waiting: Those that wait for a slot, in order of arrival.
+        preparing: Those whose plugins and files are on their way.
         ordered: Those that the supervisor has, or is about to have.
         quiet: Set while nothing runs and nothing waits for a slot.
         empty: Set while nothing is held at all.
@@ -23,6 +24,7 @@ class Holdings:
 
     def __init__(self) -> None:
         self.waiting: dict[str, TaskRun] = {}
+        self.preparing: dict[str, TaskRun] = {}
         self.ordered: dict[str, TaskRun] = {}
         self.quiet = asyncio.Event()
         self.empty = asyncio.Event()
@@ -73,7 +75,12 @@ class Holdings:
         """Puts an attempt where its phase belongs."""
         lease = run.identity.lease
         here = lease in self._runs
-        for phase, runs in ((Phase.WAITING, self.waiting), (Phase.ORDERED, self.ordered)):
+        places = (
+            (Phase.WAITING, self.waiting),
+            (Phase.PREPARING, self.preparing),
+            (Phase.ORDERED, self.ordered),
+        )
+        for phase, runs in places:
             if here and run.phase is phase:
                 runs[lease] = run
             else:
@@ -81,7 +88,7 @@ class Holdings:
         self._look()
 
     def _look(self) -> None:
-        show(self.quiet, not self.waiting and not self.ordered)
+        show(self.quiet, not (self.waiting or self.preparing or self.ordered))
         show(self.empty, not self._runs)
 
 

@@ -9,11 +9,12 @@ import grpc.aio
 import structlog
 
 from agent import host
+from agent.abilities import Abilities
 from agent.backoff import Backoff
 from agent.board import Board
 from agent.config import Settings
 from agent.control_plane import ControlPlane
-from agent.credential import Credential, CredentialError
+from agent.credential import CredentialError
 from agent.heartbeat import Heartbeat
 from agent.line import BestLine
 from agent.measuring import Measuring
@@ -48,20 +49,21 @@ class Session:
     def __init__(
         self,
         settings: Settings,
-        agent_id: str,
-        credential: Credential,
+        plane: ControlPlane,
         board: Board,
         outbox: Outbox,
         heartbeat: Heartbeat,
         welcomed: Callable[[], None],
+        abilities: Abilities,
     ) -> None:
         self._server = settings.server
         self._labels = settings.all_labels()
+        self._abilities = abilities
         self._board = board
         self._heartbeat = heartbeat
         self._announce = welcomed
         self._backoff = Backoff()
-        self._plane = ControlPlane(settings, agent_id, credential)
+        self._plane = plane
         measuring = Measuring(settings.data_dir, settings.metrics_dir)
         shared = (self._plane, board, outbox, heartbeat, self._welcomed, measuring)
         self._line = BestLine(StreamLine(*shared), UnaryLine(*shared))
@@ -88,6 +90,13 @@ class Session:
     async def update_labels(self, labels: dict[str, str]) -> None:
         """Tells the control plane the agent's labels; errors are left to the next Register."""
         self._labels = labels
+        await self.tell_labels()
+
+    async def tell_labels(self) -> None:
+        """Tells the control plane the agent's labels and what it can do; see `update_labels`."""
+        if not self._plane.session_id:
+            return  # Register tells them
+        labels = {**self._abilities.labels(), **self._labels}
         try:
             await self._plane.heartbeat(agent_pb2.HeartbeatRequest(labels=labels))
         except grpc.aio.AioRpcError as error:
@@ -138,7 +147,9 @@ class Session:
         request.agent_id = self._plane.agent_id
         request.version = VERSION
         request.max_concurrent_jobs = self._board.slots
+        request.labels.update(self._abilities.labels(plugins=False))
         request.labels.update(self._labels)
+        request.installed_plugins.extend(self._abilities.installed())
         request.held.CopyFrom(self._board.held())
         request.held.seen_through = 0
         sent_at = time.monotonic()

@@ -32,6 +32,7 @@ class SupervisorLink:
     Attributes:
         found: Called with the states of all attempts at each connection.
         says: Called with each event.
+        plans: Whether the supervisor can run plans, as those from before cannot.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class SupervisorLink:
         self.found: Callable[[list[Message]], None] = lambda _: None
         self.says: Callable[[Message], None] = lambda _: None
         self.ready = asyncio.Event()
+        self.plans = False
         self._data_dir = data_dir
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -100,6 +102,7 @@ class SupervisorLink:
                 "the running supervisor is of an earlier version and cannot confine tasks; it goes"
                 " when the agent is stopped with SIGTERM"
             )
+        self.plans = bool(welcome.get("plans"))
         self.found(welcome["attempts"])
         self.ready.set()
 

@@ -201,11 +201,16 @@ class Attempt:
         workspace = f"{where}/{WORKSPACE}"
         mask = Mask(order.secrets.values())  # first: it may fail, and takes its time
         script, temporary = f"{where}/{SCRIPT}", f"{where}/{TEMPORARY}"
+        if order.staged:
+            _move_contents(order.staged, workspace)
         directory = order.start_directory(Path(workspace)) if order.directory else workspace
         confinement = Confinement(**order.confinement)
-        confinement.hand_over(where, script, workspace, temporary, str(directory))
+        confinement.hand_over(
+            *(where, script, workspace, temporary, str(directory)),
+            whole=workspace if order.staged else "",
+        )
         process = spawn(
-            confinement.argv(script, workspace, temporary),
+            confinement.argv(order.command(script), workspace, temporary, order.shown),
             directory,
             order.environment(os.environ, workspace, temporary),
         )
@@ -351,3 +356,14 @@ class Attempt:
                 # Else the task did something to its folder.
         self.end = end
         self._tell("ended")
+
+
+def _move_contents(source: str, target: str) -> None:
+    """Moves all that is in one folder into another one on the same volume, where nothing is yet.
+
+    Raises:
+        OSError: It cannot.
+    """
+    for entry in list(os.scandir(source)):
+        Path(entry.path).rename(f"{target}/{entry.name}")
+    Path(source).rmdir()

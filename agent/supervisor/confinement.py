@@ -6,6 +6,7 @@ process, which starts tasks of all sorts.
 
 import os
 import pwd
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +32,22 @@ class Confinement:
     bubblewrap: str = ""
     hidden: str = ""
 
-    def argv(self, script: str, workspace: str, temporary: str) -> tuple[str, ...]:
-        """Returns the command that runs a script, confined."""
-        command = [_SHELL, "-e", script]
+    def argv(
+        self, command: Sequence[str], workspace: str, temporary: str, shown: Iterable[str] = ()
+    ) -> tuple[str, ...]:
+        """Returns a command, confined; its last word is the file that it reads.
+
+        Args:
+            command: What is to run.
+            workspace: The task's own folder.
+            temporary: The task's own temporary folder.
+            shown: What a sandbox does not hide of the agent's own folder.
+        """
+        script = command[-1]
         if self.setpriv:
             command = [*self._setpriv(), *command]
         if self.bubblewrap:
-            command = [*self._sandbox(script, workspace, temporary), *command]
+            command = [*self._sandbox(script, workspace, temporary, shown), *command]
         elif self.unshare:
             private = ["--mount", "--propagation", "private"]
             command = [
@@ -46,8 +56,8 @@ class Confinement:
             ]
         return tuple(command)
 
-    def hand_over(self, folder: str, script: str, *directories: str) -> None:
-        """Gives the task's user what it works in, and a way there.
+    def hand_over(self, folder: str, script: str, *directories: str, whole: str = "") -> None:
+        """Gives the task's user what it works in, and a way there; of `whole` all that is in it.
 
         Raises:
             OSError: It cannot.
@@ -58,6 +68,9 @@ class Confinement:
         user = pwd.getpwnam(self.user)
         for path in (script, *directories):
             os.chown(path, user.pw_uid, user.pw_gid)
+        for where, folders, files in os.walk(whole) if whole else ():
+            for name in (*folders, *files):
+                os.chown(f"{where}/{name}", user.pw_uid, user.pw_gid, follow_symlinks=False)
         Path(folder).chmod(0o711)
 
     def _setpriv(self) -> list[str]:
@@ -68,13 +81,16 @@ class Confinement:
             command += ["--inh-caps=-all"]
         return [*command, "--"]
 
-    def _sandbox(self, script: str, workspace: str, temporary: str) -> list[str]:
+    def _sandbox(
+        self, script: str, workspace: str, temporary: str, shown: Iterable[str]
+    ) -> list[str]:
         hidden = ["--tmpfs", self.hidden] if self.hidden else []
         return [
             self.bubblewrap,
             *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),
             *("--bind", temporary, "/tmp"),  # noqa: S108 (the task's own, in its place)
             *hidden,
+            *(word for each in shown for word in ("--ro-bind", each, each)),
             *("--bind", workspace, workspace, "--bind", temporary, temporary),
             *("--ro-bind", script, script, "--chdir", workspace),
             *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--"),

@@ -1,8 +1,10 @@
 """What the session asks the supervisor to run."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from agent.spool import NO_ROOM
 from agent.supervisor.frames import Message
@@ -10,6 +12,12 @@ from agent.supervisor.outputs import NAME as OUTPUTS
 
 TOLD = ("MUSTER_SERVER", "MUSTER_TLS", "MUSTER_TLS_CA")
 """Variables of the agent's that tell `muster` in a task where the control plane is."""
+
+SHELL = ("/bin/sh", "-e")
+"""What runs a script."""
+
+PLUGIN_HOST = ("-I", "-m", "plugins.host")
+"""What runs a plan, in the agent's own Python: whatever the task has in its folder or variables."""
 
 LONGEST_LEASE_GRACE = 10.0
 """Grace, in seconds, of a task that is stopped because its lease ends: there is no more time."""
@@ -57,6 +65,14 @@ class Order:
     stop_by: float | None = None
     confinement: dict[str, str] = field(default_factory=dict)
     """See `Confinement`; empty for none."""
+    plan: str = ""
+    """What the plugin host is to do, as JSON; then there are no commands."""
+    staged: str = ""
+    """A folder whose contents are moved into the workspace, or empty."""
+    shown: list[str] = field(default_factory=list)
+    """Folders of the agent's that a sandbox does not hide: the plugins that it uses."""
+    artifacts: list[dict[str, Any]] = field(default_factory=list)
+    """What the session collects after the end; kept for a session that comes later."""
 
     @property
     def mark(self) -> str:
@@ -65,8 +81,15 @@ class Order:
 
     @property
     def script(self) -> bytes:
-        """What its shell runs."""
+        """What its shell, or the plugin host, reads."""
+        if self.plan:
+            return self.plan.encode(errors="replace")
         return "".join(f"{command}\n" for command in self.commands).encode(errors="replace")
+
+    def command(self, script: str) -> tuple[str, ...]:
+        """Returns the command that runs what lies at a path."""
+        runner = (sys.executable, *PLUGIN_HOST) if self.plan else SHELL
+        return (*runner, script)
 
     def identity(self) -> Message:
         """Returns what the spool keeps about it: nothing that may be secret."""
@@ -76,6 +99,8 @@ class Order:
             "attempt": self.attempt,
             "kill_grace": self.kill_grace,
             "stop_with_lease": self.stop_with_lease,
+            **({"artifacts": self.artifacts} if self.artifacts else {}),
+            **({"shown": self.shown} if self.shown else {}),
         }
 
     def start_directory(self, workspace: Path) -> Path:

@@ -26,6 +26,13 @@ _OF_AN_END = {
     "started_at": int,
     "ended_at": int,
 }
+_OF_AN_ARTIFACT = {
+    "name": str,
+    "path": str,
+    "destination": str,
+    "on_failure": bool,
+    "expire_days": int,
+}
 """What task.json and exit.json say."""
 
 _SHORT = ("attempt", "exit_code")
@@ -129,7 +136,21 @@ def _state(folder: AttemptFolder, task: Message) -> Message:
     keep = ("lease", "task", "attempt", "kill_grace", "stop_with_lease")
     return {
         **{name: task[name] for name in keep},
+        **_for_later(task),
         "started_at": task.get("started_at", 0),
         "running": False,
         "end": _end(folder) or _lost_end(task),
     }
+
+
+def _for_later(task: Message) -> Message:
+    """Returns what a later session has to know, as far as that is sound."""
+    artifacts, shown = task.get("artifacts"), task.get("shown")
+    found: Message = {}
+    if isinstance(artifacts, list):
+        found["artifacts"] = [
+            each for each in artifacts if isinstance(each, dict) and _fits(each, _OF_AN_ARTIFACT)
+        ]
+    if isinstance(shown, list):
+        found["shown"] = [each for each in shown if isinstance(each, str) and _is_sound("", each)]
+    return {name: value for name, value in found.items() if value}

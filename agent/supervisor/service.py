@@ -125,7 +125,8 @@ class Service:
         states = [attempt.state() for attempt in self._attempts.values()]
         states += self._past.values()
         welcome = {"kind": "welcome", "protocol": frames.PROTOCOL, "attempts": states}
-        session.say({**welcome, "confines": True})  # those from before do not, and do not say so
+        # Those from before can do neither, and do not say so.
+        session.say({**welcome, "confines": True, "plans": True})
         session.heard = self._obey
         self._listens = True
 

@@ -1,0 +1,110 @@
+"""A step that is a plugin: which program it is, and what it is given."""
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from plugins.package.manifest import MANIFEST, MAX_MANIFEST, Manifest, parse_manifest
+from plugins.package.refusal import PackageRefused
+
+FROM_ENV = "from_env"
+"""A parameter `{from_env: NAME}` is the value of that variable: a secret of the task's, mostly."""
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_MOST_FAULTS = 10
+
+
+class StepFailed(Exception):  # noqa: N818 (not an error of ours)
+    """A step could not be done; the message says why."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def folder_of(step: Mapping[str, Any]) -> Path:
+    """Returns where the plugin of a step lies.
+
+    Raises:
+        StepFailed: Nobody knows.
+    """
+    if not step.get("folder"):
+        raise StepFailed(f"nobody said where the plugin {step['uses']} is")
+    return Path(step["folder"])
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """Returns what a plugin says of itself.
+
+    Raises:
+        StepFailed: It cannot be read.
+    """
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            return parse_manifest(file.read(MAX_MANIFEST + 1))
+    except OSError as error:
+        raise StepFailed(f"{MANIFEST} cannot be read: {error.strerror}") from error
+    except PackageRefused as error:
+        raise StepFailed(str(error)) from error
+
+
+def program_of(folder: Path, manifest: Manifest) -> list[str]:
+    """Returns the command that runs a plugin on this host.
+
+    A script of Python runs in the agent's own: that has gRPC and the kit.
+
+    Raises:
+        StepFailed: It has none for this host.
+    """
+    machine = platform.machine()
+    here = f"{platform.system().lower()}/{_ARCHITECTURES.get(machine, machine)}"
+    path = manifest.entry_point(here)
+    if path is None:
+        there = ", ".join(sorted(manifest.entry_points))
+        raise StepFailed(f"{manifest.id} has programs for {there}, and none for {here}")
+    program = folder / path
+    try:
+        with program.open("rb") as file:
+            first = file.readline(256)
+    except OSError as error:
+        raise StepFailed(f"{path} cannot be read: {error.strerror}") from error
+    if first.startswith(b"#!") and b"python" in first:
+        import sys
+
+        return [sys.executable, str(program)]
+    return [str(program)]
+
+
+def parameters_of(step: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+    """Returns what a plugin is given, checked against what it takes.
+
+    Raises:
+        StepFailed: Something is missing or wrong; all of it is told.
+    """
+    given = {name: _value(name, value) for name, value in (step.get("settings") or {}).items()}
+    if manifest.parameters == {"type": "object"}:
+        return given
+    from jsonschema import Draft202012Validator  # late: slow to import
+
+    faults = [
+        f"{'.'.join(map(str, error.path)) or 'with'}: {_brief(error.message)}"
+        for error in Draft202012Validator(manifest.parameters).iter_errors(given)
+    ]
+    if faults:
+        raise StepFailed("; ".join(sorted(faults)[:_MOST_FAULTS]))
+    return given
+
+
+def _value(name: str, value: object) -> object:
+    if isinstance(value, dict) and set(value) == {FROM_ENV}:
+        variable = value[FROM_ENV]
+        if not isinstance(variable, str) or variable not in os.environ:
+            raise StepFailed(f"{name}: there is no variable {variable!r} to take it from")
+        return os.environ[variable]
+    return value
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}…"

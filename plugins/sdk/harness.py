@@ -1,0 +1,57 @@
+"""Runs a plugin without a server or an agent, exactly as an agent would: for its author's tests."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How it went. `outputs` is the text of MUSTER_OUTPUT: lines `NAME=VALUE`."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    outputs: str
+
+
+def run(
+    folder: Path,
+    parameters: Mapping[str, Any],
+    workspace: Path,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60.0,
+) -> Ran:
+    """Run the plugin in a folder, with what a pipeline file would have under `with:`.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than `timeout` seconds.
+    """
+    step = {"uses": folder.name, "settings": dict(parameters), "folder": str(folder.resolve())}
+    with tempfile.TemporaryDirectory() as temporary:
+        plan, outputs = Path(temporary, "plan.json"), Path(temporary, "outputs")
+        plan.write_text(json.dumps({"steps": [step]}), encoding="utf-8")
+        ended = subprocess.run(  # noqa: S603 (our own program)
+            [sys.executable, "-m", "plugins.host", plan],
+            cwd=workspace,
+            env={
+                **os.environ,
+                **(env or {}),
+                "TMPDIR": temporary,
+                "HOME": str(workspace),
+                "MUSTER_OUTPUT": str(outputs),
+            },
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+        told = outputs.read_text("utf-8") if outputs.exists() else ""
+    return Ran(ended.returncode, ended.stdout, ended.stderr, told)
