@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
+import grpc
+
 from agent.backoff import Backoff
 from agent.log_shipper import LogShipper
 from agent.no_log import NoLog
-from agent.outcome import describe
+from agent.outcome import bare, describe
 from agent.rpc import is_transient, status_code
 from agent.spool import END_ACKNOWLEDGED, AttemptFolder, Spool
 from agent.supervisor.frames import Message
@@ -266,6 +268,10 @@ class TaskRun:
         code = status_code(ack.error_code)
         for report in [report for report in self.reports if report.update.status == ack.status]:
             if is_transient(code):
+                return report.backoff.next()
+            if code is grpc.StatusCode.INVALID_ARGUMENT and report.update != bare(report.update):
+                # An end that is not told would be run again, and refused again.
+                report.update = bare(report.update)
                 return report.backoff.next()
             self.reports.remove(report)
             if self.phase is Phase.ENDED and not self.reports and not self.log.done:

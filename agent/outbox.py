@@ -69,7 +69,9 @@ class Outbox:
                 for later in ready[index:]:
                     self.mark(later)
                 break
-            frame.statuses.extend(run.take_reports())
+            reports = run.take_reports()
+            frame.statuses.extend(reports)
+            size += sum(report.ByteSize() for report in reports if report.outputs)
             while size < _FRAME_LOG_BYTES and (batch := run.log.next_batch()) is not None:
                 frame.logs.append(batch)
                 size += batch.block.unpacked_bytes

@@ -48,6 +48,8 @@ _FAULTS_OF_THE_TASK = {
 }
 """What only the task's own environment or directory can be the cause of."""
 
+NO_OUTPUTS = "its outputs are lost: the disk was full"
+
 _LOOK_AGAIN = 0.1
 """Seconds between tries to look for processes when that cannot be done."""
 
@@ -349,6 +351,10 @@ class Attempt:
             try:
                 self.folder.write(EXIT, end)
             except OSError as error:
+                if is_full(error) and end.pop("outputs", None):
+                    # Room was kept for an end without them.
+                    self._write_end({**end, "message": end["message"] or NO_OUTPUTS})
+                    return
                 if may_pass(error):  # a disk tells nobody that it has room
                     again_at = time.monotonic() + _WRITE_AGAIN
                     self._loop.at(self, again_at, lambda: self._write_end(end))

@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from bisect import bisect_left
 
 from agent.supervisor.masking import Mask
 
@@ -11,6 +12,9 @@ NAME = ".muster-output"
 
 LARGEST = 64 * 1024
 """Bytes of the file that are read."""
+
+MOST = 1000
+"""Values that are taken."""
 
 _LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,63})(=|<<)(.*)", re.DOTALL)
 
@@ -49,11 +53,15 @@ def parse(text: str) -> tuple[dict[str, str], str]:
     """Returns the values by name, and what is wrong first, or nothing.
 
     A line is `NAME=VALUE`; `NAME<<MARK` begins a value of several lines, which a line with the mark
-    alone ends. A name that comes again has its last value.
+    alone ends. A name that comes again has its last value. What follows a value that does not end
+    belongs to it, and is not taken.
     """
     values: dict[str, str] = {}
     wrong = ""
     lines = text.replace("\0", "\ufffd").split("\n")
+    places: dict[str, list[int]] = {}
+    for number, line in enumerate(lines):
+        places.setdefault(line, []).append(number)
     place = 0
     while place < len(lines):
         line, number = lines[place], place + 1
@@ -65,10 +73,29 @@ def parse(text: str) -> tuple[dict[str, str], str]:
             wrong = wrong or f"MUSTER_OUTPUT line {number} is neither NAME=VALUE nor NAME<<MARK"
         elif found[2] == "=":
             values[found[1]] = found[3]
-        elif found[3] not in lines[place:] or not found[3]:
-            wrong = wrong or f"MUSTER_OUTPUT line {number}: no later line is {found[3]!r} alone"
         else:
-            end = lines.index(found[3], place)
-            values[found[1]] = "\n".join(lines[place:end])
-            place = end + 1
+            marks = places.get(found[3], []) if found[3] else []
+            end = bisect_left(marks, place)
+            if end == len(marks):
+                wrong = wrong or f"MUSTER_OUTPUT line {number}: no later line is {found[3]!r} alone"
+                break
+            values[found[1]] = "\n".join(lines[place : marks[end]])
+            place = marks[end] + 1
+    if len(values) > MOST:
+        return {}, f"MUSTER_OUTPUT has {len(values)} values; at most {MOST} are taken, and so none"
     return values, wrong
+
+
+def sound(outputs: object) -> dict[str, str]:
+    """Returns values that a file says which a task may have written: those that can be some."""
+    if not isinstance(outputs, dict) or len(outputs) > MOST:
+        return {}
+    return {
+        name: value
+        for name, value in outputs.items()
+        if isinstance(value, str) and _LINE.fullmatch(f"{name}=") and _is_text(value)
+    }
+
+
+def _is_text(value: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)

@@ -1,5 +1,6 @@
 """A file of schedules, TOML or YAML: the server keeps its schedules as it says."""
 
+import re
 import tomllib
 from collections.abc import Mapping as Map
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from server.definition.record import Cron
 from server.definition.schedule import NotAScheduleError, Schedule, moment_in
 from server.definition.shape import BAD, Field, ListOf, Record, Text
 from server.definition.yaml_tree import Listing, Mapping, Node, Scalar, parse, refused
-from server.domain.schedule import CatchUp, Overlap, Plan
+from server.domain.schedule import CatchUp, Overlap, Plan, check_span
 from server.domain.scheduling import FileSchedule
 
 SOME_DAY = datetime.fromisoformat("2024-01-01T00:00:00+00:00")
@@ -98,6 +99,14 @@ def _check(entry: _Entry, report: Report) -> None:
             moment_in(getattr(entry, name), entry.zone)
         except NotAScheduleError as error:
             report.fail(f"{entry.path}.{name}", str(error))
+            return
+    with report.checks() as checks:
+        check_span(
+            checks,
+            moment_in(entry.start, entry.zone),
+            moment_in(entry.end, entry.zone),
+            (f"{entry.path}.start", f"{entry.path}.end"),
+        )
 
 
 def plan_of_cron(cron: Cron) -> Plan:
@@ -117,12 +126,40 @@ def plan_of_cron(cron: Cron) -> Plan:
     )
 
 
+_AT = re.compile(r" ?\(at line (\d+), column (\d+)\)")
+_TABLE = re.compile(r"\s*\[\[\s*[\"']?schedules[\"']?\s*\]\]")
+_ENTRY = re.compile(r"\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*=")
+
+
 def _toml(data: bytes) -> Node:
-    """Return TOML as a tree; its parser tells no places, so problems are told by field alone."""
+    """Return TOML as a tree. Its parser tells no places: those of the usual form are found here."""
     try:
-        return _node(tomllib.loads(data.decode()))
+        text = data.decode()
+        tree = _node(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise refused(Place(), f"not TOML: {error}") from None
+        found = _AT.search(str(error))
+        place = Place(int(found[1]), int(found[2])) if found else Place()
+        raise refused(place, f"not TOML: {_AT.sub('', str(error))}") from None
+    _find_places(tree, text)
+    return tree
+
+
+def _find_places(tree: Node, text: str) -> None:
+    """Note in which line each schedule, and each of its fields, stands."""
+    schedules = tree.entries.get("schedules") if isinstance(tree, Mapping) else None
+    if schedules is None or not isinstance(schedules[1], Listing):
+        return
+    number = -1
+    for line, words in enumerate(text.splitlines(), 1):
+        if _TABLE.match(words):
+            number += 1
+            if number < len(schedules[1].items):
+                schedules[1].items[number].place = Place(line)
+        elif number >= 0 and (found := _ENTRY.match(words)) is not None:
+            item = schedules[1].items[number] if number < len(schedules[1].items) else None
+            if isinstance(item, Mapping) and found[1] in item.entries:
+                key, value = item.entries[found[1]]
+                key.place = value.place = Place(line)
 
 
 def _node(value: object) -> Node:

@@ -115,8 +115,8 @@ def _judge_agent(ledger: Ledger, attempt: Attempt, outcome: Outcome) -> None:
 
 def _after_end(ledger: Ledger, task: Task, outcome: Outcome) -> None:
     end = _END[outcome.status]
-    if outcome.outputs and end in (TaskStatus.SUCCESS, TaskStatus.FAILED):
-        task.outputs = json.dumps(dict(outcome.outputs), ensure_ascii=False)
+    tells = outcome.outputs and end in (TaskStatus.SUCCESS, TaskStatus.FAILED)
+    task.outputs = json.dumps(dict(outcome.outputs), ensure_ascii=False) if tells else ""
     if end is TaskStatus.SUCCESS:
         end_task(ledger, task, end)
     elif task.cancel_requested_at is not None:

@@ -10,6 +10,8 @@ from server.domain.moment import Millis, Moment
 JITTER_LIMIT = 86_400
 WINDOW_LIMIT = 366 * 86_400
 MADE_UP_LIMIT = 1000
+LATEST: Moment = 7_258_118_400_000
+"""The year 2200: beyond it somebody mistook one unit for another."""
 
 
 class CatchUp(StrEnum):
@@ -107,8 +109,18 @@ class Plan:
         checks.number(f"{path}catch_up_window", self.catch_up_window, 0, WINDOW_LIMIT)
         checks.number(f"{path}catch_up_limit", self.catch_up_limit, 1, MADE_UP_LIMIT)
         checks.name(f"{path}branch", self.branch, required=False)
-        if self.ends_at is not None and self.ends_at <= (self.starts_at or 0):
-            checks.fail(f"{path}ends_at", "must be after starts_at")
+        check_span(checks, self.starts_at, self.ends_at, (f"{path}starts_at", f"{path}ends_at"))
+
+
+def check_span(
+    checks: Checks, start: Moment | None, end: Moment | None, fields: tuple[str, str]
+) -> None:
+    """Note a beginning or an end that is too far away, or an end that comes first."""
+    for name, moment in zip(fields, (start, end), strict=True):
+        if moment is not None and moment >= LATEST:
+            checks.fail(name, "must be before the year 2200")
+    if end is not None and end <= (start or 0):
+        checks.fail(fields[1], f"must be after {fields[0].rpartition('.')[2]}")
 
 
 @dataclass(slots=True)

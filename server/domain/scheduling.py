@@ -1,7 +1,9 @@
 """Schedules come, change and go, and strike: a time and its run are written together."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import accumulate
 
 from server.domain.canceling import stop_run
 from server.domain.checks import Checks
@@ -11,7 +13,7 @@ from server.domain.ids import moment_id
 from server.domain.ledger import Ledger
 from server.domain.moment import SECOND, Moment
 from server.domain.pipeline import Pipeline
-from server.domain.schedule import CatchUp, Fire, Overlap, Owner, Plan, Schedule
+from server.domain.schedule import MADE_UP_LIMIT, CatchUp, Fire, Overlap, Owner, Plan, Schedule
 from server.domain.trigger_event import TriggerEvent
 from server.domain.triggering import Trigger, start_run
 
@@ -124,7 +126,8 @@ class PauseSchedule:
             find_next(ledger, schedule, ledger.now)
         elif schedule.paused_at is None:
             schedule.paused_at = ledger.now
-            schedule.due_at = schedule.pending_at = None
+            schedule.due_at = None
+            _drop_pending(ledger, schedule, "the schedule was paused while it waited")
         ledger.touch_schedule(schedule)
 
 
@@ -262,9 +265,9 @@ def add_schedule(
 
 def change_schedule(ledger: Ledger, schedule: Schedule, plan: Plan) -> None:
     """Give a schedule a plan, and find its next time from now on."""
+    _drop_pending(ledger, schedule, "the schedule was changed while it waited")
     for each in fields(Plan):
         setattr(schedule, each.name, getattr(plan, each.name))
-    schedule.pending_at = None
     find_next(ledger, schedule, ledger.now)
     ledger.touch_schedule(schedule)
 
@@ -346,6 +349,9 @@ def when_schedule_due(ledger: Ledger, schedule: Schedule) -> None:
         find_next(ledger, schedule, last if times else max(last, _skipped_to(ledger, schedule)))
     else:
         schedule.due_at = None
+    if schedule.due_at is not None and schedule.due_at <= ledger.now:
+        # More times wait for their jitter than are looked at.
+        schedule.due_at = ledger.now + SECOND
     ledger.touch_schedule(schedule)
 
 
@@ -361,12 +367,16 @@ def _times_due(ledger: Ledger, schedule: Schedule) -> list[tuple[Moment, bool]]:
     now = ledger.now
     oldest = now - max(schedule.catch_up_window * SECOND, ON_TIME + schedule.jitter * SECOND)
     begin = max(schedule.next_at, oldest) - 1
-    limit = schedule.catch_up_limit if schedule.catch_up is CatchUp.ALL else 2
-    found = ledger.times.between(schedule.cron, schedule.zone, begin, now, limit)
+    found = ledger.times.between(schedule.cron, schedule.zone, begin, now, MADE_UP_LIMIT)
     if schedule.ends_at is not None:
         found = [at for at in found if at <= schedule.ends_at]
-    found = [at for at in found if at + _jitter(ledger, schedule, at) <= now]
-    late = {at for at in found if at + _jitter(ledger, schedule, at) < now - ON_TIME}
+    # In their order: a time waits for those before it, however short its own jitter is.
+    due = list(accumulate((at + _jitter(ledger, schedule, at) for at in found), max))
+    come = bisect_right(due, now)
+    found, due = found[:come], due[:come]
+    late = {at for at, moment in zip(found, due, strict=True) if moment < now - ON_TIME}
+    limit = schedule.catch_up_limit if schedule.catch_up is CatchUp.ALL else 2
+    found = found[-max(limit, len(found) - len(late)) :]
     if schedule.catch_up is CatchUp.NONE:
         return [(at, at in late) for at in found]
     if schedule.catch_up is CatchUp.LAST:
@@ -389,6 +399,12 @@ def _strike(ledger: Ledger, schedule: Schedule, at: Moment) -> None:
             for run in active:
                 stop_run(ledger, run, f"schedule {schedule.name} starts its next run")
         _start(ledger, schedule, at)
+
+
+def _drop_pending(ledger: Ledger, schedule: Schedule, why: str) -> None:
+    at, schedule.pending_at = schedule.pending_at, None
+    if at is not None:
+        _note(ledger, schedule, at, why)
 
 
 def _start(ledger: Ledger, schedule: Schedule, at: Moment) -> None:

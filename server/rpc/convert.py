@@ -1,7 +1,6 @@
 """Tasks, selectors and log lines: between messages and records."""
 
 import base64
-import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -311,7 +310,6 @@ def task_detail(task: Task) -> task_pb2.TaskDetail:
         run_id=task.run_id or "",
         labels=spec.labels,
         retry_of=task.retry_of or "",
-        outputs=json.loads(task.outputs) if task.outputs else {},
         executor=spec.executor,
         cancel_requested=task.cancel_requested_at is not None and not task.status.ended,
         priority=task.priority,
@@ -340,6 +338,8 @@ def full_task_detail(view: TaskView, waiting: str) -> task_pb2.TaskDetail:
     detail.agent_labels.update(view.agent_labels)
     detail.attempts.extend(map(attempt_message, view.attempts))
     detail.waiting_reason = waiting
+    if view.task.outputs:
+        detail.outputs.update(json.loads(view.task.outputs))
     if view.crowd is not None:
         detail.concurrency.limit = view.crowd.places
     if view.attempts:

@@ -1,8 +1,11 @@
 """Agents, leases and reports: between messages and records."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import structlog
 
 from generated.agent.v1 import agent_pb2
 from generated.stream.v1 import stream_pb2
@@ -22,6 +25,8 @@ from server.domain.registering import HELD_LIMIT, Profile
 from server.domain.reporting import REPORTABLE, Report
 from server.domain.task import TaskSpec, TaskStatus
 from server.rpc.convert import counted, enum, moment_of_seconds, seconds
+
+log = structlog.get_logger(__name__)
 
 ERROR_LIMIT = 4096
 # Frames of a session are counted from 1; a million a second would take centuries to get here.
@@ -168,19 +173,26 @@ def update_of(agent_id: str, message: stream_pb2.TaskStatusUpdate) -> Report:
 OUTPUT_LIMIT = 80 * 1024
 """Characters of what a task tells later jobs; the agent has bounded it before."""
 
+OUTPUTS_LIMIT = 1000
+_OUTPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", re.ASCII)
+
 
 def _outputs(told: Mapping[str, str]) -> dict[str, str]:
-    """Return what a task tells later jobs.
+    """Return what a task tells later jobs; nothing where it is too much.
 
-    Raises:
-        Invalid: it is too much.
+    It is no reason to refuse a report: an end that is refused would never be one.
     """
     if not told:
         return {}
     size = sum(len(name) + len(value) for name, value in told.items())
-    if size > OUTPUT_LIMIT or len(told) > 1000:
-        raise Invalid([Violation("outputs", f"must have at most {OUTPUT_LIMIT} characters")])
-    return {name: value.replace("\0", "") for name, value in told.items()}
+    if size > OUTPUT_LIMIT or len(told) > OUTPUTS_LIMIT:
+        log.warning("outputs are left out", characters=size, values=len(told))
+        return {}
+    return {
+        name: value.replace("\0", "")
+        for name, value in told.items()
+        if _OUTPUT_NAME.fullmatch(name)
+    }
 
 
 # Moments beyond this (the year 5138) are a unit mistaken for another, and could leave 64 bits.

@@ -54,16 +54,20 @@ async def test_what_ended_meanwhile_is_reported_by_the_next_session(
     kit, server, api: Api, gate, tmp_path
 ):
     agent = kit.start_agent(server, slots=2)
-    good = await api.create(gate.wait, "seq 1 500", f"touch {tmp_path}/good")
+    tells = 'printf "a=1\\nb<<X\\n1\\n2\\nX\\n" >> "$MUSTER_OUTPUT"'
+    good = await api.create(gate.wait, "seq 1 500", tells, f"touch {tmp_path}/good")
     bad = await api.create(gate.wait, f"touch {tmp_path}/bad", "exit 7")
     await api.runs(good)
     await api.runs(bad)
     agent.kill9()
     gate.open()
     eventually(lambda: (tmp_path / "good").exists() and (tmp_path / "bad").exists())
+    server.kill9()  # what it was told before it died, and what it is told after, is all there
+    server.start()
     agent.start()
     task = await api.ended(good)
     assert (task.status, task.attempt) == (SUCCESS, 1)
+    assert dict(task.outputs) == {"a": "1", "b": "1\n2"}
     assert await api.text(good) == [str(number) for number in range(1, 501)]
     task = await api.ended(bad)
     assert (task.exit_code, task.attempt, task.infra_retries) == (7, 1, 0)

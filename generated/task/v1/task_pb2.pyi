@@ -1210,7 +1210,9 @@ class TaskDetail(_message.Message):
 
     @_builtins.property
     def outputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """What it has told later jobs: lines `name=value` of the file that `MUSTER_OUTPUT` names."""
+        """What it has told later jobs: lines `name=value` of the file that `MUSTER_OUTPUT` names. Only in
+        GetTask.
+        """
 
     def __init__(
         self,

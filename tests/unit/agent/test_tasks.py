@@ -3,6 +3,8 @@
 import os
 import signal
 
+import grpc
+
 from generated.agent.v1 import agent_pb2
 from generated.task.v1 import task_pb2
 from tests.unit.agent.kit import alive, marked_processes, until, waits
@@ -85,6 +87,27 @@ async def test_a_task_that_cannot_start_fails_with_the_reason(plane, start_agent
         assert lease.end.status == task_pb2.TASK_STATUS_FAILED
         assert lease.end.failure == agent_pb2.FAILURE_CLASS_TASK
         assert word in lease.end.error_message
+
+
+async def test_an_end_that_is_refused_is_told_without_what_may_be_the_reason(
+    plane, start_agent, gate
+):
+    start_agent()
+    lease = plane.assign("echo a=1 > $MUSTER_OUTPUT", waits(gate))
+    await until(lambda: lease.statuses)
+    plane.status_errors = [grpc.StatusCode.INVALID_ARGUMENT.value[0]]
+    gate.touch()
+    await until(lambda: lease.end)
+    assert lease.end.status == task_pb2.TASK_STATUS_SUCCESS
+    assert not lease.end.outputs
+
+
+async def test_what_is_wrong_with_outputs_is_in_the_log(plane, start_agent):
+    start_agent()
+    lease = plane.assign("echo nonsense > $MUSTER_OUTPUT; echo done")
+    await until(lambda: lease.whole)
+    assert lease.text[0] == "done"
+    assert "MUSTER_OUTPUT line 1 is neither" in lease.text[1]
 
 
 async def test_the_noop_executor_succeeds_without_a_process(plane, start_agent):

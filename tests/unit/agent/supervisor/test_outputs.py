@@ -1,13 +1,14 @@
 """Values that a task tells later jobs."""
 
 import os
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.supervisor.masking import Mask
-from agent.supervisor.outputs import LARGEST, NAME, parse, read_outputs
+from agent.supervisor.outputs import LARGEST, NAME, parse, read_outputs, sound
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,9 @@ from agent.supervisor.outputs import LARGEST, NAME, parse, read_outputs
         ("nonsense\nb=1", {"b": "1"}, "line 1 is neither NAME=VALUE"),
         ("1a=1\nb=1", {"b": "1"}, "line 1 is neither"),
         ("b=1\na<<END\none\n", {"b": "1"}, "line 2: no later line is 'END' alone"),
-        ("a<<\n", {}, "line 1: no later line"),
+        ("a<<\nb=1", {}, "line 1: no later line"),
+        ("a<<END\nx=1", {}, "line 1: no later line is 'END' alone"),
+        ("".join(f"a{n}=\n" for n in range(1001)), {}, "has 1001 values; at most 1000"),
     ],
 )
 def test_lines_are_values(text, values, wrong):
@@ -37,6 +40,20 @@ NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,20}", fullmatch=True)
 def test_any_value_comes_through(values):
     text = "".join(f"{name}<<-mark-\n{value}\n-mark-\n" for name, value in values.items())
     assert parse(text) == (values, "")
+
+
+def test_no_file_takes_long():
+    begun = time.process_time()
+    assert parse("a<<b\n" * 13_000)[1]
+    assert parse("a<<b\nx\nb\n" * 6_000)[1] == ""
+    assert time.process_time() - begun < 0.2
+
+
+def test_what_a_task_may_have_written_itself_is_looked_at():
+    told = {"a": "1", "b": "\ud800", "c d": "2", "e": 3, "f\n": "4", "": "5"}
+    assert sound(told) == {"a": "1"}
+    assert sound(["a"]) == {}
+    assert sound({f"a{n}": "" for n in range(1001)}) == {}
 
 
 @given(st.text())

@@ -51,12 +51,15 @@ def test_both_forms_say_the_same():
 @pytest.mark.parametrize(
     ("name", "data", "problem"),
     [
-        ("s.toml", b"[[schedules]]\nname = ", "not TOML"),
+        ("s.toml", b"[[schedules]]\nname = \n", "s.toml:2:8: not TOML: Invalid value"),
         ("s.toml", b"\xff", "not TOML"),
         ("s.toml", TOML.replace(b"0 3 *", b"61 3 *"), "schedules[0].schedule: Bad minute"),
         ("s.toml", TOML.replace(b"Berlin", b"Berln"), "schedules[0].zone: there is no time zone"),
         ("s.toml", TOML.replace(b"pipeline", b"pipelin", 1), "did you mean 'pipeline'?"),
         ("s.toml", TOML.replace(b"often", b"nightly").replace(b"team", b"default"), "an earlier"),
+        ("s.toml", TOML.replace(b'"queue"', b'"wait"'), "s.toml:7:1: schedules[0].overlap: must"),
+        ("s.yaml", YAML.replace(b"2030", b"9999"), "start: must be before the year 2200"),
+        ("s.yaml", YAML.replace(b"start:", b'end: "2029-12-31"\n    start:'), "end: must be after"),
         ("s.yaml", YAML.replace(b"queue", b"wait"), "s.yaml:7:14: schedules[0].overlap: must be"),
         ("s.yaml", YAML.replace(b"nightly", b'"a #1"'), "must not contain '#'"),
         ("s.yaml", b"", "schedules"),

@@ -40,6 +40,16 @@ def test_a_start_is_recorded_and_its_deadline_is_by_the_servers_clock(core):
     assert attempt.status is AttemptStatus.RUNNING
 
 
+def test_a_later_attempt_tells_for_itself_alone(core):
+    task_id, lease = core.running(retry_count=1)
+    core.report(lease, TaskStatus.FAILED, outputs={"a": "1"})
+    assert core.task(task_id).outputs == '{"a": "1"}'
+    core.pass_time(core.policy.retry_backoff_limit)
+    (again,) = core.claim()
+    core.report(LeaseRef(task_id, again.lease_id), TaskStatus.SUCCESS)
+    assert core.task(task_id).outputs == ""
+
+
 def test_a_start_told_twice_changes_nothing(core):
     task_id, lease = core.running()
     before = everything(core, task_id)

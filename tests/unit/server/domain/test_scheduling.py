@@ -214,11 +214,58 @@ def test_a_definitions_schedules_come_change_and_go_with_it(core):
         core.do(UpdatePipeline(NAMESPACE, "p", bad))
 
 
+@pytest.mark.parametrize("catch_up", CatchUp)
+@pytest.mark.parametrize(("cron", "jitter", "step"), [("* * * * *", 600, 1), ("* * * * * *", 0, 5)])
+def test_no_time_is_lost_to_long_jitter_or_a_late_look(core, catch_up, cron, jitter, step):
+    to_the_minute(core)
+    scheduled(core, cron, jitter=jitter, catch_up=catch_up, overlap=Overlap.ALLOW)
+    begin = core.clock.now()
+    for _ in range(2400 // step if jitter else 12):
+        core.clock.advance(step * 1000)
+        core.do(RunTimers())
+        assert schedule(core).due_at > core.clock.now(), "the timers would spin"
+    period = MINUTE if jitter else 1000
+    times = [at for at, _ in fires(core)]
+    assert times == list(range(begin + period, times[-1] + 1, period))
+    assert times[-1] >= core.clock.now() - jitter * 1000 - period
+
+
+@pytest.mark.parametrize("what", ["changed", "paused"])
+def test_what_becomes_of_a_queued_time_is_written_down(core, what):
+    to_the_minute(core)
+    key = scheduled(core, overlap=Overlap.QUEUE)
+    core.pass_time(2 * MINUTE)
+    at = schedule(core).pending_at
+    assert at is not None
+    if what == "changed":
+        core.do(UpdateSchedule(NAMESPACE, key, Plan("0 0 * * *")))
+    else:
+        core.do(PauseSchedule(NAMESPACE, key, paused=True))
+    assert fires(core)[-1] == (at, f"the schedule was {what} while it waited")
+    assert schedule(core).pending_at is None
+
+
+def test_more_times_than_are_looked_at_do_not_let_the_timers_spin(core):
+    to_the_minute(core)
+    scheduled(core, "* * * * * *", jitter=3600)
+    core.pass_time(30 * MINUTE)
+    assert schedule(core).due_at > core.clock.now()
+
+
+@pytest.mark.parametrize(
+    "plan", [Plan("0 0 * * *", starts_at=10**15), Plan("@daily", ends_at=10**15)]
+)
+def test_a_moment_far_off_is_refused(core, plan):
+    pipeline = core.pipeline(serial("s", job("j")), name="p")
+    with pytest.raises(Invalid, match="before the year 2200"):
+        core.do(CreateSchedule(NAMESPACE, "id", "n", pipeline, plan, "olga"))
+
+
 STEPS = st.lists(st.tuples(st.integers(-20, 90), st.booleans()), min_size=1, max_size=25)
 
 
 @settings(max_examples=60, deadline=None)
-@given(STEPS, st.sampled_from(CatchUp), st.sampled_from(Overlap), st.integers(0, 90))
+@given(STEPS, st.sampled_from(CatchUp), st.sampled_from(Overlap), st.integers(0, 900))
 def test_no_time_comes_twice_and_none_is_lost_that_was_looked_at(steps, catch_up, overlap, jitter):
     core = Core()
     core.join("a")
