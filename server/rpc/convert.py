@@ -1,6 +1,7 @@
 """Tasks, selectors and log lines: between messages and records."""
 
 import base64
+import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
