@@ -18,6 +18,7 @@ from cli.settings import Settings, current_settings
 from generated.agent.v1.agent_pb2_grpc import AgentServiceStub
 from generated.audit.v1.audit_pb2_grpc import AuditServiceStub
 from generated.auth.v1.auth_pb2_grpc import AuthServiceStub
+from generated.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from generated.hook.v1.hook_pb2_grpc import HookServiceStub
 from generated.pipeline.v1.pipeline_pb2_grpc import PipelineServiceStub
 from generated.schedule.v1.schedule_pb2_grpc import ScheduleServiceStub
@@ -41,6 +42,7 @@ class Api:
         self.settings = settings
         self.audit = AuditServiceStub(channel)
         self.auth = AuthServiceStub(channel)
+        self.catalog = CatalogServiceStub(channel)
         self.secrets = SecretServiceStub(channel)
         self.schedules = ScheduleServiceStub(channel)
         self.hooks = HookServiceStub(channel)

@@ -19,7 +19,7 @@ COMMANDS = {
     "key": Late("cli.commands.key", "Make keys that sign tasks."),
     "secret": Late("cli.commands.secret", "Keep values that tasks get and nobody can read."),
     "schedule": Late("cli.commands.schedule", "Have pipelines started by the clock."),
-    "plugin": Late("cli.commands.plugin", "Write plugins, pack them, check packages."),
+    "plugin": Late("cli.commands.plugin", "Write, pack, check and publish plugins."),
     "audit": Late("cli.commands.audit", "Show who changed what."),
     "token": Late("cli.commands.token", "Make, list and revoke callers' tokens."),
     "up": Late("cli.commands.up", "Start a server and an agent on this machine."),

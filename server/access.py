@@ -100,6 +100,11 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     "/schedule.v1.ScheduleService/ResumeSchedule": _OPERATE,
     "/schedule.v1.ScheduleService/RunSchedule": _OPERATE,
     "/schedule.v1.ScheduleService/PreviewSchedule": _VIEW,
+    # Plugins.
+    "/catalog.v1.CatalogService/PublishPlugin": _OPERATE,
+    "/catalog.v1.CatalogService/YankPlugin": _OPERATE,
+    "/catalog.v1.CatalogService/ListPlugins": _VIEW,
+    "/catalog.v1.CatalogService/GetPlugin": _VIEW,
     # What goes on.
     "/stream.v1.StreamService/Ping": ANYBODY,
     "/stream.v1.StreamService/StreamTaskLog": _VIEW,

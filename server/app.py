@@ -15,12 +15,16 @@ from grpc_reflection.v1alpha import reflection
 from generated.agent.v1 import agent_pb2, agent_pb2_grpc
 from generated.audit.v1 import audit_pb2, audit_pb2_grpc
 from generated.auth.v1 import auth_pb2, auth_pb2_grpc
+from generated.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 from generated.hook.v1 import hook_pb2, hook_pb2_grpc
 from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
 from generated.schedule.v1 import schedule_pb2, schedule_pb2_grpc
 from generated.secret.v1 import secret_pb2, secret_pb2_grpc
 from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from generated.task.v1 import task_pb2, task_pb2_grpc
+from plugins import bundled
+from plugins.package.refusal import PackageRefused
+from plugins.package.signature import PublicKey, parse_public_key, read_text
 from server.address import Address
 from server.auth import Authenticator, Open
 from server.authenticator import TokenAuthenticator
@@ -34,6 +38,7 @@ from server.engine import event_feed
 from server.engine.attendance import Attendance
 from server.engine.backlog_gauge import BacklogGauge
 from server.engine.call_limits import CallLimits, QueueLimit
+from server.engine.catalog import Catalog
 from server.engine.clock import Clock
 from server.engine.deliveries import Deliveries
 from server.engine.delivery_runner import DeliveryRunner
@@ -50,6 +55,7 @@ from server.engine.log_intake import JournalIntake, RowIntake
 from server.engine.log_retention import LogLimits, LogRetention
 from server.engine.log_sealer import LogSealer
 from server.engine.measurements import Measurements
+from server.engine.plugin_shelf import PluginShelf
 from server.engine.retention import Limits, Retention
 from server.engine.row_sealer import RowSealer
 from server.engine.schedule_file import ScheduleFile
@@ -63,6 +69,7 @@ from server.oidc import OidcIssuer
 from server.rpc.agent_service import AgentService
 from server.rpc.audit_service import AuditService
 from server.rpc.auth_service import AuthService
+from server.rpc.catalog_service import CatalogService
 from server.rpc.handover import Handover
 from server.rpc.hook_service import HookService
 from server.rpc.interceptors import CallInterceptor
@@ -80,6 +87,7 @@ from server.signing import KEY_FILE, SigningKeys
 from server.stores.blobs.folder import FolderBlobs
 from server.stores.blobs.place import Bucket, open_place
 from server.stores.log_journal import LogJournal
+from server.stores.plugin_homes.place import open_home
 from server.stores.sql.database import open_url
 from server.stores.sql.reader import SqlReader
 from server.tls import ServerCertificate, TlsFiles
@@ -94,6 +102,7 @@ SERVICES = [
         (agent_pb2, "AgentService"),
         (audit_pb2, "AuditService"),
         (auth_pb2, "AuthService"),
+        (catalog_pb2, "CatalogService"),
         (pipeline_pb2, "PipelineService"),
         (hook_pb2, "HookService"),
         (schedule_pb2, "ScheduleService"),
@@ -172,6 +181,20 @@ def _secret_sealer(settings: Settings) -> Sealer | None:
     alone = settings.sqlite_file is not None
     keys = load_keys(settings.secret_keys, settings.data_dir, make=alone)
     return Sealer(keys) if keys else None
+
+
+def _plugin_keys(settings: Settings) -> tuple[PublicKey, ...]:
+    """Return the keys that sign plugins.
+
+    Raises:
+        OSError: one cannot be read, or none is named though all plugins have to be signed.
+    """
+    if settings.require_signed_plugins and not settings.plugin_keys:
+        raise OSError("--require-signed-plugins needs --plugin-keys")
+    try:
+        return tuple(parse_public_key(read_text(file)) for file in settings.plugin_keys)
+    except PackageRefused as error:
+        raise OSError(f"--plugin-keys: {error}") from None
 
 
 def _check_folder(setting: str, folder: Path | Bucket | None) -> None:
@@ -361,6 +384,13 @@ class App:
             return None
         return RowSealer(self._writer, self._reader, self._blobs, clock)
 
+    def _build_catalog(self) -> Catalog:
+        settings = self._settings
+        home = open_home(settings.plugin_home or settings.data_dir / "plugins")
+        shelf = PluginShelf(settings.data_dir / "plugin-shelf", home)
+        shelf.clear()
+        return Catalog(self._reader, shelf, bundled.manifests())
+
     def _build_archiver(self) -> LogArchiver | None:
         place = self._settings.log_archive
         if place is None:
@@ -393,12 +423,14 @@ class App:
                 ("grpc.max_concurrent_streams", STREAMS_A_CONNECTION),
             ],
         )
+        catalog = self._build_catalog()
         handover = Handover(
             policy,
             self._writer,
             self._issuer,
             self._secrets,
             self._secret_sealer,
+            catalog,
             encrypted=self._certificate is not None,
         )
         agents = AgentService(
@@ -411,6 +443,7 @@ class App:
             policy,
             self._issuer,
             handover,
+            catalog,
         )
         streams = StreamService(
             self._writer,
@@ -452,6 +485,15 @@ class App:
         )
         secret_pb2_grpc.add_SecretServiceServicer_to_server(
             SecretService(self._secrets, self._writer), server
+        )
+        catalog_pb2_grpc.add_CatalogServiceServicer_to_server(
+            CatalogService(
+                catalog,
+                self._writer,
+                _plugin_keys(settings),
+                signed_only=settings.require_signed_plugins,
+            ),
+            server,
         )
         pipelines = PipelineService(
             self._writer, self._reader, clock, QueueLimit(self._reader, settings.queue_limit)

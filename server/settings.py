@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from server.address import Address
 from server.domain.granting import Grant, parse_grants
 from server.stores.blobs.place import SCHEME, Bucket, parse_bucket
+from server.stores.plugin_homes.place import OCI, Registry, parse_home
 from servicelog.levels import Level, parse_levels
 from servicelog.setup import Format
 
@@ -75,6 +76,20 @@ def parse_place(value: object) -> object:
     if isinstance(value, str) and value.startswith(SCHEME):
         return parse_bucket(value)
     return value if isinstance(value, Bucket) else parse_folder(value)
+
+
+def parse_plugin_home(value: object) -> object:
+    """Return a folder as parse_folder does, a bucket, or a registry."""
+    if isinstance(value, str) and value.startswith((SCHEME, OCI)):
+        return parse_home(value)
+    return value if isinstance(value, Bucket | Registry) else parse_folder(value)
+
+
+def parse_files(value: object) -> object:
+    """Return the paths in a text, parted by commas."""
+    if isinstance(value, str):
+        return tuple(Path(part).expanduser().absolute() for part in value.split(",") if part)
+    return value
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
@@ -226,6 +241,19 @@ class Settings(BaseSettings):
         default=None, json_schema_extra={"metavar": "FILE"}
     )
     """A file of schedules, TOML or YAML: the server keeps its schedules as it says."""
+
+    plugin_home: Annotated[
+        Path | Bucket | Registry | None, BeforeValidator(parse_plugin_home), NoDecode
+    ] = Field(default=None, json_schema_extra={"metavar": "DIR|s3://BUCKET|oci://HOST/REPOSITORY"})
+    """Where published plugins are kept; the default is a folder in data_dir."""
+
+    plugin_keys: Annotated[tuple[Path, ...], BeforeValidator(parse_files), NoDecode] = Field(
+        default=(), json_schema_extra={"metavar": "FILE,…"}
+    )
+    """Public keys (minisign's): a plugin that is signed has to be by one of them."""
+
+    require_signed_plugins: bool = False
+    """Take only plugins that one of plugin_keys has signed."""
 
     log_retention: AnyDuration = timedelta(0)
     """How long logs are kept after their task's end; with 0 as long as the task."""

@@ -1,4 +1,4 @@
-"""`muster plugin`: write plugins, pack them, check packages. None of it needs a server."""
+"""`muster plugin`: write plugins, pack them, check packages; and what a server keeps of them."""
 
 import os
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cli import plugin_template
+from cli.commands import plugin_catalog
 from cli.failure import CommandFailed
 from cli.framework import Group
 from cli.output import print_fields, show_data
@@ -25,7 +26,16 @@ WORDS = {"id": "ID", "sha256": "SHA-256"}
 
 @click.group("plugin", cls=Group)
 def command() -> None:
-    """Write plugins, pack them into one file, and check such files."""
+    """Write plugins, pack them into one file, check such files, and publish them."""
+
+
+for _command in (
+    plugin_catalog.publish,
+    plugin_catalog.list_plugins,
+    plugin_catalog.get,
+    plugin_catalog.yank,
+):
+    command.add_command(_command)
 
 
 @command.command("init", epilog="muster plugin init greet\nmuster plugin init greet --type notify")

@@ -36,8 +36,11 @@ IDENTIFIER = Text(
     wanted="a name of letters, digits and _, not starting with a digit",
 )
 PLUGIN = Text(
-    pattern=r"[a-z0-9](-?[a-z0-9]){0,62}@[0-9A-Za-z][0-9A-Za-z.+-]{0,63}",
-    wanted="a plugin with its version, such as checkout@1.2.0",
+    pattern=(
+        r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+        r"(@(sha256:[0-9a-f]{64}|[0-9]{1,9}(\.[0-9]{1,9}){0,2}([-+][0-9A-Za-z.+-]{1,60})?))?"
+    ),
+    wanted="a plugin such as git-checkout, git-checkout@1 or git-checkout@1.2.0",
 )
 WORDS = ListOf(Text(), alone=True)
 GLOBS = ListOf(Text(at_most=256), most=100, alone=True)
@@ -190,7 +193,7 @@ STEP = Record(
     {
         "name": Field(Text(at_most=NAME_LIMIT), "What people call it."),
         "commands": Field(COMMANDS, "Lines of the job's script."),
-        "uses": Field(PLUGIN, "A plugin: id@version."),
+        "uses": Field(PLUGIN, "A plugin: id, id@version or id@sha256:…."),
         "with": Field(MapOf(Anything()), "The plugin's settings.", attribute="settings"),
     },
 )

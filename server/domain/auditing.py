@@ -20,6 +20,7 @@ from server.domain.extending import AddJobs
 from server.domain.keeping_secrets import DeleteSecret, PutSecret
 from server.domain.ledger import Command, Ledger
 from server.domain.moment import Moment
+from server.domain.plugin import PublishPlugin, YankPlugin
 from server.domain.registering import Register, RevokeAgent, Unregister, UpdateLabels
 from server.domain.retrying import RetryRun
 from server.domain.scheduling import (
@@ -171,6 +172,11 @@ def _secret(ledger: Ledger, command: Any) -> Facts:  # noqa: ANN401 (two command
     return {} if kept is None else {"version": kept.version, "key": kept.kek}
 
 
+def _plugin(ledger: Ledger, command: YankPlugin) -> Facts:
+    known = ledger.source.plugin(command.namespace, command.plugin_id, command.version)
+    return {} if known is None else {"yanked": known.yanked}
+
+
 def _of_task(command: Any, _answer: object) -> str:  # noqa: ANN401 (several commands)
     return str(command.task_id)
 
@@ -302,5 +308,16 @@ RULES: Mapping[type[Command[Any]], Rule] = {
     RevokeToken: Rule("token.revoke", lambda command, _: command.public_id, _token),
     PutSecret: Rule("secret.put", _named, _secret),
     DeleteSecret: Rule("secret.delete", _named, _secret),
+    PublishPlugin: Rule(
+        "plugin.publish",
+        lambda command, _: command.plugin.name,
+        done=lambda command, _: {
+            "sha256": command.plugin.sha256,
+            "signed_by": command.plugin.signed_by,
+        },
+    ),
+    YankPlugin: Rule(
+        "plugin.yank", lambda command, _: f"{command.plugin_id}@{command.version}", _plugin
+    ),
     NoteChange: Rule("", lambda command, _: command.subject),
 }

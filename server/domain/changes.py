@@ -15,6 +15,7 @@ from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline, PipelineVersion
+from server.domain.plugin import PublishedPlugin
 from server.domain.run import Run
 from server.domain.schedule import Fire, Schedule
 from server.domain.task import Queue, Task
@@ -101,6 +102,8 @@ class Changes:
     new_secrets: list[KeptSecret] = field(default_factory=list)
     secrets: dict[int, KeptSecret] = field(default_factory=dict)
     deleted_secrets: list[KeptSecret] = field(default_factory=list)
+    new_plugins: list[PublishedPlugin] = field(default_factory=list)
+    plugins: dict[int, PublishedPlugin] = field(default_factory=dict)
     new_tokens: list[Token] = field(default_factory=list)
     tokens: dict[int, Token] = field(default_factory=dict)
     new_classes: dict[str, str] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """A job has nothing left to wait for: whether it starts, is left out, or people are asked."""
 
 from dataclasses import replace
+from typing import Any
 
 from server.domain.checks import Checks
 from server.domain.event import Event, EventKind
@@ -8,7 +9,7 @@ from server.domain.expression import ExpressionError, Facts
 from server.domain.facts import facts_of
 from server.domain.ledger import Ledger
 from server.domain.moment import SECOND
-from server.domain.rules import Rules
+from server.domain.rules import TEMPLATE, Rules
 from server.domain.run import Run
 from server.domain.task import Judged, Task, TaskSpec, TaskStatus
 
@@ -49,7 +50,7 @@ def _holds(ledger: Ledger, task: Task, rules: Rules, facts: Facts, needs: list[T
 
 
 def _fill(ledger: Ledger, task: Task, rules: Rules, facts: Facts) -> None:
-    if not rules.fill:
+    if not rules.fill and not rules.fill_steps:
         return
     spec = TaskSpec.from_json(task.spec)
     env = dict(spec.env)
@@ -66,8 +67,20 @@ def _fill(ledger: Ledger, task: Task, rules: Rules, facts: Facts) -> None:
     if checks.violations:
         first = checks.violations[0]
         raise ExpressionError(f"{first.field}: {first.description}")
-    task.spec = replace(spec, env=env).to_json()
+    steps = tuple(_filled_step(ledger, step, facts) for step in spec.steps)
+    task.spec = replace(spec, env=env, steps=steps).to_json()
     ledger.touch(task)
+
+
+def _filled_step(ledger: Ledger, step: dict[str, Any], facts: Facts) -> dict[str, Any]:
+    settings = dict(step["settings"])
+    for name, value in settings.items():
+        if isinstance(value, str) and TEMPLATE in value:
+            try:
+                settings[name] = ledger.expressions.fill(value, facts)
+            except ExpressionError as error:
+                raise ExpressionError(f"with.{name}: {error}") from error
+    return {**step, "settings": settings}
 
 
 def _ask(ledger: Ledger, task: Task, rules: Rules, run: Run) -> None:

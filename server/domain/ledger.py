@@ -25,6 +25,7 @@ from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline, PipelineVersion
+from server.domain.plugin import PublishedPlugin
 from server.domain.policy import Policy
 from server.domain.run import Run
 from server.domain.schedule import Fire, NoTimes, Schedule, Times
@@ -741,6 +742,20 @@ class Ledger:
         """Remove a secret."""
         self.edits += 1
         self.changes.deleted_secrets.append(secret)
+        self.flush()
+
+    # ---- plugins
+
+    def add_plugin(self, plugin: PublishedPlugin) -> None:
+        """Add a new version of a plugin."""
+        self.edits += 1
+        self.changes.new_plugins.append(plugin)
+        self.flush()  # so that a later command of the batch reads it
+
+    def touch_plugin(self, plugin: PublishedPlugin) -> None:
+        """Say that a version of a plugin was edited."""
+        self.edits += 1
+        self.changes.plugins[plugin.key] = plugin
         self.flush()
 
     # ---- tokens

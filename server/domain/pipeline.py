@@ -12,10 +12,15 @@ from server.domain.gate import PAIRS_WITHOUT
 from server.domain.group import Membership
 from server.domain.labels import Selector, check_selector
 from server.domain.moment import Moment
+from server.domain.plugin import Reference
 from server.domain.priority import PRIORITY_HIGHEST
 from server.domain.task import ArtifactSpec
 
 JOB_LIMIT = 10_000
+STEP_LIMIT = 100
+SETTINGS_LIMIT = 64 * 1024
+"""Characters of what a plugin is given, as JSON."""
+
 RETRY_LIMIT = 100
 TIMEOUT_DEFAULT = 3600
 TIMEOUT_LIMIT = 365 * 24 * 3600
@@ -272,6 +277,23 @@ def _check_job(checks: Checks, path: str, job: Job, env: dict[str, str]) -> None
         job.group.check(checks, f"{path}.concurrency")
     if job.approval is not None:
         _check_approval(checks, f"{path}.approval", job.approval)
+    checks.number(f"{path}.steps", len(job.steps), 0, STEP_LIMIT)
+    for number, step in enumerate(job.steps[:STEP_LIMIT]):
+        _check_step(checks, f"{path}.steps[{number}]", step)
+
+
+def _check_step(checks: Checks, path: str, step: Step) -> None:
+    checks.name(f"{path}.name", step.name, required=False)
+    if bool(step.uses) == bool(step.commands):
+        checks.fail(path, "must have commands, or uses with a plugin")
+    elif step.uses:
+        if Reference.parse(step.uses) is None:
+            text = "must be a plugin such as git-checkout, git-checkout@1 or git-checkout@1.2.0"
+            checks.fail(f"{path}.uses", text)
+        if len(json.dumps(step.settings)) > SETTINGS_LIMIT:
+            checks.fail(f"{path}.settings", f"must have at most {SETTINGS_LIMIT} characters")
+    else:
+        checks.script(f"{path}.commands", step.commands)
 
 
 def _check_approval(checks: Checks, path: str, approval: Approval) -> None:

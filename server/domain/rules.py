@@ -21,6 +21,8 @@ class Rules:
     """Whether it is judged although something it waits for did not go well."""
     fill: tuple[str, ...] = ()
     """Environment variables whose values are to be filled in."""
+    fill_steps: bool = False
+    """Whether settings of its plugins are to be filled in."""
     matrix: dict[str, str] = field(default_factory=dict)
     bases: dict[str, str] = field(default_factory=dict)
     """What conditions call those it waits for that are cells of a matrix, by their names."""
@@ -29,7 +31,7 @@ class Rules:
     def to_json(self) -> str:
         """Return the rules as JSON; "" when there is nothing to judge."""
         data = {name: value for name, value in asdict(self).items() if value}
-        judges = self.condition or self.fill or self.approval
+        judges = self.condition or self.fill or self.fill_steps or self.approval
         return json.dumps(data, ensure_ascii=False, separators=(",", ":")) if judges else ""
 
     @staticmethod
@@ -53,6 +55,11 @@ def rules_of(job: Job, bases: dict[str, str], fixed: Collection[str], env: dict[
         condition=job.condition,
         after_failure=job.after_failure,
         fill=tuple(n for n, value in env.items() if TEMPLATE in value and n not in fixed),
+        fill_steps=any(
+            isinstance(value, str) and TEMPLATE in value
+            for step in job.steps
+            for value in step.settings.values()
+        ),
         matrix=job.matrix,
         bases=bases,
         approval=job.approval,

@@ -13,6 +13,7 @@ from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline, PipelineVersion
+from server.domain.plugin import PublishedPlugin
 from server.domain.run import Run
 from server.domain.schedule import Fire, Schedule
 from server.domain.task import Queue, Task
@@ -210,6 +211,9 @@ class Source(Protocol):
 
     def secret(self, namespace: str, name: str) -> KeptSecret | None:
         """Return a secret, locked, or None."""
+
+    def plugin(self, namespace: str, plugin_id: str, version: str) -> PublishedPlugin | None:
+        """Return a version of a plugin, locked, or None."""
 
     def token(self, public_id: str) -> Token | None:
         """Return a token, locked, or None."""

@@ -1,7 +1,9 @@
 """agent.v1.AgentService."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from uuid_utils import uuid7
 
@@ -11,10 +13,11 @@ from server.domain.canceling import CancelTask, check_reason
 from server.domain.checks import Checks
 from server.domain.claiming import Assignment, Refetch
 from server.domain.enrolling import Identity
-from server.domain.errors import Invalid, NotAvailable, Violation
+from server.domain.errors import Invalid, NotFound, Violation, WrongState
 from server.domain.labels import check_labels, check_selector
 from server.domain.lease import LeaseRef
 from server.domain.measuring import from_text
+from server.domain.plugin import PublishedPlugin, Reference, rank
 from server.domain.policy import Policy
 from server.domain.registering import (
     SLOT_LIMIT,
@@ -26,6 +29,7 @@ from server.domain.registering import (
 )
 from server.domain.token import TokenKind
 from server.engine.attendance import Attendance
+from server.engine.catalog import Catalog
 from server.engine.clock import Clock
 from server.engine.dispatcher import Dispatcher
 from server.engine.log_intake import LogIntake
@@ -47,6 +51,7 @@ from server.rpc.convert_agent import (
     set_state_of,
     verdict_message,
 )
+from server.rpc.convert_plugin import plugin_info
 from server.rpc.handover import Handover
 from server.stores.interfaces import Reader
 
@@ -56,6 +61,10 @@ LOOK_SECONDS = 5.0
 AGENT_PAGE_DEFAULT = 100
 AGENT_PAGE_LIMIT = 1000
 AGENT_KEY = "muster-agent-key"
+INLINE_BYTES = 2 * 1024 * 1024
+"""Of a plugin's package in one answer: v1 clients take 4 MiB."""
+
+PIECE_BYTES = 256 * 1024
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -74,7 +83,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         policy: Policy,
         issuer: Issuer | None,
         handover: Handover,
+        catalog: Catalog,
     ) -> None:
+        self._catalog = catalog
         self._issuer = issuer
         self._handover = handover
         self._writer = writer
@@ -269,20 +280,79 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.DownloadPluginRequest, context: Context
     ) -> agent_pb2.DownloadPluginResponse:
         """See the proto."""
-        raise NotAvailable("DownloadPlugin (the plugin store)")
+        plugin, path = await self._package(request.plugin_id, request.version)
+        if plugin.size > INLINE_BYTES:
+            how = await self._catalog.url(plugin) or "the RPC FetchPlugin"
+            why = f"has {plugin.size} bytes, and {INLINE_BYTES} go into one answer; take {how}"
+            raise WrongState("plugin", plugin.name, why)
+        return agent_pb2.DownloadPluginResponse(
+            success=True,
+            message=plugin.name,
+            plugin_data=await asyncio.to_thread(path.read_bytes),
+            checksum=plugin.sha256,
+            size=plugin.size,
+            version=plugin.version,
+        )
+
+    async def _package(self, plugin_id: str, version: str) -> tuple[PublishedPlugin, Path]:
+        """Return which version is meant, and a file with its bytes.
+
+        Raises:
+            NotFound: there is none, or none that travels.
+            StoreUnavailable: it cannot be had now.
+        """
+        wanted = Reference(plugin_id, version)
+        plugin, _ = await self._catalog.find(current_caller().namespace, wanted)
+        path = None
+        if plugin is not None and not plugin.bundled:
+            path = await self._catalog.shelf.get(plugin.sha256)
+        if plugin is None or path is None:
+            raise NotFound("plugin", f"{plugin_id}@{version}".rstrip("@"))
+        return plugin, path
 
     async def ListAvailablePlugins(
         self, request: agent_pb2.ListAvailablePluginsRequest, context: Context
     ) -> agent_pb2.ListAvailablePluginsResponse:
         """See the proto."""
-        raise NotAvailable("ListAvailablePlugins (the plugin store)")
+        check_acts_for(request.agent_id)
+        namespace = current_caller().namespace
+        platform = await self._platform(request.agent_id)
+        known = [
+            each
+            for each in await self._catalog.known(namespace)
+            if not each.yanked
+            and (not request.plugin_type or each.type == request.plugin_type)
+            and _runs_on(each, platform)
+        ]
+        latest: dict[str, PublishedPlugin] = {}
+        for each in sorted(known, key=lambda one: rank(one.version)):
+            latest[each.plugin_id] = each
+        home = self._catalog.home.kind
+        plugins = [plugin_info(p, home, await self._catalog.url(p)) for p in latest.values()]
+        return agent_pb2.ListAvailablePluginsResponse(
+            success=True, message=counted(len(plugins), "plugin"), plugins=plugins
+        )
+
+    async def _platform(self, agent_id: str) -> str:
+        """Return an agent's platform as os/arch; empty where nobody is named or it has not told."""
+        if not agent_id:
+            return ""
+        agent, _ = await self._reader.agent(current_caller().namespace, agent_id)
+        return f"{agent.os}/{agent.arch}" if agent.os and agent.arch else ""
 
     async def FetchPlugin(
         self, request: agent_pb2.FetchPluginRequest, context: Context
     ) -> AsyncIterator[agent_pb2.FetchPluginResponse]:
         """See the proto."""
-        raise NotAvailable("FetchPlugin (the plugin store)")
-        yield
+        checks = Checks()
+        checks.number("offset", request.offset, 0, 2**40)
+        checks.done()
+        plugin, path = await self._package(request.plugin_id, request.version)
+        with await asyncio.to_thread(path.open, "rb") as file:
+            file.seek(request.offset)
+            yield agent_pb2.FetchPluginResponse(checksum=plugin.sha256, size=plugin.size)
+            while data := await asyncio.to_thread(file.read, PIECE_BYTES):
+                yield agent_pb2.FetchPluginResponse(data=data)
 
     async def ListAgents(
         self, request: agent_pb2.ListAgentsRequest, context: Context
@@ -374,6 +444,13 @@ def _identity(request: agent_pb2.RegisterRequest, caller: Caller) -> Identity | 
         caller.credential_id,
         digest or mint(TokenKind.AGENT)[1],
         certified=caller.kind is Kind.AGENT and not caller.credential_id,
+    )
+
+
+def _runs_on(plugin: PublishedPlugin, platform: str) -> bool:
+    platforms = plugin.about["platforms"]
+    return not platform or (
+        isinstance(platforms, list) and ("any" in platforms or platform in platforms)
     )
 
 

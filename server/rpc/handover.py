@@ -1,6 +1,7 @@
 """What goes to an agent with its tasks, and is told to nobody else."""
 
 import asyncio
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -12,12 +13,15 @@ from server.auth import Caller
 from server.domain.claiming import Assignment, HandBack
 from server.domain.errors import SecretsRefused, StoreUnavailable
 from server.domain.lease import LeaseRef
+from server.domain.plugin import PublishedPlugin, Reference, pick, why_none
 from server.domain.policy import Policy
 from server.domain.reporting import Report
 from server.domain.task import TaskSpec, TaskStatus
+from server.engine.catalog import Catalog
 from server.engine.writer import Writer
 from server.issuer import Issuer
 from server.rpc.convert_agent import task_message
+from server.rpc.convert_plugin import plugin_info
 from server.sealing import Sealer, SealingError
 from server.secret_store import SecretStore
 
@@ -49,9 +53,11 @@ class Handover:
         issuer: Issuer | None = None,
         secrets: SecretStore | None = None,
         sealer: Sealer | None = None,
+        catalog: Catalog | None = None,
         *,
         encrypted: bool = False,
     ) -> None:
+        self._catalog = catalog
         self._policy = policy
         self._writer = writer
         self._issuer = issuer
@@ -69,6 +75,7 @@ class Handover:
         safe = self._encrypted or caller.peer.startswith(LOCAL)
         specs = [TaskSpec.from_json(each.spec) for each in assignments]
         known = await self._known(assignments, specs) if safe else {}
+        plugins = await self._plugins(assignments, specs)
         messages, failed, back = [], [], []
         for assignment, spec in zip(assignments, specs, strict=True):
             message = task_message(assignment, spec, self._policy)
@@ -76,6 +83,8 @@ class Handover:
                 if spec.sealed or spec.secret_refs:
                     values = self._values(assignment.namespace, spec, known, safe=safe)
                     message.secrets.update(values)
+                if spec.steps:
+                    await self._add_steps(message, spec, plugins[assignment.namespace])
             except CannotHandOver as error:
                 failed.append(_failure(assignment, agent_id, error))
             except StoreUnavailable as error:
@@ -89,6 +98,60 @@ class Handover:
         handed_back = [HandBack(agent_id, tuple(back))] if back else []
         await self._writer.submit_each([*failed, *handed_back])
         return messages
+
+    async def _plugins(
+        self, assignments: Iterable[Assignment], specs: Iterable[TaskSpec]
+    ) -> Mapping[str, Sequence[PublishedPlugin] | StoreUnavailable]:
+        """Return by namespace what is known of the plugins that tasks use."""
+        wanted: dict[str, set[str]] = {}
+        for assignment, spec in zip(assignments, specs, strict=True):
+            if spec.steps:
+                names = (step["uses"].partition("@")[0] for step in spec.steps)
+                wanted.setdefault(assignment.namespace, set()).update(filter(None, names))
+        found: dict[str, Sequence[PublishedPlugin] | StoreUnavailable] = {}
+        for namespace, ids in wanted.items():
+            try:
+                known = await self._catalog.known(namespace, ids) if self._catalog else []
+                found[namespace] = known
+            except StoreUnavailable as error:
+                found[namespace] = error
+        return found
+
+    async def _add_steps(
+        self,
+        message: agent_pb2.Task,
+        spec: TaskSpec,
+        known: Sequence[PublishedPlugin] | StoreUnavailable,
+    ) -> None:
+        """Say what a task's steps are, and where its plugins are.
+
+        Raises:
+            CannotHandOver: there is no such plugin.
+            StoreUnavailable: nobody can say now.
+        """
+        if isinstance(known, StoreUnavailable):
+            raise known
+        if self._catalog is None:
+            raise CannotHandOver("the server keeps no plugins")
+        named = set()
+        for step in spec.steps:
+            uses = step["uses"]
+            message.steps.add(
+                name=step["name"],
+                commands=step["commands"],
+                uses=uses,
+                settings=json.dumps(step["settings"]) if uses else "",
+            )
+            if not uses or uses in named:
+                continue
+            named.add(uses)
+            wanted = Reference.parse(uses)
+            plugin = pick(wanted, known) if wanted else None
+            if wanted is None or plugin is None:
+                reason = why_none(wanted, uses, known) if wanted else f"{uses!r} names no plugin"
+                raise CannotHandOver(reason)
+            url = await self._catalog.url(plugin)
+            message.plugins.append(plugin_info(plugin, self._catalog.home.kind, url, uses))
 
     def _values(
         self, namespace: str, spec: TaskSpec, known: Known, *, safe: bool

@@ -8,6 +8,8 @@ never locking, each seeing one consistent state that may be a moment old.
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from server.domain.agent import Agent
@@ -20,6 +22,7 @@ from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey, LogLine
 from server.domain.moment import Millis, Moment
 from server.domain.pipeline import Pipeline, PipelineVersion
+from server.domain.plugin import PublishedPlugin
 from server.domain.run import Run
 from server.domain.schedule import Fire, Schedule
 from server.domain.source import Source
@@ -310,6 +313,14 @@ class Room:
     total: int
 
 
+class HomeKind(Enum):
+    """Which kind of home plugins have."""
+
+    SERVER = 1
+    STORAGE = 2
+    REGISTRY = 3
+
+
 class BlobStore(Protocol):
     """Where large things live that never change, by names like paths."""
 
@@ -335,6 +346,32 @@ class BlobStore(Protocol):
 
     async def room(self) -> Room | None:
         """Return what room there is, None where nobody can say."""
+
+
+class PluginHome(Protocol):
+    """Where packages of plugins live, by the SHA-256 of their bytes."""
+
+    kind: HomeKind
+
+    async def put(self, sha256: str, package: Path) -> None:
+        """Store a package; it is durable and whole when this returns.
+
+        Raises:
+            StoreUnavailable: it is not stored.
+        """
+
+    async def fetch(self, sha256: str, target: Path) -> bool:
+        """Write a package into a file; return whether there is one.
+
+        What is written has to be checked: not every home notices that somebody changed it.
+
+        Raises:
+            StoreUnavailable: it cannot be read now.
+            OSError: it cannot be written.
+        """
+
+    async def url(self, sha256: str, seconds: int) -> str:
+        """Return where anybody can fetch it for so long; empty where only the server can."""
 
 
 class Reader(Protocol):
@@ -421,6 +458,11 @@ class Reader(Protocol):
 
     async def secrets(self, namespace: str, names: Sequence[str] | None = None) -> list[KeptSecret]:
         """Return a namespace's secrets by name; only those of these names where some are given."""
+
+    async def plugins(
+        self, namespace: str, plugin_ids: Sequence[str] | None = None
+    ) -> list[PublishedPlugin]:
+        """Return a namespace's published plugins by id and age; only these where some are given."""
 
     async def sealed_not_under(self, kek: str, after: int, limit: int) -> list[Task]:
         """Return open tasks behind a key whose own secrets are under other keys, in key order."""

@@ -28,7 +28,17 @@ from server.stores.sql import tables
 from server.stores.sql.database import DatabaseInUseError, PostgresDatabase, SqliteDatabase
 from server.stores.sql.keys import Keys
 from server.stores.sql.migrate import VERSION_TABLE, UnknownSchemaError, config
-from server.stores.sql.rows import AGENT, ATTEMPT, EVENT, PIPELINE, RUN, SECRET, TASK, TOKEN
+from server.stores.sql.rows import (
+    AGENT,
+    ATTEMPT,
+    EVENT,
+    PIPELINE,
+    PLUGIN,
+    RUN,
+    SECRET,
+    TASK,
+    TOKEN,
+)
 from server.stores.sql.source import SqlSource
 from tests.blocks import batch
 from tests.records import (
@@ -44,7 +54,7 @@ from tests.records import (
     task,
 )
 
-RECORDS = [TASK, ATTEMPT, AGENT, RUN, PIPELINE, TOKEN, SECRET]
+RECORDS = [TASK, ATTEMPT, AGENT, RUN, PIPELINE, TOKEN, SECRET, PLUGIN]
 HUGE = 2**63
 
 ANY = Queue("any", "default")

@@ -119,7 +119,7 @@ def promtool():
     """Return a function that gives text to `promtool check …` and asserts that it has no word."""
     path = shutil.which("promtool", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
     if path is None:
-        pytest.skip("promtool is not in .venv/bin and not on PATH; `make promtool` tells why")
+        pytest.skip("promtool is not in .venv/bin and not on PATH; `make programs` tells why")
 
     def check(*arguments, text=""):
         done = subprocess.run(  # noqa: S603 - our own tool

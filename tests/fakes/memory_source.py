@@ -36,6 +36,7 @@ class Tables:
     gates: dict = field(default_factory=dict)
     tokens: dict = field(default_factory=dict)
     secrets: dict = field(default_factory=dict)
+    plugins: dict = field(default_factory=dict)
     classes: dict = field(default_factory=dict)
     dependencies: set = field(default_factory=set)
     logs: dict = field(default_factory=dict)
@@ -124,6 +125,11 @@ class MemorySource:
             known = {(each.namespace, each.name) for each in tables.secrets.values()}
             _must((secret.namespace, secret.name) not in known, f"{secret.name} twice")
             _put(tables.secrets, secret.key, secret)
+        for plugin in changes.new_plugins:
+            named = {(p.namespace, p.plugin_id, p.version) for p in tables.plugins.values()}
+            own = (plugin.namespace, plugin.plugin_id, plugin.version)
+            _must(own not in named, f"{plugin.name} twice")
+            _put(tables.plugins, plugin.key, plugin)
         for secret in changes.deleted_secrets:
             tables.secrets.pop(secret.key, None)
         for attempt in changes.new_attempts:
@@ -132,7 +138,7 @@ class MemorySource:
         for name in (
             "agents", "pipelines", "schedules", "hooks", "deliveries", "runs", "gates", "tasks",
             "attempts", "tokens",
-            "secrets",
+            "secrets", "plugins",
         ):  # fmt: skip
             self._update(getattr(tables, name), getattr(changes, name))
         for fire in changes.fires:
@@ -386,6 +392,10 @@ class MemorySource:
         return self._where(
             "runs", lambda run: run.pipeline_key == pipeline_key and run.status in active
         )
+
+    def plugin(self, namespace, plugin_id, version):
+        wanted = (namespace, plugin_id, version)
+        return self._first("plugins", lambda p: (p.namespace, p.plugin_id, p.version) == wanted)
 
     def secret(self, namespace, name):
         return self._first("secrets", lambda s: (s.namespace, s.name) == (namespace, name))

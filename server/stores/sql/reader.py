@@ -30,6 +30,7 @@ from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline, PipelineVersion
+from server.domain.plugin import PublishedPlugin
 from server.domain.run import Run, RunStatus
 from server.domain.schedule import Fire, Schedule
 from server.domain.task import Queue, Task, TaskStatus
@@ -67,6 +68,7 @@ from server.stores.sql.rows import (
     GATE,
     HOOK,
     PIPELINE,
+    PLUGIN,
     RUN,
     SCHEDULE,
     SECRET,
@@ -282,6 +284,18 @@ class SqlReader:
                 rows = await connection.execute(query.order_by(table.c.name))
                 found += [SECRET.load(row) for row in rows]
         return found
+
+    async def plugins(
+        self, namespace: str, plugin_ids: Sequence[str] | None = None
+    ) -> list[PublishedPlugin]:
+        """See Reader."""
+        table = tables.plugins
+        query = select(*PLUGIN.columns).where(table.c.namespace == namespace)
+        if plugin_ids is not None:
+            query = query.where(table.c.plugin_id.in_(sorted(plugin_ids)))
+        async with self._database.reading() as connection:
+            rows = await connection.execute(query.order_by(table.c.plugin_id, table.c.key))
+            return [PLUGIN.load(row) for row in rows]
 
     async def sealed_not_under(self, kek: str, after: int, limit: int) -> list[Task]:
         """See Reader."""

@@ -16,6 +16,7 @@ from server.domain.gate import Gate
 from server.domain.hook import Delivery, DeliveryState, Hook, HookKind
 from server.domain.kept_secret import KeptSecret
 from server.domain.pipeline import Pipeline, PipelineVersion
+from server.domain.plugin import PublishedPlugin
 from server.domain.run import Run, RunStatus
 from server.domain.schedule import CatchUp, Fire, Overlap, Owner, Schedule
 from server.domain.task import Judged, Task, TaskStatus
@@ -212,5 +213,13 @@ TOKEN = Record(
     role=Role,
 )  # fmt: skip
 SECRET = Record(KeptSecret, tables.secrets, constant=("key", "namespace", "name", "created_at"))
+PLUGIN = Record(
+    PublishedPlugin,
+    tables.plugins,
+    constant=(
+        "key", "namespace", "plugin_id", "version", "type", "protocol", "sha256", "size", "about",
+        "published_at", "published_by",
+    ),
+)  # fmt: skip
 AUDIT = Record(AuditEntry, tables.audit)
 EVENT = Record(Event, tables.events, constant=("position",), kind=EventKind)

@@ -39,6 +39,7 @@ from server.domain.kept_secret import KeptSecret
 from server.domain.log import LogBlock, LogKey
 from server.domain.moment import Moment
 from server.domain.pipeline import Pipeline, PipelineVersion
+from server.domain.plugin import PublishedPlugin
 from server.domain.run import Run, RunStatus
 from server.domain.schedule import Fire, Owner, Schedule
 from server.domain.task import Queue, Task, TaskStatus
@@ -55,6 +56,7 @@ from server.stores.sql.rows import (
     GATE,
     HOOK,
     PIPELINE,
+    PLUGIN,
     RUN,
     SCHEDULE,
     SECRET,
@@ -168,6 +170,7 @@ _UPDATE_DELIVERY = _update(DELIVERY)
 _UPDATE_SCHEDULE = _update(SCHEDULE)
 _UPDATE_TOKEN = _update(TOKEN)
 _UPDATE_SECRET = _update(SECRET)
+_UPDATE_PLUGIN = _update(PLUGIN)
 
 
 class SqlSource:
@@ -215,6 +218,9 @@ class SqlSource:
         tokens = [{**TOKEN.changed(t), "_key": t.key} for t in changes.tokens.values()]
         self._update_many(_UPDATE_TOKEN, tokens)
         self._save_secrets(changes)
+        self._insert_all(PLUGIN, changes.new_plugins)
+        plugins = [{**PLUGIN.changed(p), "_key": p.key} for p in changes.plugins.values()]
+        self._update_many(_UPDATE_PLUGIN, plugins)
         self._insert(TASK, changes.new_tasks)
         self._insert(ATTEMPT, changes.new_attempts)
         self._save_agents(changes)
@@ -703,6 +709,17 @@ class SqlSource:
         table = tables.secrets
         query = select(*SECRET.columns).where(table.c.namespace == namespace, table.c.name == name)
         found = self._load(SECRET, query.with_for_update())
+        return found[0] if found else None
+
+    def plugin(self, namespace: str, plugin_id: str, version: str) -> PublishedPlugin | None:
+        """See Source."""
+        table = tables.plugins
+        query = select(*PLUGIN.columns).where(
+            table.c.namespace == namespace,
+            table.c.plugin_id == plugin_id,
+            table.c.version == version,
+        )
+        found = self._load(PLUGIN, query.with_for_update())
         return found[0] if found else None
 
     def token(self, public_id: str) -> Token | None:

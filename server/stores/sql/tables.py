@@ -546,6 +546,27 @@ secrets = Table(
     UniqueConstraint("namespace", "name", name="uq_secrets_name"),
 )
 
+plugins = Table(
+    "plugins",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("plugin_id", String(63), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("type", String(16), nullable=False),
+    Column("protocol", String(16), nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("about", JSON, nullable=False),
+    Column("signature", Text, nullable=False),
+    Column("signed_by", String(16), nullable=False),
+    Column("published_at", Moment, nullable=False),
+    Column("published_by", PublicId, nullable=False),
+    Column("yanked", Text, nullable=False),
+    Column("bundled", Boolean, nullable=False),
+    UniqueConstraint("namespace", "plugin_id", "version", name="uq_plugins_version"),
+)
+
 tokens = Table(
     "tokens",
     metadata,

@@ -5,6 +5,7 @@ import pytest
 from generated.agent.v1 import agent_pb2
 from generated.audit.v1 import audit_pb2
 from generated.auth.v1 import auth_pb2
+from generated.catalog.v1 import catalog_pb2
 from generated.hook.v1 import hook_pb2
 from generated.pipeline.v1 import pipeline_pb2
 from generated.schedule.v1 import schedule_pb2
@@ -18,7 +19,16 @@ from server.web.app import build
 from server.web.hooks import HookDoor
 
 FILES = [
-    *(agent_pb2, audit_pb2, auth_pb2, hook_pb2, pipeline_pb2, schedule_pb2, secret_pb2),
+    *(
+        agent_pb2,
+        audit_pb2,
+        auth_pb2,
+        catalog_pb2,
+        hook_pb2,
+        pipeline_pb2,
+        schedule_pb2,
+        secret_pb2,
+    ),
     *(stream_pb2, task_pb2),
 ]
 

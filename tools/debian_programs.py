@@ -1,8 +1,8 @@
-"""Puts promtool into a folder, out of Debian's package `prometheus`: nothing is installed.
+"""Puts programs into a folder, out of Debian's packages: nothing is installed.
 
-`make install` calls it. promtool is wanted by tests only, so whoever cannot have it (no apt, no
-network) is told why and gets 0; those tests are skipped then. Root is not needed: apt keeps its
-lists in a folder that is thrown away.
+`make install` calls it with the folder and `PACKAGE:PROGRAM` for each. They are wanted by tests
+only, so whoever cannot have them (no apt, no network) is told why and gets 0; those tests are
+skipped then. Root is not needed: apt keeps its lists in a folder that is thrown away.
 """
 
 import os
@@ -12,39 +12,38 @@ import sys
 import tempfile
 from pathlib import Path
 
-PACKAGE = "prometheus"
 SECONDS = 60
 APT = ("apt-get", "-o", "APT::Sandbox::User=", "-o", "Acquire::http::Timeout=15")
 
 
 class NotToBeHadError(Exception):
-    """There is no way to promtool here."""
+    """There is no way to a program here."""
 
 
-def main(folder: Path) -> str:
-    """Return a sentence about where promtool is, or why it is not there."""
-    if found := shutil.which("promtool", path=f"{folder}{os.pathsep}{os.environ['PATH']}"):
-        return f"promtool is {found}."
+def main(folder: Path, package: str, name: str) -> str:
+    """Return a sentence about where a program is, or why it is not there."""
+    if found := shutil.which(name, path=f"{folder}{os.pathsep}{os.environ['PATH']}"):
+        return f"{name} is {found}."
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            program = _unpacked(_downloaded(Path(scratch)))
-            shutil.copy(program, folder / "promtool")
+            unpacked = _unpacked(_downloaded(Path(scratch), package, name), package, name)
+            shutil.copy(unpacked, folder / name)
     except NotToBeHadError as error:
-        return f"There is no promtool, and tests that want it are skipped: {error}."
-    return f"promtool is {folder / 'promtool'}."
+        return f"There is no {name}, and tests that want it are skipped: {error}."
+    return f"{name} is {folder / name}."
 
 
-def _downloaded(scratch: Path) -> Path:
+def _downloaded(scratch: Path, package: str, name: str) -> Path:
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program) is None:
-            raise NotToBeHadError(f"no {program} here; install promtool yourself")
+            raise NotToBeHadError(f"no {program} here; install {name} yourself")
     try:
-        _run(scratch, *APT, "download", PACKAGE)
+        _run(scratch, *APT, "download", package)
     except NotToBeHadError:  # no lists yet, or outdated ones
         own_lists = _own_lists(scratch)
         _run(scratch, *APT, *own_lists, "update")
-        _run(scratch, *APT, *own_lists, "download", PACKAGE)
-    return next(scratch.glob(f"{PACKAGE}_*.deb"))
+        _run(scratch, *APT, *own_lists, "download", package)
+    return next(scratch.glob(f"{package}_*.deb"))
 
 
 def _own_lists(scratch: Path) -> list[str]:
@@ -56,11 +55,11 @@ def _own_lists(scratch: Path) -> list[str]:
     return [part for option in options for part in ("-o", option)]
 
 
-def _unpacked(package: Path) -> Path:
-    _run(package.parent, "dpkg-deb", "--extract", package.name, "unpacked")
-    program = package.parent / "unpacked" / "usr" / "bin" / "promtool"
+def _unpacked(file: Path, package: str, name: str) -> Path:
+    _run(file.parent, "dpkg-deb", "--extract", file.name, "unpacked")
+    program = file.parent / "unpacked" / "usr" / "bin" / name
     if not program.exists():
-        raise NotToBeHadError(f"the package {PACKAGE} does not have it")
+        raise NotToBeHadError(f"the package {package} does not have it")
     return program
 
 
@@ -77,4 +76,5 @@ def _run(folder: Path, *command: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(main(Path(sys.argv[1])) + "\n")
+    for wanted in sys.argv[2:]:
+        sys.stdout.write(main(Path(sys.argv[1]), *wanted.split(":")) + "\n")

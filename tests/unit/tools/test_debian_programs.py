@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "tools" / "promtool.py"
+SCRIPT = Path(__file__).parents[3] / "tools" / "debian_programs.py"
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def run(tmp_path):
             program.write_text(f"#!/bin/sh\n{script}\n")
             program.chmod(0o755)
         done = subprocess.run(  # noqa: S603 - our own tool
-            [sys.executable, SCRIPT, folder],
+            [sys.executable, SCRIPT, folder, "prometheus:promtool"],
             env={"PATH": str(programs)},
             capture_output=True,
             text=True,

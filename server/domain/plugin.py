@@ -1,0 +1,194 @@
+"""The catalog: versions of plugins that were published, and which of them a word means."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from server.domain.checks import Checks
+from server.domain.errors import AlreadyExists, NotFound
+from server.domain.moment import Moment
+
+if TYPE_CHECKING:
+    from server.domain.ledger import Ledger
+
+REASON_LIMIT = 1000
+SHA256 = "sha256:"
+REFERENCE = re.compile(
+    r"(?P<id>[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)"
+    r"(?:@(?P<version>sha256:[0-9a-f]{64}|[0-9]{1,9}(?:\.[0-9]{1,9}){0,2}(?:[-+][0-9A-Za-z.+-]{1,60})?))?",
+    re.ASCII,
+)
+"""`id`, `id@1`, `id@1.2`, `id@1.2.0` or `id@sha256:HEX`."""
+
+_VERSION = re.compile(
+    r"([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})(?:-([0-9A-Za-z.-]+))?(?:\+.*)?", re.ASCII
+)
+
+Rank = tuple[int, int, int, int, tuple[tuple[int, int, str], ...]]
+
+
+@dataclass(slots=True)
+class PublishedPlugin:
+    """A version's row."""
+
+    key: int
+    namespace: str
+    plugin_id: str
+    version: str
+    type: str
+    protocol: str
+    sha256: str
+    size: int
+    """Bytes of the package."""
+    about: dict[str, object]
+    """From its manifest: platforms, permissions, minimum_agent, description, parameters."""
+    signature: str
+    """The signature's file, or empty."""
+    signed_by: str
+    """The key's id, or empty."""
+    published_at: Moment
+    published_by: str
+    yanked: str = ""
+    """Why it was taken back, or empty."""
+    bundled: bool = False
+    """Whether it comes with Muster; such have no row."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"{self.plugin_id}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a task, or a person, asks for."""
+
+    plugin_id: str
+    version: str = ""
+    """The whole or a beginning of one, `sha256:HEX`, or empty for the latest."""
+
+    @staticmethod
+    def parse(text: str) -> "Reference | None":
+        """Return what a text asks for, None when it is no reference."""
+        found = REFERENCE.fullmatch(text)
+        return Reference(found["id"], found["version"] or "") if found else None
+
+
+def rank(version: str) -> Rank:
+    """Return a key that sorts versions as SemVer does (semver.org, 11)."""
+    found = _VERSION.fullmatch(version)
+    if found is None:
+        return (-1, 0, 0, 0, ())
+    major, minor, patch, before = found.groups()
+    parts = tuple(
+        (0, int(part), "") if part.isdigit() else (1, 0, part)
+        for part in (before or "").split(".")
+        if part
+    )
+    return (int(major), int(minor), int(patch), 0 if before else 1, parts)
+
+
+def pick(wanted: Reference, known: Iterable[PublishedPlugin]) -> PublishedPlugin | None:
+    """Return which of a plugin's versions is meant.
+
+    A digest means that package even when it was taken back. A whole version means itself; what is
+    less means the newest of those that begin so and are no pre-releases.
+    """
+    own = [each for each in known if each.plugin_id == wanted.plugin_id]
+    if wanted.version.startswith(SHA256):
+        digest = wanted.version.removeprefix(SHA256)
+        return next((each for each in own if each.sha256 == digest), None)
+    given = [each for each in own if not each.yanked]
+    if exact := [each for each in given if each.version == wanted.version]:
+        return min(exact, key=lambda each: each.bundled)  # what was published for it goes first
+    start = f"{wanted.version}." if wanted.version else ""
+    fitting = [
+        each for each in given if each.version.startswith(start) and rank(each.version)[3] == 1
+    ]
+    return max(fitting, key=lambda each: (rank(each.version), not each.bundled), default=None)
+
+
+def why_none(wanted: Reference, text: str, known: Sequence[PublishedPlugin]) -> str:
+    """Return why a reference means nothing, and what to do."""
+    own = sorted(
+        (each for each in known if each.plugin_id == wanted.plugin_id),
+        key=lambda each: rank(each.version),
+    )
+    taken_back = [each for each in own if each.yanked and each.version == wanted.version]
+    if taken_back:
+        return (
+            f"plugin {text} was taken back: {taken_back[0].yanked}; its digest still means it: "
+            f"{wanted.plugin_id}@{SHA256}{taken_back[0].sha256}"
+        )
+    if own:
+        there = ", ".join(each.version for each in own[-5:])
+        return f"there is no plugin {text}; there are the versions {there}"
+    return f"there is no plugin {text}; publish it: muster plugin publish FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishPlugin:
+    """Add a version; answers it, and whether it was there with the same bytes."""
+
+    namespace: str
+    plugin: PublishedPlugin
+    """With key and moment still open."""
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return ()
+
+    def decide(self, ledger: "Ledger") -> tuple[PublishedPlugin, bool]:
+        """See Command.
+
+        Raises:
+            AlreadyExists: the version has other bytes.
+        """
+        new = self.plugin
+        known = ledger.source.plugin(self.namespace, new.plugin_id, new.version)
+        if known is not None:
+            if known.sha256 != new.sha256:
+                raise AlreadyExists("plugin with other bytes", new.name)
+            return known, True
+        made = replace(new, key=ledger.source.new_key(), published_at=ledger.now)
+        ledger.add_plugin(made)
+        return made, False
+
+
+@dataclass(frozen=True, slots=True)
+class YankPlugin:
+    """Take a version back, or give it out again; answers it as it is then."""
+
+    namespace: str
+    plugin_id: str
+    version: str
+    reason: str
+    """Empty gives it out again."""
+
+    def check(self) -> None:
+        """Check the reason.
+
+        Raises:
+            Invalid: it is malformed.
+        """
+        checks = Checks()
+        checks.text("reason", self.reason, REASON_LIMIT)
+        checks.done()
+
+    def task_ids(self) -> Iterable[str]:
+        """See Command."""
+        return ()
+
+    def decide(self, ledger: "Ledger") -> PublishedPlugin:
+        """See Command.
+
+        Raises:
+            NotFound: no such version.
+        """
+        known = ledger.source.plugin(self.namespace, self.plugin_id, self.version)
+        if known is None:
+            raise NotFound("plugin", f"{self.plugin_id}@{self.version}")
+        known.yanked = self.reason
+        ledger.touch_plugin(known)
+        return known

@@ -1,0 +1,1 @@
+"""Where packages of plugins live; `interfaces.PluginHome` is the contract."""
