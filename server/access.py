@@ -17,6 +17,7 @@ _OPERATE = frozenset({Permission.OPERATE})
 _SERVE = frozenset({Permission.SERVE})
 _ENROL = frozenset({Permission.ENROL, Permission.SERVE})
 _ATTEND = frozenset({Permission.ATTEND})
+_HAND_IN = frozenset({Permission.SERVE, Permission.ATTEND, Permission.UPLOAD})
 _MEASURE = frozenset({Permission.MEASURE})
 
 RPCS: Mapping[str, frozenset[Permission]] = {
@@ -105,6 +106,17 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     "/catalog.v1.CatalogService/YankPlugin": _OPERATE,
     "/catalog.v1.CatalogService/ListPlugins": _VIEW,
     "/catalog.v1.CatalogService/GetPlugin": _VIEW,
+    # Artifacts.
+    "/artifact.v1.ArtifactService/BeginUpload": _HAND_IN,
+    "/artifact.v1.ArtifactService/SignParts": _HAND_IN,
+    "/artifact.v1.ArtifactService/CompleteUpload": _HAND_IN,
+    "/artifact.v1.ArtifactService/AbortUpload": _HAND_IN,
+    "/artifact.v1.ArtifactService/ListArtifacts": _VIEW | _ATTEND,
+    "/artifact.v1.ArtifactService/GetArtifact": _VIEW | _ATTEND,
+    "/artifact.v1.ArtifactService/DeleteArtifact": _OPERATE,
+    "/artifact.v1.ArtifactService/CreateUploadGrant": _OPERATE,
+    "/artifact.v1.ArtifactService/ListUploadGrants": _OPERATE,
+    "/artifact.v1.ArtifactService/RevokeUploadGrant": _OPERATE,
     # What goes on.
     "/stream.v1.StreamService/Ping": ANYBODY,
     "/stream.v1.StreamService/StreamTaskLog": _VIEW,
@@ -122,4 +134,7 @@ ROUTES: Mapping[str, frozenset[Permission]] = {
     # Each call is signed; who knows a hook's secret may call.
     "POST /hooks/{pipeline}": ANYBODY,
     "GET /schema/pipeline.json": ANYBODY,
+    # What may be done the path says itself, by a signature.
+    "PUT /artifacts/parts/{token}": ANYBODY,
+    "GET /artifacts/files/{token}": ANYBODY,
 }

@@ -1,6 +1,7 @@
 """Builds every room and runs them together: the only place that knows them all."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from generated.agent.v1 import agent_pb2, agent_pb2_grpc
+from generated.artifact.v1 import artifact_pb2, artifact_pb2_grpc
 from generated.audit.v1 import audit_pb2, audit_pb2_grpc
 from generated.auth.v1 import auth_pb2, auth_pb2_grpc
 from generated.catalog.v1 import catalog_pb2, catalog_pb2_grpc
@@ -35,6 +37,9 @@ from server.domain.errors import StoreUnavailable
 from server.domain.moment import millis
 from server.domain.policy import Policy
 from server.engine import event_feed
+from server.engine.artifact_sweep import ArtifactSweep
+from server.engine.artifacts import Artifacts
+from server.engine.artifacts import Limits as ArtifactLimits
 from server.engine.attendance import Attendance
 from server.engine.backlog_gauge import BacklogGauge
 from server.engine.call_limits import CallLimits, QueueLimit
@@ -62,11 +67,14 @@ from server.engine.schedule_file import ScheduleFile
 from server.engine.sessions import Sessions
 from server.engine.timers import Timers
 from server.engine.token_uses import TokenUses
+from server.engine.url_signer import UrlSigner
 from server.engine.write_watch import WriteWatch
 from server.engine.writer import Writer
 from server.issuer import Issuer
 from server.oidc import OidcIssuer
+from server.private_file import make_private
 from server.rpc.agent_service import AgentService
+from server.rpc.artifact_service import ArtifactService
 from server.rpc.audit_service import AuditService
 from server.rpc.auth_service import AuthService
 from server.rpc.catalog_service import CatalogService
@@ -86,12 +94,15 @@ from server.secret_store import OwnSecrets, SecretStore, VaultSecrets
 from server.signing import KEY_FILE, SigningKeys
 from server.stores.blobs.folder import FolderBlobs
 from server.stores.blobs.place import Bucket, open_place
+from server.stores.interfaces import ObjectStore
 from server.stores.log_journal import LogJournal
+from server.stores.objects.folder import FolderObjects
 from server.stores.plugin_homes.place import open_home
 from server.stores.sql.database import open_url
 from server.stores.sql.reader import SqlReader
 from server.tls import ServerCertificate, TlsFiles
 from server.web.app import build
+from server.web.artifacts import ArtifactDoor
 from server.web.guard import Guard
 from server.web.hooks import HookDoor
 from server.web.serve import WebServer, address_of, bind
@@ -100,6 +111,7 @@ SERVICES = [
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
         (agent_pb2, "AgentService"),
+        (artifact_pb2, "ArtifactService"),
         (audit_pb2, "AuditService"),
         (auth_pb2, "AuthService"),
         (catalog_pb2, "CatalogService"),
@@ -111,6 +123,9 @@ SERVICES = [
         (task_pb2, "TaskService"),
     )
 ]
+
+URL_KEY_FILE = "url.key"
+"""In data_dir, where no other key is there: signs URLs while auth is off."""
 
 STREAMS_A_CONNECTION = 10_000
 """Calls under way on one connection; a proxy's carries those of many."""
@@ -181,6 +196,14 @@ def _secret_sealer(settings: Settings) -> Sealer | None:
     alone = settings.sqlite_file is not None
     keys = load_keys(settings.secret_keys, settings.data_dir, make=alone)
     return Sealer(keys) if keys else None
+
+
+def _objects(place: Path | Bucket) -> ObjectStore:
+    if isinstance(place, Path):
+        return FolderObjects(place)
+    from server.stores.objects.s3 import S3Objects  # late: slow to import, and an extra
+
+    return S3Objects(place)
 
 
 def _plugin_keys(settings: Settings) -> tuple[PublicKey, ...]:
@@ -304,6 +327,10 @@ class App:
             self._writer, self._reader, self._deliveries, clock, millis(settings.event_retention)
         )
         self._writer.listen(self._delivery_runner.committed)
+        self._artifacts = self._build_artifacts(clock)
+        self._artifact_sweep = ArtifactSweep(
+            self._writer, self._reader, self._artifacts.store, clock
+        )
         self._health = health.aio.HealthServicer()
         self._grpc = self._build_grpc(clock, policy, measurements)
 
@@ -383,6 +410,25 @@ class App:
         if self._journal is not None or self._blobs is None:
             return None
         return RowSealer(self._writer, self._reader, self._blobs, clock)
+
+    def _build_artifacts(self, clock: Clock) -> Artifacts:
+        settings = self._settings
+        return Artifacts(
+            self._writer,
+            self._reader,
+            _objects(settings.artifact_home or settings.data_dir / "artifacts"),
+            UrlSigner(self._url_keys, clock),
+            ArtifactLimits(settings.artifact_limit, settings.artifact_quota),
+        )
+
+    def _url_keys(self) -> list[bytes]:
+        """Return the secrets that sign URLs of this server's own door."""
+        if self._signing_keys is not None:
+            return self._signing_keys.secrets()
+        file = self._settings.data_dir / URL_KEY_FILE
+        if not file.exists():
+            make_private(file, secrets.token_urlsafe(32))
+        return [file.read_bytes()]
 
     def _build_catalog(self) -> Catalog:
         settings = self._settings
@@ -469,6 +515,7 @@ class App:
             clock,
             task_secrets,
             QueueLimit(self._reader, settings.queue_limit),
+            self._artifacts,
         )
         hook_pb2_grpc.add_HookServiceServicer_to_server(
             HookService(self._writer, self._reader, self._deliveries), server
@@ -485,6 +532,9 @@ class App:
         )
         secret_pb2_grpc.add_SecretServiceServicer_to_server(
             SecretService(self._secrets, self._writer), server
+        )
+        artifact_pb2_grpc.add_ArtifactServiceServicer_to_server(
+            ArtifactService(self._artifacts, self._writer, self._reader, clock), server
         )
         catalog_pb2_grpc.add_CatalogServiceServicer_to_server(
             CatalogService(
@@ -540,9 +590,15 @@ class App:
             if self._journal is not None:
                 await self._journal.open()
             bound = self._bind_http()
+            self._artifacts.signer.base = self._http_url(address_of(bound))
             web = WebServer(
                 Guard(
-                    build(self._readiness, self._look, HookDoor(self._deliveries)),
+                    build(
+                        self._readiness,
+                        self._look,
+                        HookDoor(self._deliveries),
+                        ArtifactDoor(self._artifacts),
+                    ),
                     self._authenticator,
                 ),
                 bound,
@@ -565,6 +621,7 @@ class App:
                     tasks.create_task(self._token_uses.run(), name="token uses"),
                     tasks.create_task(self._retention.run(), name="retention"),
                     tasks.create_task(self._log_retention.run(), name="log retention"),
+                    tasks.create_task(self._artifact_sweep.run(), name="artifact sweep"),
                     tasks.create_task(
                         self._groups.run(shared=self._hints.shared), name="group sweep"
                     ),
@@ -634,6 +691,11 @@ class App:
         after = max(0, position - event_feed.PAGE)
         recent = await self._reader.events(after, event_feed.PAGE)
         self._feed.begin(position, [event for event in recent if event.position <= position])
+
+    def _http_url(self, bound: Address) -> str:
+        if self._settings.http_url:
+            return self._settings.http_url.rstrip("/")
+        return f"{'http' if self._certificate is None else 'https'}://{bound}"
 
     def _bind_http(self) -> socket:
         wanted = self._settings.http_listen

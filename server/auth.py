@@ -28,6 +28,9 @@ class Kind(StrEnum):
     ENROLLING = "enrolling"
     """A host with an enrolment token, about to become an agent."""
 
+    GRANT = "grant"
+    """A producer of files, with an upload grant."""
+
     AGENT = "agent"
     TASK = "task"
 

@@ -38,8 +38,10 @@ KINDS = {
     TokenKind.USER: Kind.USER,
     TokenKind.ENROL: Kind.ENROLLING,
     TokenKind.AGENT: Kind.AGENT,
+    TokenKind.UPLOAD: Kind.GRANT,
 }
 _ENROLS = frozenset({Permission.ENROL})
+_UPLOADS = frozenset({Permission.UPLOAD})
 _SERVES = frozenset({Permission.SERVE})
 _ATTENDS = frozenset({Permission.ATTEND})
 
@@ -232,6 +234,8 @@ def _namespace(token: Token, wanted: str | None) -> str:
 def _permissions(token: Token) -> frozenset[Permission]:
     if token.kind is TokenKind.AGENT:
         return _SERVES
+    if token.kind is TokenKind.UPLOAD:
+        return _UPLOADS
     if token.kind is TokenKind.ENROL:
         return _ENROLS
     if token.role is None:

@@ -242,6 +242,20 @@ class Settings(BaseSettings):
     )
     """A file of schedules, TOML or YAML: the server keeps its schedules as it says."""
 
+    artifact_home: Annotated[Path | Bucket | None, BeforeValidator(parse_place), NoDecode] = Field(
+        default=None, json_schema_extra={"metavar": "DIR|s3://BUCKET"}
+    )
+    """Where artifacts are kept; the default is a folder in data_dir."""
+
+    artifact_limit: Annotated[int, Field(ge=0)] = 0
+    """Bytes that one artifact may have; 0 is no limit."""
+
+    artifact_quota: Annotated[int, Field(ge=0)] = 0
+    """Bytes of artifacts that each namespace may keep; 0 is no limit."""
+
+    http_url: str = ""
+    """What the server's HTTP URLs begin with, for agents and people; else made of http_listen."""
+
     plugin_home: Annotated[
         Path | Bucket | Registry | None, BeforeValidator(parse_plugin_home), NoDecode
     ] = Field(default=None, json_schema_extra={"metavar": "DIR|s3://BUCKET|oci://HOST/REPOSITORY"})

@@ -74,6 +74,11 @@ class SigningKeys:
         except ValueError as error:
             raise OSError(f"{self._path}: {error}") from None
 
+    def secrets(self) -> list[bytes]:
+        """Return the secrets, the one that signs first."""
+        self._look()
+        return [each.value.encode() for each in self._secrets]
+
     def sign(
         self, audience: Audience, subject: str, ends_at: Moment, claims: dict[str, Any]
     ) -> str:

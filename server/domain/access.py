@@ -28,6 +28,9 @@ class Permission(StrEnum):
     ATTEND = "attend"
     """Act as one running task: see its run, and speak about itself."""
 
+    UPLOAD = "upload"
+    """Hand in files by an upload grant."""
+
 
 ANYBODY: frozenset[Permission] = frozenset()
 """What an entry of the access table says that asks for no permission at all."""

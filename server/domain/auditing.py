@@ -17,10 +17,12 @@ from server.domain.defining import CreatePipeline, DeletePipeline, UpdatePipelin
 from server.domain.delivering import CreateHook, DeleteHook, Redeliver, RotateHook
 from server.domain.errors import MusterError
 from server.domain.extending import AddJobs
+from server.domain.granting_uploads import CreateUploadGrant
+from server.domain.handing_in import DeleteArtifact
 from server.domain.keeping_secrets import DeleteSecret, PutSecret
 from server.domain.ledger import Command, Ledger
 from server.domain.moment import Moment
-from server.domain.plugin import PublishPlugin, YankPlugin
+from server.domain.publishing import PublishPlugin, YankPlugin
 from server.domain.registering import Register, RevokeAgent, Unregister, UpdateLabels
 from server.domain.retrying import RetryRun
 from server.domain.scheduling import (
@@ -318,6 +320,16 @@ RULES: Mapping[type[Command[Any]], Rule] = {
     ),
     YankPlugin: Rule(
         "plugin.yank", lambda command, _: f"{command.plugin_id}@{command.version}", _plugin
+    ),
+    DeleteArtifact: Rule("artifact.delete", lambda command, _: command.public_id),
+    CreateUploadGrant: Rule(
+        "artifact.grant",
+        lambda command, _: command.public_id,
+        done=lambda command, _: {
+            "caller": command.caller,
+            "prefix": command.prefix,
+            "max_bytes": command.max_bytes,
+        },
     ),
     NoteChange: Rule("", lambda command, _: command.subject),
 }

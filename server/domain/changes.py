@@ -5,6 +5,7 @@ from enum import IntEnum
 from typing import TypeAlias
 
 from server.domain.agent import Agent
+from server.domain.artifact import Artifact
 from server.domain.attempt import Attempt
 from server.domain.audit import AuditEntry
 from server.domain.event import Event
@@ -102,6 +103,9 @@ class Changes:
     new_secrets: list[KeptSecret] = field(default_factory=list)
     secrets: dict[int, KeptSecret] = field(default_factory=dict)
     deleted_secrets: list[KeptSecret] = field(default_factory=list)
+    new_artifacts: list[Artifact] = field(default_factory=list)
+    artifacts: dict[int, Artifact] = field(default_factory=dict)
+    deleted_artifacts: list[Artifact] = field(default_factory=list)
     new_plugins: list[PublishedPlugin] = field(default_factory=list)
     plugins: dict[int, PublishedPlugin] = field(default_factory=dict)
     new_tokens: list[Token] = field(default_factory=list)

@@ -22,7 +22,7 @@
     ├── StoreUnavailable   the database does not answer
     │   └── BlockUnreadable   a block of a log cannot be read, and may never be
     ├── Draining           the server is shutting down
-    ├── NotAvailable       not part of this release
+    ├── LimitReached       larger, or more, than may be kept
     └── SecretsRefused     there is no key to encrypt secrets with
 
 Each writes its own message from what it is given. `rpc/errors.py` maps them to gRPC.
@@ -214,6 +214,10 @@ class TooManyTasks(MusterError):
         )
 
 
+class LimitReached(MusterError):
+    """Something is larger, or more, than may be kept; the message says how much that is."""
+
+
 class StoreUnavailable(MusterError):
     """The database does not answer; nothing was changed."""
 
@@ -230,13 +234,6 @@ class Draining(MusterError):
 
     def __init__(self) -> None:
         super().__init__("The server is shutting down; try again in a moment.")
-
-
-class NotAvailable(MusterError):
-    """A feature that is not part of this release."""
-
-    def __init__(self, feature: str) -> None:
-        super().__init__(f"{feature} is not part of this release.")
 
 
 class SecretsRefused(MusterError):

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from server.domain.agent import Agent, next_agent_due
+from server.domain.artifact import Artifact
 from server.domain.attempt import Attempt, log_state, next_log_due
 from server.domain.audit import AuditEntry
 from server.domain.changes import Changes, ChoreKind, Effects, LogBatch, LogChore, RequestRecord
@@ -756,6 +757,26 @@ class Ledger:
         """Say that a version of a plugin was edited."""
         self.edits += 1
         self.changes.plugins[plugin.key] = plugin
+        self.flush()
+
+    # ---- artifacts
+
+    def add_artifact(self, artifact: Artifact) -> None:
+        """Add a new artifact."""
+        self.edits += 1
+        self.changes.new_artifacts.append(artifact)
+        self.flush()  # so that a later command of the batch reads it
+
+    def touch_artifact(self, artifact: Artifact) -> None:
+        """Say that an artifact was edited."""
+        self.edits += 1
+        self.changes.artifacts[artifact.key] = artifact
+        self.flush()
+
+    def delete_artifact(self, artifact: Artifact) -> None:
+        """Remove an artifact's row."""
+        self.edits += 1
+        self.changes.deleted_artifacts.append(artifact)
         self.flush()
 
     # ---- tokens

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from server.domain.agent import Agent
+from server.domain.artifact import Artifact
 from server.domain.attempt import Attempt
 from server.domain.changes import Changes, ChoreKind, LogChore, RequestRecord
 from server.domain.gate import Gate
@@ -214,6 +215,15 @@ class Source(Protocol):
 
     def plugin(self, namespace: str, plugin_id: str, version: str) -> PublishedPlugin | None:
         """Return a version of a plugin, locked, or None."""
+
+    def artifact(self, public_id: str) -> Artifact | None:
+        """Return an artifact, locked, or None."""
+
+    def artifacts_of(self, task_id: str, attempt: int, grant_id: str) -> list[Artifact]:
+        """Return the artifacts of an attempt, or of a grant, in key order."""
+
+    def artifact_bytes(self, namespace: str) -> int:
+        """Return how many bytes the artifacts of a namespace have, those on their way out aside."""
 
     def token(self, public_id: str) -> Token | None:
         """Return a token, locked, or None."""

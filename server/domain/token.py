@@ -24,7 +24,7 @@ EVERYWHERE = "*"
 SECRET_LETTERS = 40
 CHECK_LETTERS = 6
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_FORM = re.compile(r"muster_(user|enrol|agent)_[0-9A-Za-z]{46}", re.ASCII)
+_FORM = re.compile(r"muster_(user|enrol|agent|upload)_[0-9A-Za-z]{46}", re.ASCII)
 
 
 class TokenKind(StrEnum):
@@ -38,6 +38,9 @@ class TokenKind(StrEnum):
 
     AGENT = "agent"
     """An agent comes back after its key has ended."""
+
+    UPLOAD = "upload"
+    """A producer outside of tasks hands in files: an upload grant."""
 
 
 @dataclass(slots=True)

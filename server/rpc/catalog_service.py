@@ -12,7 +12,8 @@ from plugins.package.signature import PublicKey, verify
 from server.auth import current_caller
 from server.domain.checks import Checks
 from server.domain.errors import Invalid, NotFound, StoreUnavailable, Violation, WrongState
-from server.domain.plugin import PublishPlugin, Reference, YankPlugin, rank
+from server.domain.plugin import Reference, rank
+from server.domain.publishing import PublishPlugin, YankPlugin
 from server.engine.catalog import Catalog, published_of
 from server.engine.writer import Writer
 from server.rpc.context import Context

@@ -87,6 +87,9 @@ ANSWERS: dict[type[errors.MusterError], Answer] = {
     errors.TooManyTasks: Answer(
         grpc.StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_LIMIT, retry=True
     ),
+    errors.LimitReached: Answer(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_LIMIT
+    ),
     errors.StoreUnavailable: Answer(
         grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_STORE_UNAVAILABLE, retry=True
     ),
@@ -95,9 +98,6 @@ ANSWERS: dict[type[errors.MusterError], Answer] = {
     ),
     errors.Draining: Answer(
         grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_DRAINING, retry=True
-    ),
-    errors.NotAvailable: Answer(
-        grpc.StatusCode.UNIMPLEMENTED, reasons.ERROR_REASON_NOT_AVAILABLE
     ),
     errors.SecretsRefused: Answer(
         grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_NO_SECRET_KEY

@@ -4,12 +4,14 @@ from uuid_utils import uuid7
 
 from generated.task.v1 import task_pb2, task_pb2_grpc
 from server.auth import check_attends, current_caller
+from server.domain.artifact import latest
 from server.domain.canceling import CancelTask, check_reason
-from server.domain.errors import Invalid, NotAvailable, Violation
+from server.domain.errors import Invalid, Violation
 from server.domain.submitting import CreateTask, DeleteTask, RetryTask, UpdateTask
 from server.domain.submitting_many import CreateTasks
 from server.domain.task import TaskStatus
 from server.domain.waiting import why_it_waits
+from server.engine.artifacts import Artifacts
 from server.engine.call_limits import QueueLimit
 from server.engine.clock import Clock
 from server.engine.explainer import Explainer
@@ -38,7 +40,9 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
         clock: Clock,
         secrets: TaskSecrets,
         queue_limit: QueueLimit,
+        artifacts: Artifacts,
     ) -> None:
+        self._artifacts = artifacts
         self._queue_limit = queue_limit
         self._secrets = secrets
         self._writer = writer
@@ -227,7 +231,27 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
     ) -> task_pb2.ListTaskArtifactsResponse:
         """See the proto."""
         check_attends(request.task_id)
-        raise NotAvailable("ListTaskArtifacts (the artifact store)")
+        namespace = current_caller().namespace
+        await self._reader.task(namespace, request.task_id)
+        found = latest(await self._reader.artifacts(namespace, task_id=request.task_id))
+        return task_pb2.ListTaskArtifactsResponse(
+            success=True,
+            message=convert.counted(len(found), "artifact"),
+            artifacts=[
+                task_pb2.Artifact(
+                    artifact_id=each.public_id,
+                    name=each.name,
+                    path=each.path,
+                    size=each.size,
+                    download_url=await self._artifacts.url(each),
+                    created_at=convert.seconds(each.stored_at or each.created_at),
+                    expire_at=convert.seconds(each.expire_at),
+                    sha256=each.sha256,
+                    attempt=each.attempt,
+                )
+                for each in found
+            ],
+        )
 
 
 def _check_log_page(request: task_pb2.GetTaskLogRequest) -> None:

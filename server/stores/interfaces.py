@@ -6,13 +6,14 @@ never locking, each seeing one consistent state that may be a moment old.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from server.domain.agent import Agent
+from server.domain.artifact import Artifact
 from server.domain.attempt import Attempt, LogState
 from server.domain.audit import AuditEntry
 from server.domain.event import Event
@@ -313,6 +314,74 @@ class Room:
     total: int
 
 
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """A part of a file that a store has."""
+
+    number: int
+    etag: str
+    size: int
+
+
+class ObjectStore(Protocol):
+    """Where files of any size live, handed in in parts, by names like paths.
+
+    Every method raises StoreUnavailable when the store refuses or does not answer.
+    """
+
+    verifies: bool
+    """Whether it is cheap to read a file again and see that it is what it should be."""
+
+    async def begin(self, name: str) -> str:
+        """Begin to take a file; return the upload's name, under which its parts are put."""
+
+    async def parts(self, name: str, upload: str) -> list[StoredPart] | None:
+        """Return the parts that are there, None where there is no such upload (any more)."""
+
+    async def part_url(self, name: str, upload: str, number: int, seconds: int) -> str:
+        """Return where a part is put; empty where the server's own door takes it."""
+
+    async def complete(self, name: str, upload: str, parts: Sequence[StoredPart]) -> bool:
+        """Make a file of its parts; return whether there was such an upload."""
+
+    async def abort(self, name: str) -> None:
+        """Give up every upload of a file."""
+
+    async def put_empty(self, name: str) -> None:
+        """Store a file of no bytes."""
+
+    async def size(self, name: str) -> int | None:
+        """Return how many bytes a file has, None where there is none."""
+
+    async def sha256(self, name: str) -> str:
+        """Return the digest of a file's bytes, in hex; empty where there is none."""
+
+    async def url(self, name: str, filename: str, seconds: int) -> str:
+        """Return where anybody can fetch it for so long; empty where the server's door gives it."""
+
+    async def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+
+
+@runtime_checkable
+class OwnDoor(Protocol):
+    """An ObjectStore whose parts and files pass through the server's HTTP door."""
+
+    async def put_part(
+        self, upload: str, number: int, offset: int, size: int, pieces: AsyncIterator[bytes]
+    ) -> str:
+        """Write a part at its place; return its etag. It is durable when this returns.
+
+        Raises:
+            FileNotFoundError: there is no such upload (any more).
+            ValueError: it has another size.
+            StoreUnavailable: the disk takes no more.
+        """
+
+    def path(self, name: str) -> Path:
+        """Return where a file lies."""
+
+
 class HomeKind(Enum):
     """Which kind of home plugins have."""
 
@@ -463,6 +532,31 @@ class Reader(Protocol):
         self, namespace: str, plugin_ids: Sequence[str] | None = None
     ) -> list[PublishedPlugin]:
         """Return a namespace's published plugins by id and age; only these where some are given."""
+
+    async def artifact(self, namespace: str, public_id: str) -> Artifact:
+        """Return an artifact that is listed.
+
+        Raises:
+            NotFound: there is none.
+        """
+
+    async def unstored_artifact(self, namespace: str, public_id: str) -> Artifact:
+        """Return an artifact, stored or not yet.
+
+        Raises:
+            NotFound: there is none.
+        """
+
+    async def artifacts(
+        self, namespace: str, *, task_id: str = "", run_id: str = "", limit: int = 10_000
+    ) -> list[Artifact]:
+        """Return the listed artifacts of a task, of a run, or of a namespace, by age."""
+
+    async def artifacts_due(self, now: Moment, limit: int) -> list[Artifact]:
+        """Return artifacts of any namespace that are to be given up, or deleted."""
+
+    async def orphaned_artifacts(self, limit: int) -> list[Artifact]:
+        """Return artifacts of any namespace whose task is not kept any more."""
 
     async def sealed_not_under(self, kek: str, after: int, limit: int) -> list[Task]:
         """Return open tasks behind a key whose own secrets are under other keys, in key order."""

@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from server import metrics
 from server.definition.schema import pipeline_schema
+from server.web.artifacts import ArtifactDoor
 from server.web.hooks import HookDoor
 
 Readiness = Callable[[], Awaitable[str | None]]
@@ -24,11 +25,12 @@ PAGES = """Muster
 /readyz   200 while it takes calls, 503 with the reason otherwise
 /metrics  figures for Prometheus
 /hooks/PIPELINE       where forges call (POST)
+/artifacts/…          parts and files, by URLs that the API gives
 /schema/pipeline.json the JSON Schema of pipeline files
 """
 
 
-def build(readiness: Readiness, look: Look, hooks: HookDoor) -> Starlette:
+def build(readiness: Readiness, look: Look, hooks: HookDoor, artifacts: ArtifactDoor) -> Starlette:
     """Return the application; it asks `readiness` at `/readyz`, and calls `look` at `/metrics`."""
 
     async def ready(_request: Request) -> Response:
@@ -46,6 +48,8 @@ def build(readiness: Readiness, look: Look, hooks: HookDoor) -> Starlette:
             Route("/readyz", ready),
             Route("/metrics", figures),
             Route("/hooks/{pipeline}", hooks.call, methods=["POST"]),
+            Route("/artifacts/parts/{token}", artifacts.put, methods=["PUT"]),
+            Route("/artifacts/files/{token}", artifacts.get),
             Route("/schema/pipeline.json", _schema),
         ]
     )

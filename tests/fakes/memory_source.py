@@ -37,6 +37,7 @@ class Tables:
     tokens: dict = field(default_factory=dict)
     secrets: dict = field(default_factory=dict)
     plugins: dict = field(default_factory=dict)
+    artifacts: dict = field(default_factory=dict)
     classes: dict = field(default_factory=dict)
     dependencies: set = field(default_factory=set)
     logs: dict = field(default_factory=dict)
@@ -125,6 +126,9 @@ class MemorySource:
             known = {(each.namespace, each.name) for each in tables.secrets.values()}
             _must((secret.namespace, secret.name) not in known, f"{secret.name} twice")
             _put(tables.secrets, secret.key, secret)
+        self._insert(tables.artifacts, changes.new_artifacts)
+        for artifact in changes.deleted_artifacts:
+            tables.artifacts.pop(artifact.key, None)
         for plugin in changes.new_plugins:
             named = {(p.namespace, p.plugin_id, p.version) for p in tables.plugins.values()}
             own = (plugin.namespace, plugin.plugin_id, plugin.version)
@@ -138,7 +142,7 @@ class MemorySource:
         for name in (
             "agents", "pipelines", "schedules", "hooks", "deliveries", "runs", "gates", "tasks",
             "attempts", "tokens",
-            "secrets", "plugins",
+            "secrets", "plugins", "artifacts",
         ):  # fmt: skip
             self._update(getattr(tables, name), getattr(changes, name))
         for fire in changes.fires:
@@ -392,6 +396,21 @@ class MemorySource:
         return self._where(
             "runs", lambda run: run.pipeline_key == pipeline_key and run.status in active
         )
+
+    def artifact(self, public_id):
+        return self._first("artifacts", lambda each: each.public_id == public_id)
+
+    def artifacts_of(self, task_id, attempt, grant_id):
+        def own(each):
+            if grant_id:
+                return each.grant_id == grant_id
+            return (each.task_id, each.attempt) == (task_id, attempt)
+
+        return self._where("artifacts", own)
+
+    def artifact_bytes(self, namespace):
+        kept = self._where("artifacts", lambda a: a.namespace == namespace and not a.deleted)
+        return sum(each.size for each in kept)
 
     def plugin(self, namespace, plugin_id, version):
         wanted = (namespace, plugin_id, version)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     ScalarSelect,
     Select,
+    exists,
     false,
     func,
     literal_column,
@@ -20,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from server.domain.agent import Agent, SessionState
+from server.domain.artifact import Artifact
 from server.domain.attempt import Attempt, AttemptStatus, LogState
 from server.domain.audit import AuditEntry
 from server.domain.errors import NotFound
@@ -60,6 +62,7 @@ from server.stores.sql.database import SqlDatabase
 from server.stores.sql.log_library import LogLibrary
 from server.stores.sql.rows import (
     AGENT,
+    ARTIFACT,
     ATTEMPT,
     AUDIT,
     DELIVERY,
@@ -296,6 +299,58 @@ class SqlReader:
         async with self._database.reading() as connection:
             rows = await connection.execute(query.order_by(table.c.plugin_id, table.c.key))
             return [PLUGIN.load(row) for row in rows]
+
+    async def artifact(self, namespace: str, public_id: str) -> Artifact:
+        """See Reader."""
+        table = tables.artifacts
+        found = await self._artifacts(
+            _is(table.c.public_id, public_id), table.c.namespace == namespace
+        )
+        if not found or not found[0].listed:
+            raise NotFound("artifact", public_id)
+        return found[0]
+
+    async def unstored_artifact(self, namespace: str, public_id: str) -> Artifact:
+        """See Reader."""
+        table = tables.artifacts
+        found = await self._artifacts(
+            _is(table.c.public_id, public_id), table.c.namespace == namespace
+        )
+        if not found or found[0].deleted:
+            raise NotFound("artifact", public_id)
+        return found[0]
+
+    async def artifacts(
+        self, namespace: str, *, task_id: str = "", run_id: str = "", limit: int = 10_000
+    ) -> list[Artifact]:
+        """See Reader."""
+        table = tables.artifacts
+        own = _is(table.c.task_id, task_id) if task_id else _is(table.c.run_id, run_id)
+        conditions = [own] if task_id or run_id else []
+        listed = (table.c.stored_at.is_not(None), table.c.deleted.is_(False))
+        return await self._artifacts(
+            table.c.namespace == namespace, *conditions, *listed, limit=limit
+        )
+
+    async def artifacts_due(self, now: Moment, limit: int) -> list[Artifact]:
+        """See Reader."""
+        return await self._artifacts(tables.artifacts.c.due_at <= now, limit=limit)
+
+    async def orphaned_artifacts(self, limit: int) -> list[Artifact]:
+        """See Reader."""
+        table = tables.artifacts
+        alone = ~exists().where(tables.tasks.c.public_id == table.c.task_id)
+        return await self._artifacts(
+            table.c.task_id != "", table.c.deleted.is_(False), alone, limit=limit
+        )
+
+    async def _artifacts(
+        self, *conditions: ColumnElement[bool], limit: int = 10_000
+    ) -> list[Artifact]:
+        query = select(*ARTIFACT.columns).where(*conditions)
+        async with self._database.reading() as connection:
+            rows = await connection.execute(query.order_by(tables.artifacts.c.key).limit(limit))
+            return [ARTIFACT.load(row) for row in rows]
 
     async def sealed_not_under(self, kek: str, after: int, limit: int) -> list[Task]:
         """See Reader."""

@@ -9,6 +9,7 @@ from sqlalchemy import Column, Row, Table
 
 from server.domain.access import Role
 from server.domain.agent import Agent, Scheduling, SessionState
+from server.domain.artifact import Artifact
 from server.domain.attempt import Attempt, AttemptStatus, LogState
 from server.domain.audit import AuditEntry
 from server.domain.event import Event, EventKind
@@ -213,6 +214,15 @@ TOKEN = Record(
     role=Role,
 )  # fmt: skip
 SECRET = Record(KeptSecret, tables.secrets, constant=("key", "namespace", "name", "created_at"))
+ARTIFACT = Record(
+    Artifact,
+    tables.artifacts,
+    constant=(
+        "key", "namespace", "public_id", "name", "path", "size", "sha256", "blob", "part_size",
+        "created_at", "task_id", "task_name", "run_id", "attempt", "lease_id", "grant_id",
+        "handed_in_by",
+    ),
+)  # fmt: skip
 PLUGIN = Record(
     PublishedPlugin,
     tables.plugins,

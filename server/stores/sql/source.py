@@ -15,6 +15,7 @@ from sqlalchemy import (
     Select,
     Table,
     Update,
+    and_,
     bindparam,
     delete,
     false,
@@ -29,6 +30,7 @@ from sqlalchemy import (
 )
 
 from server.domain.agent import Agent
+from server.domain.artifact import Artifact
 from server.domain.attempt import Attempt
 from server.domain.changes import Changes, ChoreKind, LogChore, RequestRecord
 from server.domain.event import Event
@@ -49,6 +51,7 @@ from server.stores.sql.bulk import insert_rows, update_rows
 from server.stores.sql.keys import Keys, touch
 from server.stores.sql.rows import (
     AGENT,
+    ARTIFACT,
     ATTEMPT,
     AUDIT,
     DELIVERY,
@@ -171,6 +174,7 @@ _UPDATE_SCHEDULE = _update(SCHEDULE)
 _UPDATE_TOKEN = _update(TOKEN)
 _UPDATE_SECRET = _update(SECRET)
 _UPDATE_PLUGIN = _update(PLUGIN)
+_UPDATE_ARTIFACT = _update(ARTIFACT)
 
 
 class SqlSource:
@@ -218,6 +222,7 @@ class SqlSource:
         tokens = [{**TOKEN.changed(t), "_key": t.key} for t in changes.tokens.values()]
         self._update_many(_UPDATE_TOKEN, tokens)
         self._save_secrets(changes)
+        self._save_artifacts(changes)
         self._insert_all(PLUGIN, changes.new_plugins)
         plugins = [{**PLUGIN.changed(p), "_key": p.key} for p in changes.plugins.values()]
         self._update_many(_UPDATE_PLUGIN, plugins)
@@ -230,6 +235,14 @@ class SqlSource:
         self._save_rest(changes)
         self._insert_all(AUDIT, changes.audit)
         self._save_events(changes.events)
+
+    def _save_artifacts(self, changes: Changes) -> None:
+        self._insert_all(ARTIFACT, changes.new_artifacts)
+        artifacts = [{**ARTIFACT.changed(a), "_key": a.key} for a in changes.artifacts.values()]
+        self._update_many(_UPDATE_ARTIFACT, artifacts)
+        for artifact in changes.deleted_artifacts:
+            table = tables.artifacts
+            self._connection.execute(delete(table).where(table.c.key == artifact.key))
 
     def _save_secrets(self, changes: Changes) -> None:
         self._insert_all(SECRET, changes.new_secrets)
@@ -721,6 +734,29 @@ class SqlSource:
         )
         found = self._load(PLUGIN, query.with_for_update())
         return found[0] if found else None
+
+    def artifact(self, public_id: str) -> Artifact | None:
+        """See Source."""
+        query = select(*ARTIFACT.columns).where(tables.artifacts.c.public_id == public_id)
+        found = self._load(ARTIFACT, query.with_for_update())
+        return found[0] if found else None
+
+    def artifacts_of(self, task_id: str, attempt: int, grant_id: str) -> list[Artifact]:
+        """See Source."""
+        table = tables.artifacts
+        own = table.c.grant_id == grant_id
+        if not grant_id:
+            own = and_(table.c.task_id == task_id, table.c.attempt == attempt)
+        query = select(*ARTIFACT.columns).where(own).order_by(table.c.key)
+        return self._load(ARTIFACT, query.with_for_update())
+
+    def artifact_bytes(self, namespace: str) -> int:
+        """See Source."""
+        table = tables.artifacts
+        query = select(func.coalesce(func.sum(table.c.size), 0)).where(
+            table.c.namespace == namespace, table.c.deleted.is_(False)
+        )
+        return int(self._connection.execute(query).scalar_one())
 
     def token(self, public_id: str) -> Token | None:
         """See Source."""

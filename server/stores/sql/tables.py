@@ -546,6 +546,44 @@ secrets = Table(
     UniqueConstraint("namespace", "name", name="uq_secrets_name"),
 )
 
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=False),
+    Column("namespace", String(63), nullable=False),
+    Column("public_id", PublicId, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("blob", Text, nullable=False),
+    Column("part_size", BigInteger, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("task_id", PublicId, nullable=False),
+    Column("task_name", Text, nullable=False),
+    Column("run_id", PublicId, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("lease_id", String(256), nullable=False),
+    Column("grant_id", PublicId, nullable=False),
+    Column("handed_in_by", PublicId, nullable=False),
+    Column("upload", Text, nullable=False),
+    Column("stored_at", Moment),
+    Column("expire_at", Moment),
+    Column("due_at", Moment),
+    Column("deleted", Boolean, nullable=False),
+    Index("ix_artifacts_task", "task_id", "attempt"),
+    Index("ix_artifacts_run", "run_id"),
+    Index("ix_artifacts_grant", "grant_id"),
+    Index("ix_artifacts_namespace", "namespace", "key"),
+)
+_ARTIFACT_DUE = text("due_at IS NOT NULL")
+Index(
+    "ix_artifacts_due",
+    artifacts.c.due_at,
+    sqlite_where=_ARTIFACT_DUE,
+    postgresql_where=_ARTIFACT_DUE,
+)
+
 plugins = Table(
     "plugins",
     metadata,

@@ -3,6 +3,7 @@
 import pytest
 
 from generated.agent.v1 import agent_pb2
+from generated.artifact.v1 import artifact_pb2
 from generated.audit.v1 import audit_pb2
 from generated.auth.v1 import auth_pb2
 from generated.catalog.v1 import catalog_pb2
@@ -16,11 +17,13 @@ from server.access import ROUTES, RPCS
 from server.app import SERVICES
 from server.domain.access import ANYBODY, GRANTS, Permission, Role, may
 from server.web.app import build
+from server.web.artifacts import ArtifactDoor
 from server.web.hooks import HookDoor
 
 FILES = [
     *(
         agent_pb2,
+        artifact_pb2,
         audit_pb2,
         auth_pb2,
         catalog_pb2,
@@ -50,7 +53,7 @@ def test_every_route_is_in_the_table_and_nothing_else():
 
     routes = {
         f"{method} {route.path}"
-        for route in build(nothing, nothing, HookDoor(None)).routes
+        for route in build(nothing, nothing, HookDoor(None), ArtifactDoor(None)).routes
         for method in route.methods - {"HEAD"}
     }
     assert set(ROUTES) == routes

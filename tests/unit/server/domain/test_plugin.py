@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 from server.domain.errors import AlreadyExists, NotFound
 from server.domain.plugin import (
     PublishedPlugin,
-    PublishPlugin,
     Reference,
-    YankPlugin,
     pick,
     rank,
     why_none,
 )
+from server.domain.publishing import PublishPlugin, YankPlugin
 from tests.fakes.core import NAMESPACE
 
 

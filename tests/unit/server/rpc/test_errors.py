@@ -20,7 +20,7 @@ EXAMPLES = [
     errors.Overloaded(10_000, timedelta(seconds=2)),
     errors.StoreUnavailable("database is locked"),
     errors.Draining(),
-    errors.NotAvailable("Uploading plugins"),
+    errors.LimitReached("too large"),
 ]
 
 

@@ -1,0 +1,221 @@
+"""Artifacts between the store and the database: nothing is listed that is not stored whole."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import structlog
+from uuid_utils import uuid7
+
+from server.domain.artifact import MAX_PARTS, Artifact, Wanted
+from server.domain.errors import Invalid, NotFound, Violation, WrongState
+from server.domain.handing_in import BeginArtifact, NoteUpload, StoreArtifact
+from server.engine.url_signer import UrlSigner
+from server.engine.writer import Writer
+from server.stores.interfaces import ObjectStore, Reader, StoredPart
+
+PART = 16 * 1024**2
+"""Bytes of a part, unless a file would have too many of them."""
+
+URL_SECONDS = 900
+SIGNED_AT_ONCE = 100
+READ_BACK = 64 * 1024**2
+"""Bytes up to which a file in a store far away is read again to see that it is what it should."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is taken; 0 is no limit. Bytes."""
+
+    file: int = 0
+    namespace: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An upload that has begun, or goes on."""
+
+    artifact: Artifact
+    parts: Sequence[StoredPart]
+    stored: bool
+
+
+class Artifacts:
+    """Takes files in and gives them out."""
+
+    def __init__(
+        self, writer: Writer, reader: Reader, store: ObjectStore, signer: UrlSigner, limits: Limits
+    ) -> None:
+        self.store = store
+        self.signer = signer
+        self._writer = writer
+        self._reader = reader
+        self._limits = limits
+
+    async def begin(
+        self,
+        namespace: str,
+        wanted: Wanted,
+        *,
+        task_id: str = "",
+        lease_id: str = "",
+        agent_id: str = "",
+        grant_id: str = "",
+    ) -> Begun:
+        """Begin to take a file, or go on with one.
+
+        Raises:
+            Invalid: a field is malformed.
+            LimitReached: it is too large, or too much is kept.
+            WrongState: the lease is not current, or the grant has ended.
+            StoreUnavailable: the store does not answer.
+        """
+        wanted.check(self._limits.file)
+        command = BeginArtifact(
+            namespace,
+            str(uuid7()),
+            wanted,
+            part_size_of(wanted.size),
+            self._limits.namespace,
+            task_id,
+            lease_id,
+            agent_id,
+            grant_id,
+        )
+        artifact = await self._writer.submit(command)
+        if artifact.stored_at is not None:
+            return Begun(artifact, (), stored=True)
+        parts = None
+        if artifact.upload:
+            parts = await self.store.parts(artifact.blob, artifact.upload)
+        if parts is None:
+            if not wanted.size:
+                await self.store.put_empty(artifact.blob)
+                stored = await self._writer.submit(
+                    StoreArtifact(namespace, artifact.public_id, agent_id)
+                )
+                return Begun(stored, (), stored=True)
+            upload = await self.store.begin(artifact.blob)
+            await self._writer.submit(NoteUpload(artifact.public_id, upload))
+            parts = []
+        return Begun(artifact, parts, stored=False)
+
+    async def sign(self, artifact: Artifact, numbers: Iterable[int]) -> list[tuple[int, str]]:
+        """Return where parts are put, by number.
+
+        Raises:
+            Invalid: there is no such part.
+            WrongState: it is stored already, or its upload has not begun.
+        """
+        self._check_open(artifact)
+        count = parts_of(artifact)
+        urls = []
+        for index, number in enumerate(numbers):
+            if not 1 <= number <= count:
+                text = f"must be from 1 to {count}, is {number}"
+                raise Invalid([Violation(f"numbers[{index}]", text)])
+            url = await self.store.part_url(artifact.blob, artifact.upload, number, URL_SECONDS)
+            urls.append((number, url or self._own_part_url(artifact, number)))
+        return urls
+
+    def _own_part_url(self, artifact: Artifact, number: int) -> str:
+        token = self.signer.token(
+            URL_SECONDS,
+            k="put",
+            u=artifact.upload,
+            n=number,
+            o=(number - 1) * artifact.part_size,
+            s=size_of_part(artifact, number),
+        )
+        return f"{self.signer.base}/artifacts/parts/{token}"
+
+    async def complete(
+        self, artifact: Artifact, parts: Sequence[StoredPart], agent_id: str = ""
+    ) -> Artifact:
+        """Make a file of its parts and list it; once more is no fault.
+
+        Raises:
+            WrongState: parts are missing, or the stored file is another than was announced.
+            StoreUnavailable: the store does not answer.
+        """
+        if artifact.stored_at is not None:
+            return artifact
+        there = await self.store.parts(artifact.blob, artifact.upload) if artifact.upload else None
+        if there is not None:
+            self._check_parts(artifact, parts, there)
+            await self.store.complete(artifact.blob, artifact.upload, there)
+        await self._check_stored(artifact)
+        return await self._writer.submit(
+            StoreArtifact(artifact.namespace, artifact.public_id, agent_id)
+        )
+
+    def _check_parts(
+        self, artifact: Artifact, told: Sequence[StoredPart], there: Sequence[StoredPart]
+    ) -> None:
+        stored = {part.number: part for part in there}
+        for number in range(1, parts_of(artifact) + 1):
+            part = stored.get(number)
+            if part is None or part.size != size_of_part(artifact, number):
+                raise WrongState("artifact", artifact.public_id, f"has no part {number} yet")
+        for part in told:
+            found = stored.get(part.number)
+            if found is None or part.etag.strip('"') != found.etag:
+                why = f"has another part {part.number} than was told; put it once more"
+                raise WrongState("artifact", artifact.public_id, why)
+
+    async def _check_stored(self, artifact: Artifact) -> None:
+        size = await self.store.size(artifact.blob)
+        if size is None:
+            raise WrongState("artifact", artifact.public_id, "has no part 1 yet")
+        if size != artifact.size:
+            why = f"has {size} bytes, and {artifact.size} were announced"
+            raise WrongState("artifact", artifact.public_id, why)
+        # What an agent sends is checked part by part by its own digests; of a stranger, all of it.
+        if not (self.store.verifies or artifact.grant_id or artifact.size <= READ_BACK):
+            return
+        digest = await self.store.sha256(artifact.blob)
+        if digest != artifact.sha256:
+            await self.store.delete(artifact.blob)
+            why = f"has the SHA-256 {digest}, and {artifact.sha256} was announced; begin anew"
+            raise WrongState("artifact", artifact.public_id, why)
+
+    async def url(self, artifact: Artifact, seconds: int = URL_SECONDS) -> str:
+        """Return where a file can be fetched for a short time."""
+        filename = artifact.path.rpartition("/")[2]
+        if url := await self.store.url(artifact.blob, filename, seconds):
+            return url
+        token = self.signer.token(seconds, k="get", b=artifact.blob, f=filename, h=artifact.sha256)
+        return f"{self.signer.base}/artifacts/files/{token}"
+
+    async def open_upload(self, namespace: str, public_id: str) -> Artifact:
+        """Return an artifact that is being handed in, or is stored already.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return await self._reader.unstored_artifact(namespace, public_id)
+
+    def _check_open(self, artifact: Artifact) -> None:
+        if artifact.stored_at is not None:
+            raise WrongState("artifact", artifact.public_id, "is stored already")
+        if not artifact.upload:
+            raise NotFound("upload of artifact", artifact.public_id)
+
+
+def part_size_of(size: int) -> int:
+    """Return how large the parts of a file are."""
+    part = PART
+    while part * MAX_PARTS < size:
+        part *= 2
+    return part
+
+
+def parts_of(artifact: Artifact) -> int:
+    """Return how many parts a file has."""
+    return max(1, -(-artifact.size // artifact.part_size))
+
+
+def size_of_part(artifact: Artifact, number: int) -> int:
+    """Return how many bytes a part has."""
+    return min(artifact.part_size, artifact.size - (number - 1) * artifact.part_size)

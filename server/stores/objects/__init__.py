@@ -1,0 +1,1 @@
+"""Where files of any size live; `interfaces.ObjectStore` is the contract."""
