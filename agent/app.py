@@ -8,6 +8,9 @@ import click
 import structlog
 
 from agent.abilities import Abilities, usable
+from agent.artifacts.fetching import Fetcher
+from agent.artifacts.transfer import open_client
+from agent.artifacts.uploading import Uploader
 from agent.board import Board
 from agent.config import Settings
 from agent.confining import open_the_way
@@ -101,7 +104,8 @@ class _App:
             room = Room(spool, group)
             plane = ControlPlane(self._settings, self._agent_id, self._credential)
             cache = self._plugin_cache(plane)
-            preparer = Preparer(self._settings.data_dir, cache, usable())
+            client = open_client(self._settings.tls.ca if self._settings.tls else None)
+            preparer = Preparer(self._settings.data_dir, cache, usable(), Fetcher(client))
             preparer.clear()
             board = Board(
                 spool,
@@ -114,6 +118,7 @@ class _App:
                 trusted=self._settings.trusted,
                 confinement=self._settings.confinement,
                 preparer=preparer,
+                collector=Uploader(plane, client),
                 plans=lambda: link.plans,
             )
             heartbeat = Heartbeat()
@@ -154,6 +159,7 @@ class _App:
                 task.cancel()
             await asyncio.gather(serving, return_exceptions=True)
             await session.close()
+            await client.aclose()
             linking.cancel()
             room.close()
         return code

@@ -9,11 +9,15 @@ from agent.config import Settings
 from agent.credential import Credential
 from agent.rpc import CALL_SECONDS, open_channel
 from generated.agent.v1 import agent_pb2, agent_pb2_grpc
+from generated.artifact.v1 import artifact_pb2, artifact_pb2_grpc
 from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 
 Stream: TypeAlias = grpc.aio.StreamStreamCall[
     stream_pb2.AgentChannelRequest, stream_pb2.AgentChannelResponse
 ]
+
+
+COMPLETE_SECONDS = 300.0
 
 
 class ControlPlane:
@@ -31,6 +35,9 @@ class ControlPlane:
         self._channel = open_channel(settings.server, settings.tls)
         self._agents: agent_pb2_grpc.AgentServiceAsyncStub = agent_pb2_grpc.AgentServiceStub(
             self._channel
+        )
+        self._artifacts: artifact_pb2_grpc.ArtifactServiceAsyncStub = (
+            artifact_pb2_grpc.ArtifactServiceStub(self._channel)
         )
         self._streams: stream_pb2_grpc.StreamServiceAsyncStub = stream_pb2_grpc.StreamServiceStub(
             self._channel
@@ -120,6 +127,31 @@ class ControlPlane:
         """Asks for a plugin's package, piece by piece."""
         request.agent_id = self.agent_id
         return self._agents.FetchPlugin(request, metadata=self._metadata)
+
+    async def begin_upload(
+        self, request: artifact_pb2.BeginUploadRequest
+    ) -> artifact_pb2.BeginUploadResponse:
+        """Begins to hand in a file of a task, or goes on with one."""
+        request.agent_id = self.agent_id
+        return await self._artifacts.BeginUpload(
+            request, timeout=CALL_SECONDS, metadata=self._metadata
+        )
+
+    async def sign_parts(
+        self, request: artifact_pb2.SignPartsRequest
+    ) -> artifact_pb2.SignPartsResponse:
+        """Asks where parts are put."""
+        return await self._artifacts.SignParts(
+            request, timeout=CALL_SECONDS, metadata=self._metadata
+        )
+
+    async def complete_upload(
+        self, request: artifact_pb2.CompleteUploadRequest
+    ) -> artifact_pb2.CompleteUploadResponse:
+        """Says that all parts are there; the store may have to read a large file again."""
+        return await self._artifacts.CompleteUpload(
+            request, timeout=COMPLETE_SECONDS, metadata=self._metadata
+        )
 
     def open_stream(self) -> Stream:
         """Opens the agent's stream; the first message is the caller's to send."""

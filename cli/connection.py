@@ -16,6 +16,7 @@ from cli.errors import refusal
 from cli.failure import CommandFailed
 from cli.settings import Settings, current_settings
 from generated.agent.v1.agent_pb2_grpc import AgentServiceStub
+from generated.artifact.v1.artifact_pb2_grpc import ArtifactServiceStub
 from generated.audit.v1.audit_pb2_grpc import AuditServiceStub
 from generated.auth.v1.auth_pb2_grpc import AuthServiceStub
 from generated.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
@@ -40,6 +41,7 @@ class Api:
 
     def __init__(self, channel: aio.Channel, settings: Settings, token: str = "") -> None:
         self.settings = settings
+        self.artifacts = ArtifactServiceStub(channel)
         self.audit = AuditServiceStub(channel)
         self.auth = AuthServiceStub(channel)
         self.catalog = CatalogServiceStub(channel)

@@ -19,6 +19,7 @@ COMMANDS = {
     "key": Late("cli.commands.key", "Make keys that sign tasks."),
     "secret": Late("cli.commands.secret", "Keep values that tasks get and nobody can read."),
     "schedule": Late("cli.commands.schedule", "Have pipelines started by the clock."),
+    "artifact": Late("cli.commands.artifact", "Look at files that tasks left behind."),
     "plugin": Late("cli.commands.plugin", "Write, pack, check and publish plugins."),
     "audit": Late("cli.commands.audit", "Show who changed what."),
     "token": Late("cli.commands.token", "Make, list and revoke callers' tokens."),

@@ -477,6 +477,7 @@ class App:
             self._secrets,
             self._secret_sealer,
             catalog,
+            self._artifacts,
             encrypted=self._certificate is not None,
         )
         agents = AgentService(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from cli.commands import task_create, task_explain
+from cli.commands import task_artifacts, task_create, task_explain
 from cli.connection import Api, with_api
 from cli.framework import Group
 from cli.log_follow import LogFollower
@@ -26,6 +26,7 @@ def command() -> None:
     """Submit tasks, look at them, end them."""
 
 
+command.add_command(task_artifacts.command)
 command.add_command(task_create.command)
 command.add_command(task_explain.command)
 

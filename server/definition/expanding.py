@@ -16,7 +16,7 @@ from server.domain.checks import Checks
 from server.domain.errors import Violation
 from server.domain.group import Membership
 from server.domain.labels import Selector
-from server.domain.task import ArtifactSpec
+from server.domain.task import ArtifactSpec, ArtifactUse
 
 DAY = 86_400
 
@@ -131,6 +131,8 @@ def _job(
         approval=_approval(job),
         artifacts=_artifacts(job, name),
         steps=_steps(job) if with_plugins else (),
+        inputs=tuple(ArtifactUse(take.job, take.name, take.into) for take in job.take),
+        checkout=job.checkout,
     )
 
 
@@ -160,7 +162,13 @@ def _artifacts(job: Job, name: str) -> tuple[ArtifactSpec, ...]:
         return ()
     days = -(-kept.keep // DAY)
     return tuple(
-        ArtifactSpec(kept.name or name, path, expire=bool(days), expire_days=days)
+        ArtifactSpec(
+            kept.name or name,
+            path,
+            expire=bool(days),
+            expire_days=days,
+            on_failure=kept.on_failure,
+        )
         for path in kept.files
     )
 

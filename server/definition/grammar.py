@@ -169,10 +169,24 @@ ARTIFACTS = Shorthand(
             "files": Field(ListOf(Text(), least=1, alone=True), "Globs in the workspace.", True),
             "name": Field(Text(at_most=NAME_LIMIT), "What they are kept as."),
             "keep": Field(Duration(3600, 10 * YEAR), "How long."),
+            "on_failure": Field(Flag(), "Whether also when the job fails."),
         },
     ),
     WORDS,
     one_key("files"),
+)
+TAKE = Shorthand(
+    Record(
+        record.Take,
+        "Files of an earlier job that lie in the workspace before the job starts.",
+        {
+            "job": Field(Text(), "The job that left them.", True),
+            "name": Field(Text(at_most=NAME_LIMIT), "Only the artifact of this name."),
+            "into": Field(Text(at_most=1024), "The folder they are put into."),
+        },
+    ),
+    Text(),
+    one_key("job"),
 )
 APPROVAL = Shorthand(
     Record(
@@ -227,6 +241,8 @@ JOB = Record(
         "needs": Field(WORDS, "Jobs of this stage or an earlier one that come first."),
         "allow_failure": Field(Flag(), "Whether the run goes on without it."),
         "artifacts": Field(ARTIFACTS, "Files to keep."),
+        "take": Field(ListOf(TAKE, most=100, alone=True), "Files of earlier jobs to start with."),
+        "checkout": Field(Flag(), "Whether the repository is checked out first (default: true)."),
         "concurrency": Field(CONCURRENCY, "The group it takes a place in."),
         "outputs": Field(
             ListOf(IDENTIFIER, most=100, alone=True), "Values that it tells later jobs."

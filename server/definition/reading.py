@@ -20,6 +20,7 @@ from server.definition.selector import SelectorSyntaxError, parse_selector
 from server.definition.shape import BAD
 from server.definition.yaml_tree import Listing, Node, Scalar, parse
 from server.definition.yaml_tree import Mapping as MappingNode
+from server.domain.artifact import path_problem
 
 SOME_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 """From when on a schedule has to strike at all."""
@@ -165,6 +166,7 @@ class _Semantics:
         for job in stage.jobs:
             self._check_kind(job)
             self._check_needs(number, job)
+            self._check_take(number, job)
             self._check_where(job)
             self._check_matrix(job)
             self._check_expressions(job)
@@ -207,6 +209,39 @@ class _Semantics:
             elif self.stage_of[name] > number:
                 text = f"job {name!r} is in a later stage, which waits for this one"
                 self.report.fail(path, text)
+
+    def _check_take(self, number: int, job: Job) -> None:
+        before: set[str] | None = None
+        for take in job.take:
+            path = f"{take.path}.job" if f"{take.path}.job" in self.report.places else take.path
+            if take.job not in self.jobs:
+                hint = self.report.hint(take.job, self.jobs)
+                self.report.fail(path, f"there is no job {take.job!r}{hint}")
+                continue
+            if before is None:
+                before = self._before(number, job)
+            if take.job not in before:
+                text = f"job {take.job!r} does not come before this one; add it to `needs`"
+                self.report.fail(path, text)
+            elif self.jobs[take.job].artifacts is None:
+                self.report.fail(path, f"job {take.job!r} keeps no `artifacts`")
+            if take.into and path_problem(take.into):
+                text = "must be a folder in the workspace, such as dist"
+                self.report.fail(f"{take.path}.into", text)
+
+    def _before(self, number: int, job: Job) -> set[str]:
+        """Return the jobs that have ended before one starts."""
+        found = {name for name, stage in self.stage_of.items() if stage < number}
+        in_turn = next(stage for stage in self.file.stages if job in stage.jobs)
+        if not in_turn.parallel:
+            found |= {each.name for each in in_turn.jobs[: in_turn.jobs.index(job)]}
+        left = list(job.needs)
+        while left:
+            name = left.pop()
+            if name not in found and name in self.jobs:
+                found.add(name)
+                left += self.jobs[name].needs
+        return found
 
     def _check_defaults(self) -> None:
         defaults = self.file.defaults

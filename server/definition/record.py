@@ -143,6 +143,17 @@ class Artifacts:
     name: str = ""
     keep: int = 0
     """Seconds; 0 is as long as the server keeps them."""
+    on_failure: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Take:
+    """Files of an earlier job that lie in the workspace before the job starts."""
+
+    path: str = ""
+    job: str
+    name: str = ""
+    into: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +213,8 @@ class Job:
     allow_failure: bool = False
     priority: int | None = None
     artifacts: Artifacts | None = None
+    take: tuple[Take, ...] = ()
+    checkout: bool = True
     concurrency: Concurrency | None = None
     outputs: tuple[str, ...] = ()
 

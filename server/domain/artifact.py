@@ -56,6 +56,10 @@ class Artifact:
     deleted: bool = False
     """Whether it is on its way out; then nobody sees it."""
 
+    def is_of_job(self, job: str) -> bool:
+        """Tell whether a job left it; all cells of a matrix have the name of their job."""
+        return self.task_name == job or self.task_name.startswith(f"{job} (")
+
     @property
     def listed(self) -> bool:
         """Whether people see it."""

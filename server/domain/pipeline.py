@@ -14,7 +14,7 @@ from server.domain.labels import Selector, check_selector
 from server.domain.moment import Moment
 from server.domain.plugin import Reference
 from server.domain.priority import PRIORITY_HIGHEST
-from server.domain.task import ArtifactSpec
+from server.domain.task import ArtifactSpec, ArtifactUse
 
 JOB_LIMIT = 10_000
 STEP_LIMIT = 100
@@ -101,6 +101,10 @@ class Job:
     artifacts: tuple[ArtifactSpec, ...] = ()
     steps: tuple[Step, ...] = ()
     """Only when a plugin is among them; then it has no commands of its own."""
+    inputs: tuple[ArtifactUse, ...] = ()
+    """Files of earlier jobs that lie in the workspace before it starts."""
+    checkout: bool = True
+    """Whether the repository, where there is one, is checked out first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,7 @@ def _job(data: Mapping[str, Any]) -> Job:
     if approval is not None:
         fields["approval"] = Approval(**{**approval, "who": tuple(approval["who"])})
     fields["artifacts"] = tuple(ArtifactSpec(**each) for each in fields.get("artifacts", ()))
+    fields["inputs"] = tuple(ArtifactUse(**each) for each in fields.get("inputs", ()))
     fields["steps"] = tuple(
         Step(**{**each, "commands": tuple(each["commands"])}) for each in fields.get("steps", ())
     )
@@ -277,6 +282,10 @@ def _check_job(checks: Checks, path: str, job: Job, env: dict[str, str]) -> None
         job.group.check(checks, f"{path}.concurrency")
     if job.approval is not None:
         _check_approval(checks, f"{path}.approval", job.approval)
+    for number, use in enumerate(job.inputs):
+        checks.name(f"{path}.inputs[{number}].job", use.job)
+        checks.text(f"{path}.inputs[{number}].path", use.path, 1024)
+        checks.relative_path(f"{path}.inputs[{number}].path", use.path)
     checks.number(f"{path}.steps", len(job.steps), 0, STEP_LIMIT)
     for number, step in enumerate(job.steps[:STEP_LIMIT]):
         _check_step(checks, f"{path}.steps[{number}]", step)

@@ -112,7 +112,7 @@ class TaskClass:
 @lru_cache(maxsize=4096)
 def task_class(selector: Selector, image: str, *, plugins: bool = False) -> TaskClass:
     """Return the class of tasks with these needs."""
-    # No agent can run images or plugins yet, so such tasks wait; a later agent says so by a label.
+    # Agents that can run images or plugins say so by a label.
     wanted = ((CONTAINER_LABEL, bool(image)), (PLUGIN_LABEL, plugins))
     more = {label: "true" for label, is_wanted in wanted if is_wanted}
     if more:
@@ -218,7 +218,7 @@ def _dependencies(ledger: Ledger, namespace: str, ids: Sequence[str]) -> list[Ta
 
 def build_task(ledger: Ledger, namespace: str, task_id: str, new: NewTask, created_by: str) -> Task:
     """Return the row of a new task, not placed yet."""
-    needs = task_class(new.selector, new.spec.image, plugins=bool(new.spec.steps))
+    needs = task_class(new.selector, new.spec.image, plugins=new.spec.wants_plugins)
     ledger.add_class(needs.key, needs.canonical)
     group = new.group
     if group is not None:

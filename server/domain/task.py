@@ -79,6 +79,19 @@ class ArtifactSpec:
     destination: str = ""
     expire: bool = False
     expire_days: int = 0
+    on_failure: bool = False
+    """Whether it is kept as well when the task did not succeed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactUse:
+    """Files of an earlier job of the run that lie in the workspace before the task starts."""
+
+    job: str
+    name: str = ""
+    """Of the artifact; empty takes all of the job's."""
+    path: str = ""
+    """The folder they are put into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +103,9 @@ class TaskSpec:
     workspace: str = ""
     image: str = ""
     artifacts: tuple[ArtifactSpec, ...] = ()
+    inputs: tuple[ArtifactUse, ...] = ()
+    checkout: bool = False
+    """Whether the run's repository is checked out into the workspace first."""
     labels: dict[str, str] = field(default_factory=dict)
     executor: str = ""
     secret_refs: dict[str, str] = field(default_factory=dict)
@@ -101,11 +117,18 @@ class TaskSpec:
     signature: tuple[str, int, str] | None = None
     """Who signed it: the key's id, until when that counts, and the signature in base64."""
 
+    @property
+    def wants_plugins(self) -> bool:
+        """Whether only an agent that knows plugins and artifacts can run it."""
+        return bool(self.steps or self.inputs or self.checkout)
+
     def to_json(self) -> str:
         """Return the spec as JSON, without what is empty."""
         data: dict[str, Any] = {"commands": self.commands}
         if self.artifacts:
             data["artifacts"] = [asdict(artifact) for artifact in self.artifacts]
+        if self.inputs:
+            data["inputs"] = [asdict(each) for each in self.inputs]
         for name in _WHERE_THERE_IS_SOME:
             if value := getattr(self, name):
                 data[name] = value
@@ -117,6 +140,7 @@ class TaskSpec:
         data = json.loads(text)
         data["commands"] = tuple(data["commands"])
         data["artifacts"] = tuple(ArtifactSpec(**a) for a in data.get("artifacts", ()))
+        data["inputs"] = tuple(ArtifactUse(**each) for each in data.get("inputs", ()))
         data["steps"] = tuple(data.get("steps", ()))
         if "signature" in data:
             data["signature"] = tuple(data["signature"])
@@ -125,7 +149,7 @@ class TaskSpec:
 
 _WHERE_THERE_IS_SOME = (
     "env", "workspace", "image", "labels", "executor", "secret_refs", "sealed", "steps",
-    "signature",
+    "signature", "checkout",
 )  # fmt: skip
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 

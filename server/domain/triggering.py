@@ -9,7 +9,6 @@ from server.domain.canceling import stop_run
 from server.domain.checks import Checks
 from server.domain.ending import Ending, begin, end_all, settle_run, tell_run
 from server.domain.errors import NotFound
-from server.domain.event import Event, EventKind
 from server.domain.facts import how_it_ended
 from server.domain.gate import Gate
 from server.domain.ids import derived_id
@@ -173,7 +172,9 @@ def fill_run(
     ledger.touch_pipeline(pipeline)
     ledger.add_run(run)
     tell_run(ledger, run, None, pipeline.name)
-    jobs = RunJobs(run, definition.env, *facts_of_start(run, definition))
+    jobs = RunJobs(
+        run, definition.env, *facts_of_start(run, definition), checkout=bool(definition.repo_url)
+    )
     tasks = [
         reuse_task(ledger, run, task, position)
         if (task := (reused or {}).get(job.name)) is not None
@@ -184,8 +185,6 @@ def fill_run(
         task.stage = stage
         jobs.add(job, task)
     place_jobs(ledger, jobs, order_of(definition), _turn(ledger, run, definition))
-    if definition.repo_url:
-        _remark_checkout(ledger, run, definition)
     return [run.public_id, *(task.public_id for task in tasks)]
 
 
@@ -200,6 +199,8 @@ class RunJobs:
     """Variables that whoever started the run has given; they come before those of the jobs."""
     variables: dict[str, str]
     """What Muster says of the run; it comes before all others."""
+    checkout: bool = False
+    """Whether there is a repository to be checked out."""
     tasks: dict[str, Task] = field(default_factory=dict)
     """By the jobs' names; also of jobs that were there before."""
     bases: dict[str, str] = field(default_factory=dict)
@@ -208,7 +209,7 @@ class RunJobs:
     def build(self, ledger: Ledger, job: Job, position: int) -> Task:
         """Return the task of a job, not placed yet."""
         env = {**self.env, **job.env, **self.given}
-        new = _task_of(job, {**env, **self.variables})
+        new = _task_of(job, {**env, **self.variables}, checkout=self.checkout)
         run = self.run
         task_id = derived_id(run.public_id, position)
         task = build_task(ledger, run.namespace, task_id, new, run.triggered_by)
@@ -345,7 +346,7 @@ def facts_of_start(run: Run, definition: Definition) -> tuple[dict[str, str], di
     return started.get("env", {}), {name: value for name, value in variables.items() if value}
 
 
-def _task_of(job: Job, env: Mapping[str, str]) -> NewTask:
+def _task_of(job: Job, env: Mapping[str, str], *, checkout: bool) -> NewTask:
     spec = TaskSpec(
         commands=job.commands,
         env=dict(env),
@@ -353,6 +354,8 @@ def _task_of(job: Job, env: Mapping[str, str]) -> NewTask:
         secret_refs=job.secret_refs,
         artifacts=job.artifacts,
         steps=tuple(asdict(step) for step in job.steps),
+        inputs=job.inputs,
+        checkout=checkout and job.checkout and job.approval is None,
     )
     return NewTask(
         name=job.name,
@@ -363,22 +366,4 @@ def _task_of(job: Job, env: Mapping[str, str]) -> NewTask:
         retry_count=job.retry,
         priority=PRIORITY_DEFAULT if job.priority is None else job.priority,
         group=job.group,
-    )
-
-
-def _remark_checkout(ledger: Ledger, run: Run, definition: Definition) -> None:
-    text = (
-        f"{definition.repo_url} is not checked out: that comes with the checkout plugin. "
-        "Jobs find it in MUSTER_REPO_URL and start in an empty workspace."
-    )
-    ledger.tell(
-        Event(
-            EventKind.RUN_REMARK,
-            run.namespace,
-            ledger.now,
-            run.public_id,
-            run_id=run.public_id,
-            pipeline_id=run.pipeline_id,
-            data={"text": text},
-        )
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 from uuid_utils import uuid7
 
-from server.domain.artifact import MAX_PARTS, Artifact, Wanted
+from server.domain.artifact import MAX_PARTS, Artifact, Wanted, latest
 from server.domain.errors import Invalid, NotFound, Violation, WrongState
 from server.domain.handing_in import BeginArtifact, NoteUpload, StoreArtifact
 from server.engine.url_signer import UrlSigner
@@ -187,6 +187,10 @@ class Artifacts:
             return url
         token = self.signer.token(seconds, k="get", b=artifact.blob, f=filename, h=artifact.sha256)
         return f"{self.signer.base}/artifacts/files/{token}"
+
+    async def of_run(self, namespace: str, run_id: str) -> list[Artifact]:
+        """Return of each job of a run what its last attempt left."""
+        return latest(await self._reader.artifacts(namespace, run_id=run_id))
 
     async def open_upload(self, namespace: str, public_id: str) -> Artifact:
         """Return an artifact that is being handed in, or is stored already.

@@ -165,7 +165,7 @@ class Dispatcher:
             for namespace, task in _new_tasks(command):
                 if not task.depends_on:
                     needs = task_class(
-                        task.selector, task.spec.image, plugins=bool(task.spec.steps)
+                        task.selector, task.spec.image, plugins=task.spec.wants_plugins
                     )
                     if needs.key not in self._selectors:
                         self._know(needs.key, needs.canonical)

@@ -172,7 +172,7 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
             for each in found
             if each.key > int(after or 0)
             and (not request.name or each.name == request.name)
-            and (not request.task_name or _is_of(each, request.task_name))
+            and (not request.task_name or each.is_of_job(request.task_name))
         ]
         size = request.page_size or PAGE_DEFAULT
         messages = []
@@ -251,11 +251,6 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         kinds = frozenset({TokenKind.UPLOAD})
         await self._writer.submit(RevokeToken(namespace, request.grant_id, kinds))
         return artifact_pb2.RevokeUploadGrantResponse()
-
-
-def _is_of(artifact: Artifact, job: str) -> bool:
-    """Tell whether a job left it; all cells of a matrix have the name of their job."""
-    return artifact.task_name == job or artifact.task_name.startswith(f"{job} (")
 
 
 def artifact_message(artifact: Artifact) -> artifact_pb2.Artifact:

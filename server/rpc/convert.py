@@ -265,7 +265,12 @@ def _standing(task: Task) -> task_pb2.ConcurrencyStanding | None:
 def artifact(message: task_pb2.ArtifactConfig) -> ArtifactSpec:
     """Return what a message says of a file to keep."""
     return ArtifactSpec(
-        message.name, message.path, message.destination, message.expire, message.expire_days
+        message.name,
+        message.path,
+        message.destination,
+        message.expire,
+        message.expire_days,
+        message.on_failure,
     )
 
 
@@ -277,6 +282,7 @@ def artifact_message(spec: ArtifactSpec) -> task_pb2.ArtifactConfig:
         destination=spec.destination,
         expire=spec.expire,
         expire_days=spec.expire_days,
+        on_failure=spec.on_failure,
     )
 
 

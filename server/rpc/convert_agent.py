@@ -97,7 +97,13 @@ def task_message(assignment: Assignment, spec: TaskSpec, policy: Policy) -> agen
     if spec.env:
         message.env.update(spec.env)
     for each in spec.artifacts:
-        message.artifacts.add(name=each.name, path=each.path, destination=each.destination)
+        message.artifacts.add(
+            name=each.name,
+            path=each.path,
+            destination=each.destination,
+            on_failure=each.on_failure,
+            expire_days=each.expire_days if each.expire else 0,
+        )
     if spec.signature is not None:
         key_id, not_after, encoded = spec.signature
         message.signature.key_id, message.signature.not_after = key_id, not_after

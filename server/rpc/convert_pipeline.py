@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 
 from generated.pipeline.v1 import pipeline_pb2
+from generated.task.v1 import task_pb2
 from server.domain.defining import Description
 from server.domain.errors import Invalid, Violation
 from server.domain.pipeline import (
@@ -18,7 +19,7 @@ from server.domain.pipeline import (
 )
 from server.domain.run import Run
 from server.domain.schedule import Plan
-from server.domain.task import Judged, Task, TaskStatus
+from server.domain.task import ArtifactUse, Judged, Task, TaskStatus
 from server.rpc.convert import (
     artifact,
     artifact_message,
@@ -124,6 +125,8 @@ def _job(message: pipeline_pb2.Job) -> Job:
         approval=_approval(message) if message.HasField("approval") else None,
         artifacts=tuple(map(artifact, message.artifacts)),
         steps=tuple(_step(step, f"steps[{place}]") for place, step in enumerate(message.steps)),
+        inputs=tuple(ArtifactUse(use.job, use.name, use.path) for use in message.inputs),
+        checkout=not message.no_checkout,
     )
 
 
@@ -164,6 +167,10 @@ def _job_message(job: Job) -> pipeline_pb2.Job:
         approval=_approval_message(job.approval),
         artifacts=map(artifact_message, job.artifacts),
         steps=map(_step_message, job.steps),
+        inputs=[
+            task_pb2.ArtifactUse(job=use.job, name=use.name, path=use.path) for use in job.inputs
+        ],
+        no_checkout=not job.checkout,
     )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import structlog
@@ -10,6 +10,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from generated.agent.v1 import agent_pb2
 from server.auth import Caller
+from server.domain.artifact import Artifact
 from server.domain.claiming import Assignment, HandBack
 from server.domain.errors import SecretsRefused, StoreUnavailable
 from server.domain.lease import LeaseRef
@@ -17,6 +18,7 @@ from server.domain.plugin import PublishedPlugin, Reference, pick, why_none
 from server.domain.policy import Policy
 from server.domain.reporting import Report
 from server.domain.task import TaskSpec, TaskStatus
+from server.engine.artifacts import Artifacts
 from server.engine.catalog import Catalog
 from server.engine.writer import Writer
 from server.issuer import Issuer
@@ -28,6 +30,12 @@ from server.secret_store import SecretStore
 TASK_TOKEN = "MUSTER_TOKEN"  # noqa: S105 (the variable's name)
 PATIENCE = 5.0
 """Seconds that a store may take to give tasks' secrets before the tasks go back to the queue."""
+
+CHECKOUT = "git-checkout"
+"""The plugin that brings a run's repository into the workspace."""
+
+GIT_TOKEN = "GIT_TOKEN"  # noqa: S105 (the variable's name)
+INPUT_URL_SECONDS = 3600
 
 NO_KEY = "the server has no key for its secrets"
 LOCAL = ("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "unix:")
@@ -54,10 +62,12 @@ class Handover:
         secrets: SecretStore | None = None,
         sealer: Sealer | None = None,
         catalog: Catalog | None = None,
+        artifacts: Artifacts | None = None,
         *,
         encrypted: bool = False,
     ) -> None:
         self._catalog = catalog
+        self._artifacts = artifacts
         self._policy = policy
         self._writer = writer
         self._issuer = issuer
@@ -76,6 +86,7 @@ class Handover:
         specs = [TaskSpec.from_json(each.spec) for each in assignments]
         known = await self._known(assignments, specs) if safe else {}
         plugins = await self._plugins(assignments, specs)
+        files = await self._files(assignments, specs)
         messages, failed, back = [], [], []
         for assignment, spec in zip(assignments, specs, strict=True):
             message = task_message(assignment, spec, self._policy)
@@ -83,8 +94,13 @@ class Handover:
                 if spec.sealed or spec.secret_refs:
                     values = self._values(assignment.namespace, spec, known, safe=safe)
                     message.secrets.update(values)
-                if spec.steps:
+                if spec.checkout:
+                    settings = json.dumps(checkout_of(spec, message.secrets))
+                    message.steps.add(name="checkout", uses=CHECKOUT, settings=settings)
+                if spec.steps or spec.checkout:
                     await self._add_steps(message, spec, plugins[assignment.namespace])
+                if spec.inputs:
+                    await self._add_inputs(message, spec, files[assignment.run_id])
             except CannotHandOver as error:
                 failed.append(_failure(assignment, agent_id, error))
             except StoreUnavailable as error:
@@ -105,8 +121,10 @@ class Handover:
         """Return by namespace what is known of the plugins that tasks use."""
         wanted: dict[str, set[str]] = {}
         for assignment, spec in zip(assignments, specs, strict=True):
-            if spec.steps:
-                names = (step["uses"].partition("@")[0] for step in spec.steps)
+            names = {step["uses"].partition("@")[0] for step in spec.steps}
+            if spec.checkout:
+                names.add(CHECKOUT)
+            if names:
                 wanted.setdefault(assignment.namespace, set()).update(filter(None, names))
         found: dict[str, Sequence[PublishedPlugin] | StoreUnavailable] = {}
         for namespace, ids in wanted.items():
@@ -133,15 +151,15 @@ class Handover:
             raise known
         if self._catalog is None:
             raise CannotHandOver("the server keeps no plugins")
-        named = set()
         for step in spec.steps:
-            uses = step["uses"]
             message.steps.add(
                 name=step["name"],
                 commands=step["commands"],
-                uses=uses,
-                settings=json.dumps(step["settings"]) if uses else "",
+                uses=step["uses"],
+                settings=json.dumps(step["settings"]) if step["uses"] else "",
             )
+        named = set()
+        for uses in (step.uses for step in message.steps):
             if not uses or uses in named:
                 continue
             named.add(uses)
@@ -152,6 +170,52 @@ class Handover:
                 raise CannotHandOver(reason)
             url = await self._catalog.url(plugin)
             message.plugins.append(plugin_info(plugin, self._catalog.home.kind, url, uses))
+
+    async def _files(
+        self, assignments: Iterable[Assignment], specs: Iterable[TaskSpec]
+    ) -> dict[str, Sequence[Artifact] | StoreUnavailable]:
+        """Return by run the files that its jobs have left, where tasks take some."""
+        found: dict[str, Sequence[Artifact] | StoreUnavailable] = {}
+        for assignment, spec in zip(assignments, specs, strict=True):
+            run_id = assignment.run_id
+            if spec.inputs and run_id not in found and self._artifacts is not None:
+                try:
+                    found[run_id] = await self._artifacts.of_run(assignment.namespace, run_id)
+                except StoreUnavailable as error:
+                    found[run_id] = error
+        return found
+
+    async def _add_inputs(
+        self,
+        message: agent_pb2.Task,
+        spec: TaskSpec,
+        known: Sequence[Artifact] | StoreUnavailable,
+    ) -> None:
+        """Say which files of earlier jobs the task starts with.
+
+        Raises:
+            CannotHandOver: a job has left none of them.
+            StoreUnavailable: nobody can say now.
+        """
+        if isinstance(known, StoreUnavailable):
+            raise known
+        if self._artifacts is None:
+            raise CannotHandOver("the server keeps no artifacts")
+        for use in spec.inputs:
+            found = [
+                each for each in known if each.is_of_job(use.job) and use.name in ("", each.name)
+            ]
+            if not found:
+                what = f"artifact {use.name!r}" if use.name else "artifact"
+                raise CannotHandOver(f"job {use.job!r} has left no {what} (any more)")
+            for each in found:
+                message.inputs.add(
+                    artifact_id=each.public_id,
+                    path=f"{use.path}/{each.path}" if use.path else each.path,
+                    size=each.size,
+                    sha256=each.sha256,
+                    download_url=await self._artifacts.url(each, INPUT_URL_SECONDS),
+                )
 
     def _values(
         self, namespace: str, spec: TaskSpec, known: Known, *, safe: bool
@@ -228,3 +292,13 @@ def _failure(assignment: Assignment, agent_id: str, error: CannotHandOver) -> Re
 def _returned(assignment: Assignment, error: StoreUnavailable) -> LeaseRef:
     log.warning("a task is queued again", task_id=assignment.task_id, reason=str(error))
     return LeaseRef(assignment.task_id, assignment.lease_id)
+
+
+def checkout_of(spec: TaskSpec, secrets: Container[str]) -> dict[str, str]:
+    """Return what the checkout is given: a run's own variables say what to check out.
+
+    A job with a secret GIT_TOKEN shows it to the repository.
+    """
+    named = {"repository": "MUSTER_REPO_URL", "branch": "MUSTER_BRANCH", "commit": "MUSTER_COMMIT"}
+    given = {name: spec.env[of] for name, of in named.items() if spec.env.get(of)}
+    return {**given, "token": GIT_TOKEN} if GIT_TOKEN in secrets else given

@@ -899,7 +899,6 @@ class Task(_message.Message):
     SIGNATURE_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
-    KEEP_WORKSPACE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The task's id."""
     name: _builtins.str
@@ -926,8 +925,6 @@ class Task(_message.Message):
     """Whether the task must be stopped before its lease ends when the server cannot be reached."""
     run_id: _builtins.str
     """The run it belongs to, or empty."""
-    keep_workspace: _builtins.bool
-    """Whether the workspace is kept after the end."""
     @_builtins.property
     def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The script's lines."""
@@ -989,11 +986,10 @@ class Task(_message.Message):
         signature: _task_pb2.TaskSignature | None = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
         inputs: _abc.Iterable[Global___ArtifactInput] | None = ...,
-        keep_workspace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "commands", b"commands", "env", b"env", "executor", b"executor", "image", b"image", "inputs", b"inputs", "job_id", b"job_id", "keep_workspace", b"keep_workspace", "kill_grace", b"kill_grace", "label_selector", b"label_selector", "lease_id", b"lease_id", "name", b"name", "pipeline_id", b"pipeline_id", "plugins", b"plugins", "run_id", b"run_id", "secrets", b"secrets", "signature", b"signature", "stage", b"stage", "steps", b"steps", "stop_with_lease", b"stop_with_lease", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "commands", b"commands", "env", b"env", "executor", b"executor", "image", b"image", "inputs", b"inputs", "job_id", b"job_id", "kill_grace", b"kill_grace", "label_selector", b"label_selector", "lease_id", b"lease_id", "name", b"name", "pipeline_id", b"pipeline_id", "plugins", b"plugins", "run_id", b"run_id", "secrets", b"secrets", "signature", b"signature", "stage", b"stage", "steps", b"steps", "stop_with_lease", b"stop_with_lease", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1083,6 +1079,7 @@ class ArtifactInput(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
+    DOWNLOAD_URL_FIELD_NUMBER: _builtins.int
     artifact_id: _builtins.str
     """The artifact's id."""
     path: _builtins.str
@@ -1091,6 +1088,8 @@ class ArtifactInput(_message.Message):
     """Bytes."""
     sha256: _builtins.str
     """SHA-256, lower-case hex."""
+    download_url: _builtins.str
+    """Where to fetch it, for a short time."""
     def __init__(
         self,
         *,
@@ -1098,10 +1097,11 @@ class ArtifactInput(_message.Message):
         path: _builtins.str = ...,
         size: _builtins.int = ...,
         sha256: _builtins.str = ...,
+        download_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_id", b"artifact_id", "path", b"path", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_id", b"artifact_id", "download_url", b"download_url", "path", b"path", "sha256", b"sha256", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
