@@ -143,31 +143,36 @@ class Artifacts:
             return artifact
         there = await self.store.parts(artifact.blob, artifact.upload) if artifact.upload else None
         if there is not None:
-            self._check_parts(artifact, parts, there)
-            await self.store.complete(artifact.blob, artifact.upload, there)
+            await self.store.complete(
+                artifact.blob, artifact.upload, self._checked_parts(artifact, parts, there)
+            )
         await self._check_stored(artifact)
         return await self._writer.submit(
             StoreArtifact(artifact.namespace, artifact.public_id, agent_id)
         )
 
-    def _check_parts(
+    def _checked_parts(
         self, artifact: Artifact, told: Sequence[StoredPart], there: Sequence[StoredPart]
-    ) -> None:
-        stored = {part.number: part for part in there}
+    ) -> list[StoredPart]:
+        """Return the parts that make the file, in order: those that were told, as they are stored.
+
+        A store may still list a part that another one has taken the place of.
+        """
+        etags = {part.number: part.etag.strip('"') for part in told}
+        stored = {(part.number, part.etag): part for part in there}
+        found = []
         for number in range(1, parts_of(artifact) + 1):
-            part = stored.get(number)
+            part = stored.get((number, etags.get(number, "")))
             if part is None or part.size != size_of_part(artifact, number):
-                raise WrongState("artifact", artifact.public_id, f"has no part {number} yet")
-        for part in told:
-            found = stored.get(part.number)
-            if found is None or part.etag.strip('"') != found.etag:
-                why = f"has another part {part.number} than was told; put it once more"
+                why = f"has no part {number} as it was told; put it, and say its etag"
                 raise WrongState("artifact", artifact.public_id, why)
+            found.append(part)
+        return found
 
     async def _check_stored(self, artifact: Artifact) -> None:
         size = await self.store.size(artifact.blob)
         if size is None:
-            raise WrongState("artifact", artifact.public_id, "has no part 1 yet")
+            raise WrongState("artifact", artifact.public_id, "is not there; begin anew")
         if size != artifact.size:
             why = f"has {size} bytes, and {artifact.size} were announced"
             raise WrongState("artifact", artifact.public_id, why)

@@ -336,7 +336,10 @@ class ObjectStore(Protocol):
         """Begin to take a file; return the upload's name, under which its parts are put."""
 
     async def parts(self, name: str, upload: str) -> list[StoredPart] | None:
-        """Return the parts that are there, None where there is no such upload (any more)."""
+        """Return the parts that are there, None where there is no such upload (any more).
+
+        A part that was put again may be listed as it was before as well.
+        """
 
     async def part_url(self, name: str, upload: str, number: int, seconds: int) -> str:
         """Return where a part is put; empty where the server's own door takes it."""

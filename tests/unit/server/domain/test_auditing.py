@@ -21,14 +21,15 @@ from server.engine.writer import decide
 from tests.fakes.core import Core
 
 BY_AGENTS = {
-    "AppendLog", "Attach", "ChangeAgent", "FindLog", "HandBack", "LookUpLogs", "RecordLog",
-    "Refetch", "Report",
+    "AppendLog", "Attach", "BeginArtifact", "ChangeAgent", "FindLog", "HandBack", "LookUpLogs", "NoteUpload",
+    "RecordLog", "Refetch", "Report", "StoreArtifact",
 }  # fmt: skip
 """What agents tell of the tasks they hold: thousands a second, and in events."""
 
 BY_ITSELF = {
     "Claim", "ClaimArchive", "ClaimDeliveries", "ClaimRows", "DropLogs", "EndChores",
-    "FinishDelivery", "LoseSession", "NoteUse", "PruneDeliveries", "PruneRest", "PruneTasks",
+    "FinishDelivery", "ForgetArtifact", "LoseSession", "NoteUse", "PruneDeliveries", "PruneRest",
+    "PruneTasks",
     "ReceiveDelivery", "ReconcileSchedules", "RenewClaim", "RenewSessions", "ReplaceRows",
     "RewrapSecret", "RewrapTask", "RunTimers",
     "SealLogs", "SettleGroups", "SettleSome",

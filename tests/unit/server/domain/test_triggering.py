@@ -105,7 +105,7 @@ def test_the_triggers_environment_wins_over_the_jobs_and_that_over_the_pipelines
 def test_jobs_are_told_about_their_run(core):
     stage = serial("s", job("a"))
     pipeline = core.pipeline(stage, repo_url="https://example.com/r.git", branch="dev")
-    run_id, (task_id,) = core.trigger(pipeline, commit_sha="abc")
+    _, (task_id,) = core.trigger(pipeline, commit_sha="abc")
     env = TaskSpec.from_json(core.task(task_id).spec).env
     assert env == {
         "MUSTER_PIPELINE_ID": pipeline,
@@ -114,8 +114,15 @@ def test_jobs_are_told_about_their_run(core):
         "MUSTER_COMMIT": "abc",
         "MUSTER_REPO_URL": "https://example.com/r.git",
     }
-    (remark,) = core.events(EventKind.RUN_REMARK, run_id)
-    assert "https://example.com/r.git is not checked out" in remark.data["text"]
+    assert TaskSpec.from_json(core.task(task_id).spec).checkout
+
+
+def test_a_repository_is_checked_out_where_there_is_one_and_the_job_wants_it(core):
+    for repo_url, wanted, checked_out in (("", True, False), ("file:///r", False, False)):
+        stage = serial("s", job("a", checkout=wanted))
+        pipeline = core.pipeline(stage, name=f"p{repo_url}", repo_url=repo_url)
+        _, (task_id,) = core.trigger(pipeline)
+        assert TaskSpec.from_json(core.task(task_id).spec).checkout is checked_out
 
 
 def test_a_job_carries_its_settings_over_to_its_task(core):
