@@ -234,6 +234,7 @@ class TaskService(task_pb2_grpc.TaskServiceServicer):
         namespace = current_caller().namespace
         await self._reader.task(namespace, request.task_id)
         found = latest(await self._reader.artifacts(namespace, task_id=request.task_id))
+        found.sort(key=lambda each: (each.name, each.path))
         return task_pb2.ListTaskArtifactsResponse(
             success=True,
             message=convert.counted(len(found), "artifact"),

@@ -21,8 +21,8 @@ from server.engine.writer import decide
 from tests.fakes.core import Core
 
 BY_AGENTS = {
-    "AppendLog", "Attach", "BeginArtifact", "ChangeAgent", "FindLog", "HandBack", "LookUpLogs", "NoteUpload",
-    "RecordLog", "Refetch", "Report", "StoreArtifact",
+    "AppendLog", "Attach", "BeginArtifact", "ChangeAgent", "FindLog", "HandBack", "LookUpLogs",
+    "NoteUpload", "RecordLog", "Refetch", "Report", "StoreArtifact",
 }  # fmt: skip
 """What agents tell of the tasks they hold: thousands a second, and in events."""
 
