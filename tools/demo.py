@@ -1,7 +1,8 @@
 """Run Muster on its own repository: one server, two agents, a pipeline that checks this commit.
 
-Everything is real and on loopback: the programs are started as users start them, every job clones
-HEAD into a fresh workspace, and all that was started is stopped again. `make demo` runs it.
+Everything is real and on loopback: the programs are started as users start them, HEAD is checked
+out into each job's fresh workspace, what one job builds the next one takes, and all that was
+started is stopped again. `make demo` runs it.
 """
 
 import asyncio
@@ -40,15 +41,6 @@ from generated.task.v1 import task_pb2
 RUN_LIMIT = timedelta(minutes=5)
 HEADINGS = ("JOB", "AGENT", "STATUS", "DURATION")
 ANY_ADDRESS = ("--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
-
-# HOME is the fresh workspace: this concerns the job's own git only. The repository may belong to
-# another user, and git refuses such ones unless told otherwise.
-CLONE = (
-    "git config --global safe.directory '*'",
-    "git config --global advice.detachedHead false",
-    'git clone --quiet --depth 1 "file://$REPOSITORY" source',
-    "cd source",
-)
 
 
 def main() -> None:
@@ -117,21 +109,23 @@ def pipeline() -> pipeline_pb2.CreatePipelineRequest:
         name="muster-checks-itself",
         env={
             "PATH": os.pathsep.join([python, git, os.defpath]),
-            "REPOSITORY": str(ROOT),
             "PYTHONUNBUFFERED": "1",
         },
+        repo_url=f"file://{ROOT}",
+        branch="HEAD",
         stages=[
-            pipeline_pb2.Stage(name="source", jobs=[checkout()]),
+            pipeline_pb2.Stage(name="source", jobs=[look()]),
             pipeline_pb2.Stage(
                 name="checks", parallel=True, jobs=[lint_protos(), unit_tests(), build_wheel()]
             ),
+            pipeline_pb2.Stage(name="package", jobs=[look_into_wheel()]),
         ],
     )
 
 
-def checkout() -> pipeline_pb2.Job:
-    """Show which commit is checked."""
-    return job("checkout", "git log -1 --format='commit %H%n%an: %s'", "git ls-files | wc -l")
+def look() -> pipeline_pb2.Job:
+    """Show which commit is checked; the plugin git-checkout tells its title."""
+    return job("look", "echo commit $(git rev-parse HEAD)", "git ls-files | wc -l")
 
 
 def lint_protos() -> pipeline_pb2.Job:
@@ -147,15 +141,25 @@ def unit_tests() -> pipeline_pb2.Job:
 
 
 def build_wheel() -> pipeline_pb2.Job:
-    """Build what would be released."""
-    return job("build-wheel", "python -m hatchling build -t wheel", "ls -l dist", role="build")
+    """Build what would be released, and keep it."""
+    build = job("build-wheel", "python -m hatchling build -t wheel", "ls -l dist", role="build")
+    build.artifacts.add(name="wheel", path="dist/*.whl", expire=True, expire_days=1)
+    return build
+
+
+def look_into_wheel() -> pipeline_pb2.Job:
+    """Take what was built, on whichever agent, and look into it."""
+    package = job("package", "sha256sum dist/*.whl", "python -m zipfile -l dist/*.whl | wc -l")
+    package.inputs.add(job="build-wheel", name="wheel")
+    package.no_checkout = True
+    return package
 
 
 def job(name: str, *commands: str, role: str = "") -> pipeline_pb2.Job:
-    """Return a job that works in a clone of this repository."""
+    """Return a job that works in a checkout of this repository."""
     selector = task_pb2.LabelSelector(match_labels={"role": role}) if role else None
     return pipeline_pb2.Job(
-        name=name, commands=[*CLONE, *commands], timeout=180, label_selector=selector
+        name=name, commands=commands, timeout=180, label_selector=selector
     )
 
 

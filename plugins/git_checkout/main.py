@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def _fetch(git: "Git", given: Parameters, commit: str, branch: str) -> str:
         fail(f"pull_request: the repository has no pull request {number}\n{git.said}")
     if COMMIT.fullmatch(commit) and git.tried("fetch", "--quiet", *shallow, "origin", commit):
         return commit
-    wanted = f"refs/heads/{branch}" if branch and not branch.startswith("refs/") else branch
+    named = not branch or branch == "HEAD" or branch.startswith("refs/")
+    wanted = branch if named else f"refs/heads/{branch}"
     git.run("fetch", "--quiet", *shallow, "origin", wanted or "HEAD", tries=TRIES)
     if not commit:
         return "FETCH_HEAD"
@@ -97,10 +99,14 @@ class Git:
         self._program = program
         token = given.secret("token")
         self._options = ["-c", "credential.helper="]
+        # The task's HOME has no settings; those of a repository of another user's are not asked.
+        settings = Path(tempfile.mkdtemp(prefix="git-")) / "config"
+        settings.write_text("[safe]\n\tdirectory = *\n", encoding="utf-8")
         self._env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": str(settings),
             "GIT_ASKPASS": "true",
             "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
         }
