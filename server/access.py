@@ -134,6 +134,10 @@ ROUTES: Mapping[str, frozenset[Permission]] = {
     # Each call is signed; who knows a hook's secret may call.
     "POST /hooks/{pipeline}": ANYBODY,
     "GET /schema/pipeline.json": ANYBODY,
+    # Each call shows an upload grant.
+    "POST /uploads": ANYBODY,
+    "POST /uploads/{artifact}/parts": ANYBODY,
+    "POST /uploads/{artifact}/complete": ANYBODY,
     # What may be done the path says itself, by a signature.
     "PUT /artifacts/parts/{token}": ANYBODY,
     "GET /artifacts/files/{token}": ANYBODY,

@@ -106,6 +106,7 @@ from server.web.artifacts import ArtifactDoor
 from server.web.guard import Guard
 from server.web.hooks import HookDoor
 from server.web.serve import WebServer, address_of, bind
+from server.web.uploads import UploadDoor
 
 SERVICES = [
     module.DESCRIPTOR.services_by_name[name].full_name
@@ -418,6 +419,7 @@ class App:
             self._reader,
             _objects(settings.artifact_home or settings.data_dir / "artifacts"),
             UrlSigner(self._url_keys, clock),
+            clock,
             ArtifactLimits(settings.artifact_limit, settings.artifact_quota),
         )
 
@@ -599,6 +601,7 @@ class App:
                         self._look,
                         HookDoor(self._deliveries),
                         ArtifactDoor(self._artifacts),
+                        UploadDoor(self._artifacts),
                     ),
                     self._authenticator,
                 ),

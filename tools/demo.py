@@ -158,9 +158,7 @@ def look_into_wheel() -> pipeline_pb2.Job:
 def job(name: str, *commands: str, role: str = "") -> pipeline_pb2.Job:
     """Return a job that works in a checkout of this repository."""
     selector = task_pb2.LabelSelector(match_labels={"role": role}) if role else None
-    return pipeline_pb2.Job(
-        name=name, commands=commands, timeout=180, label_selector=selector
-    )
+    return pipeline_pb2.Job(name=name, commands=commands, timeout=180, label_selector=selector)
 
 
 async def get_task(api: Api, task_id: str) -> task_pb2.TaskDetail:

@@ -1,14 +1,16 @@
 """Artifacts between the store and the database: nothing is listed that is not stored whole."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from uuid_utils import uuid7
 
 from server.domain.artifact import MAX_PARTS, Artifact, Wanted, latest
-from server.domain.errors import Invalid, NotFound, Violation, WrongState
+from server.domain.errors import Invalid, NotFound, Unauthenticated, Violation, WrongState
 from server.domain.handing_in import BeginArtifact, NoteUpload, StoreArtifact
+from server.domain.token import Token, TokenKind, digest_of
+from server.engine.clock import Clock
 from server.engine.url_signer import UrlSigner
 from server.engine.writer import Writer
 from server.stores.interfaces import ObjectStore, Reader, StoredPart
@@ -45,8 +47,15 @@ class Artifacts:
     """Takes files in and gives them out."""
 
     def __init__(
-        self, writer: Writer, reader: Reader, store: ObjectStore, signer: UrlSigner, limits: Limits
+        self,
+        writer: Writer,
+        reader: Reader,
+        store: ObjectStore,
+        signer: UrlSigner,
+        clock: Clock,
+        limits: Limits,
     ) -> None:
+        self._clock = clock
         self.store = store
         self.signer = signer
         self._writer = writer
@@ -98,7 +107,7 @@ class Artifacts:
                 return Begun(stored, (), stored=True)
             upload = await self.store.begin(artifact.blob)
             await self._writer.submit(NoteUpload(artifact.public_id, upload))
-            parts = []
+            artifact, parts = replace(artifact, upload=upload), []
         return Begun(artifact, parts, stored=False)
 
     async def sign(self, artifact: Artifact, numbers: Iterable[int]) -> list[tuple[int, str]]:
@@ -192,6 +201,21 @@ class Artifacts:
             return url
         token = self.signer.token(seconds, k="get", b=artifact.blob, f=filename, h=artifact.sha256)
         return f"{self.signer.base}/artifacts/files/{token}"
+
+    async def grant(self, text: str) -> Token:
+        """Return the upload grant with this key.
+
+        Raises:
+            Unauthenticated: there is none that counts.
+        """
+        token = await self._reader.token(digest_of(text)) if text else None
+        counts = token is not None and token.counts(self._clock.now())
+        if token is None or not counts or token.kind is not TokenKind.UPLOAD:
+            raise Unauthenticated(
+                "Show an upload grant as `authorization: Bearer KEY`; people with the role operator"
+                " make one: muster artifact grant create CALLER"
+            )
+        return token
 
     async def of_run(self, namespace: str, run_id: str) -> list[Artifact]:
         """Return of each job of a run what its last attempt left."""

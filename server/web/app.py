@@ -12,6 +12,7 @@ from server import metrics
 from server.definition.schema import pipeline_schema
 from server.web.artifacts import ArtifactDoor
 from server.web.hooks import HookDoor
+from server.web.uploads import UploadDoor
 
 Readiness = Callable[[], Awaitable[str | None]]
 """Tells why the server cannot take calls now, or None where it can."""
@@ -25,12 +26,19 @@ PAGES = """Muster
 /readyz   200 while it takes calls, 503 with the reason otherwise
 /metrics  figures for Prometheus
 /hooks/PIPELINE       where forges call (POST)
+/uploads              where producers with an upload grant hand in files (POST)
 /artifacts/…          parts and files, by URLs that the API gives
 /schema/pipeline.json the JSON Schema of pipeline files
 """
 
 
-def build(readiness: Readiness, look: Look, hooks: HookDoor, artifacts: ArtifactDoor) -> Starlette:
+def build(
+    readiness: Readiness,
+    look: Look,
+    hooks: HookDoor,
+    artifacts: ArtifactDoor,
+    uploads: UploadDoor,
+) -> Starlette:
     """Return the application; it asks `readiness` at `/readyz`, and calls `look` at `/metrics`."""
 
     async def ready(_request: Request) -> Response:
@@ -48,6 +56,9 @@ def build(readiness: Readiness, look: Look, hooks: HookDoor, artifacts: Artifact
             Route("/readyz", ready),
             Route("/metrics", figures),
             Route("/hooks/{pipeline}", hooks.call, methods=["POST"]),
+            Route("/uploads", uploads.begin, methods=["POST"]),
+            Route("/uploads/{artifact}/parts", uploads.parts, methods=["POST"]),
+            Route("/uploads/{artifact}/complete", uploads.complete, methods=["POST"]),
             Route("/artifacts/parts/{token}", artifacts.put, methods=["PUT"]),
             Route("/artifacts/files/{token}", artifacts.get),
             Route("/schema/pipeline.json", _schema),

@@ -1,9 +1,11 @@
 """Artifacts and checkouts: files that go from job to job, to people, and from a repository."""
 
+import base64
 import hashlib
 import json
 import subprocess
 
+import httpx2
 import pytest
 
 from generated.pipeline.v1 import pipeline_pb2
@@ -185,3 +187,88 @@ stages:
     assert standing(run)["reads"] == "FAILED"
     assert "couldn't find remote ref" in " ".join(shop.log(run.run_id, "reads"))
     assert json.dumps(shop.log(run.run_id, "reads")).count("muster: step checkout") == 1
+
+
+@pytest.fixture
+def door(shop):
+    """Return a function that calls the HTTP door of uploads with a grant."""
+    made = shop.json("artifact", "grant", "create", "camera-1", "--max-bytes", "30000000")
+
+    def call(path, told, key=made["key"]):
+        return httpx2.post(
+            f"http://{shop.server.http}{path}",
+            json=told,
+            headers={"authorization": f"Bearer {key}"},
+            timeout=30,
+        )
+
+    return call
+
+
+def test_a_producer_hands_in_files_with_a_grant(shop, door):
+    data = bytes(20_000_000)
+    told = {
+        "name": "clip",
+        "path": "day/clip.mp4",
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    begun = door("/uploads", told)
+    assert begun.status_code == 201, begun.text
+    first, second = begun.json()["parts"]
+    size = begun.json()["part_size"]
+    etag = httpx2.put(first["url"], content=data[:size]).headers["etag"]
+    again = door("/uploads", told).json()  # the producer was started again
+    assert [part["number"] for part in again["parts"]] == [2]
+    done = f"/uploads/{again['artifact_id']}/complete"
+    early = door(done, {"parts": [{"number": 1, "etag": etag}]})
+    assert (early.status_code, "has no part 2" in early.text) == (409, True)
+    assert httpx2.put(second["url"], content=data).status_code == 400
+    last = httpx2.put(second["url"], content=data[size:]).headers["etag"]
+    parts = [{"number": 1, "etag": etag}, {"number": 2, "etag": last}]
+    assert door(done, {"parts": parts}).status_code == 200
+    assert door(done, {"parts": parts}).status_code == 200
+    (listed,) = shop.json("artifact", "list")
+    assert (listed["handed_in_by"], listed["path"]) == ("camera-1", "day/clip.mp4")
+    (grant,) = shop.json("artifact", "grant", "list")
+    assert grant["used_bytes"] == "20000000"
+    too_much = door("/uploads", {**told, "path": "two"})
+    assert (too_much.status_code, "20000000 are used" in too_much.text) == (413, True)
+    assert door("/uploads", {**told, "path": "../x"}).status_code == 400
+    assert door("/uploads", told, key="muster_upload_x").status_code == 401
+    assert door("/uploads", []).status_code == 400
+    shop.muster("artifact", "grant", "revoke", grant["grant_id"])
+    assert door("/uploads", told).status_code == 401
+
+
+def test_a_file_that_is_not_what_was_announced_is_never_listed(shop, door):
+    told = {"name": "x", "path": "x", "size": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
+    begun = door("/uploads", told).json()
+    etag = httpx2.put(begun["parts"][0]["url"], content=b"abd").headers["etag"]
+    done = door(
+        f"/uploads/{begun['artifact_id']}/complete", {"parts": [{"number": 1, "etag": etag}]}
+    )
+    assert done.status_code == 409
+    assert "was announced" in done.text
+    assert shop.json("artifact", "list") == []
+    begun = door("/uploads", told).json()
+    etag = httpx2.put(begun["parts"][0]["url"], content=b"abc").headers["etag"]
+    done = door(
+        f"/uploads/{begun['artifact_id']}/complete", {"parts": [{"number": 1, "etag": etag}]}
+    )
+    assert done.status_code == 200
+
+
+def test_urls_of_the_own_door_cannot_be_made_up(shop, door, tmp_path):
+    (tmp_path / "secret").write_text("s")
+    told = {"name": "x", "path": "x", "size": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
+    url = door("/uploads", told).json()["parts"][0]["url"]
+    base, _, token = url.rpartition("/")
+    body, _, signature = token.partition(".")
+    for bad in (f"{body}.", f"{body}x.{signature}", f"{body}.{signature[:-4]}AAAA", "x", "x."):
+        assert httpx2.put(f"{base}/{bad}", content=b"abc").status_code == 403, bad
+    assert httpx2.get(url.replace("/parts/", "/files/")).status_code == 403
+    claims = base64.urlsafe_b64encode(json.dumps({"k": "get", "b": "/etc/passwd"}).encode())
+    forged = claims.decode().rstrip("=")
+    files = base.replace("/parts", "/files")
+    assert httpx2.get(f"{files}/{forged}.{signature}").status_code == 403

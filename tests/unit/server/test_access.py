@@ -19,6 +19,7 @@ from server.domain.access import ANYBODY, GRANTS, Permission, Role, may
 from server.web.app import build
 from server.web.artifacts import ArtifactDoor
 from server.web.hooks import HookDoor
+from server.web.uploads import UploadDoor
 
 FILES = [
     *(
@@ -51,9 +52,10 @@ def test_every_route_is_in_the_table_and_nothing_else():
     async def nothing():
         return None
 
+    doors = HookDoor(None), ArtifactDoor(None), UploadDoor(None)
     routes = {
         f"{method} {route.path}"
-        for route in build(nothing, nothing, HookDoor(None), ArtifactDoor(None)).routes
+        for route in build(nothing, nothing, *doors).routes
         for method in route.methods - {"HEAD"}
     }
     assert set(ROUTES) == routes
