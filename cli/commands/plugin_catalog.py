@@ -7,6 +7,7 @@ import click
 
 from cli.connection import Api, with_api
 from cli.failure import CommandFailed
+from cli.framework import Command
 from cli.output import print_fields, print_table, show, show_all
 from cli.times import age, moment
 from generated.catalog.v1 import catalog_pb2
@@ -19,7 +20,7 @@ PIECE = 512 * 1024
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
-@click.command("publish", epilog="muster plugin publish greet-0.1.0.tar.gz")
+@click.command("publish", cls=Command, epilog="muster plugin publish greet-0.1.0.tar.gz")
 @click.argument("file", type=FILE)
 @click.option("--signature", "signed", type=FILE, help="The signature (default: FILE.minisig).")
 @with_api
@@ -51,7 +52,7 @@ async def _pieces(file: Path, text: str) -> AsyncIterator[catalog_pb2.PublishPlu
             yield catalog_pb2.PublishPluginRequest(signature=signed, data=data)
 
 
-@click.command("list", epilog="muster plugin list\nmuster plugin list greet")
+@click.command("list", cls=Command, epilog="muster plugin list\nmuster plugin list greet")
 @click.argument("plugin", metavar="[ID]", default="")
 @click.option("--type", "type_", default="", help="Only of this type: step, notify, …")
 @with_api
@@ -62,7 +63,7 @@ async def list_plugins(api: Api, plugin: str, type_: str) -> None:
     show_all(found, lambda: print_table(HEADINGS, map(_row, found)))
 
 
-@click.command("get", epilog="muster plugin get greet\nmuster plugin get greet@0.1.0")
+@click.command("get", cls=Command, epilog="muster plugin get greet\nmuster plugin get greet@0.1.0")
 @click.argument("plugin", metavar="ID[@VERSION]")
 @with_api
 async def get(api: Api, plugin: str) -> None:
@@ -75,6 +76,7 @@ async def get(api: Api, plugin: str) -> None:
 
 @click.command(
     "yank",
+    cls=Command,
     epilog='muster plugin yank greet@0.1.0 --reason "greets the wrong people"\n'
     "muster plugin yank greet@0.1.0 --undo",
 )

@@ -6,6 +6,7 @@ import click
 
 from cli.artifact_files import download
 from cli.connection import Api, with_api
+from cli.framework import Command
 from cli.output import print_table, show_all
 from cli.times import age
 from generated.task.v1 import task_pb2
@@ -15,6 +16,7 @@ HEADINGS = ("ARTIFACT", "NAME", "PATH", "SIZE", "STORED", "EXPIRES")
 
 @click.command(
     "artifacts",
+    cls=Command,
     epilog="muster task artifacts 01928f6e-…\nmuster task artifacts 01928f6e-… --download out",
 )
 @click.argument("task_id", metavar="ID")

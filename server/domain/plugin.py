@@ -90,8 +90,8 @@ def pick(wanted: Reference, known: Iterable[PublishedPlugin]) -> PublishedPlugin
     """
     own = [each for each in known if each.plugin_id == wanted.plugin_id]
     if wanted.version.startswith(SHA256):
-        digest = wanted.version.removeprefix(SHA256)
-        return next((each for each in own if each.sha256 == digest), None)
+        sha256 = wanted.version.removeprefix(SHA256)
+        return next((each for each in own if each.sha256 == sha256), None)
     given = [each for each in own if not each.yanked]
     if exact := [each for each in given if each.version == wanted.version]:
         return min(exact, key=lambda each: each.bundled)  # what was published for it goes first

@@ -188,10 +188,10 @@ class Artifacts:
         # What an agent sends is checked part by part by its own digests; of a stranger, all of it.
         if not (self.store.verifies or artifact.grant_id or artifact.size <= READ_BACK):
             return
-        digest = await self.store.sha256(artifact.blob)
-        if digest != artifact.sha256:
+        found = await self.store.sha256(artifact.blob)
+        if found != artifact.sha256:
             await self.store.delete(artifact.blob)
-            why = f"has the SHA-256 {digest}, and {artifact.sha256} was announced; begin anew"
+            why = f"has the SHA-256 {found}, and {artifact.sha256} was announced; begin anew"
             raise WrongState("artifact", artifact.public_id, why)
 
     async def url(self, artifact: Artifact, seconds: int = URL_SECONDS) -> str:

@@ -219,6 +219,7 @@ async def test_backwards_the_line_for_what_is_gone_comes_once(desk):
         desk.clock,
         TaskSecrets(None, None),
         QueueLimit(desk.reader, 0),
+        None,
     )
     numbers, before = [], 10
     while before > 1:

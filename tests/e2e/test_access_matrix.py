@@ -178,8 +178,8 @@ async def test_a_server_wide_token_is_what_it_is_everywhere(server, callers):
 def test_every_route_is_open_to_whom_the_matrix_says(kit, server, callers, who):
     shown, _ = callers
     for route, wanted in ROUTES.items():
-        if route.startswith("POST"):
-            continue  # open to whoever signs: tests/e2e/test_hooks.py
+        if not route.startswith("GET") or "{" in route:
+            continue  # open to whoever signs: test_hooks.py and test_artifacts.py
         path = route.removeprefix("GET ")
         headers = {"authorization": f"Bearer {shown[who]}"} if shown[who] else {}
         status, _ = kit.get(server, path, headers)

@@ -44,8 +44,10 @@ def test_reflection_lists_the_services_and_describes_their_methods(shared, serve
     listed = shared.grpcurl(server.grpc, "list").stdout.split()
     assert listed == [
         "agent.v1.AgentService",
+        "artifact.v1.ArtifactService",
         "audit.v1.AuditService",
         "auth.v1.AuthService",
+        "catalog.v1.CatalogService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
         "hook.v1.HookService",

@@ -11,7 +11,11 @@ import pytest
 from server.address import Address
 from server.web import serve
 from server.web.app import build
+from server.web.artifacts import ArtifactDoor
 from server.web.hooks import HookDoor
+from server.web.uploads import UploadDoor
+
+DOORS = HookDoor(None), ArtifactDoor(None), UploadDoor(None)
 
 
 @asynccontextmanager
@@ -38,7 +42,7 @@ async def nothing():
 
 
 async def test_a_live_server_says_so_and_lists_its_pages():
-    async with serving(build(ready, nothing, HookDoor(None))) as (_web, client):
+    async with serving(build(ready, nothing, *DOORS)) as (_web, client):
         assert (await client.get("/livez")).text == "ok\n"
         page = await client.get("/")
         assert page.headers["content-type"].startswith("text/plain")
@@ -52,7 +56,7 @@ async def test_readiness_is_asked_each_time_and_gives_its_reason():
     async def readiness():
         return reasons.pop(0)
 
-    async with serving(build(readiness, nothing, HookDoor(None))) as (_web, client):
+    async with serving(build(readiness, nothing, *DOORS)) as (_web, client):
         waiting = await client.get("/readyz")
         assert (waiting.status_code, waiting.text) == (503, "the database does not answer\n")
         assert (await client.get("/readyz")).status_code == 200
@@ -64,7 +68,7 @@ async def test_metrics_are_in_prometheus_format():
     async def look():
         looks.append(1)
 
-    async with serving(build(ready, look, HookDoor(None))) as (_web, client):
+    async with serving(build(ready, look, *DOORS)) as (_web, client):
         answer = await client.get("/metrics")
     assert looks == [1]
     assert answer.headers["content-type"].startswith("text/plain; version=")
@@ -89,13 +93,13 @@ async def test_a_taken_port_is_refused():
 
 
 async def test_it_serves_over_ipv6_too():
-    async with serving(build(ready, nothing, HookDoor(None)), host="::1") as (_web, client):
+    async with serving(build(ready, nothing, *DOORS), host="::1") as (_web, client):
         assert (await client.get("/livez")).status_code == 200
 
 
 async def test_signals_stay_with_the_program():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    async with serving(build(ready, nothing, HookDoor(None))):
+    async with serving(build(ready, nothing, *DOORS)):
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
