@@ -11,6 +11,7 @@ A TOML file with lists of patterns; what has no list is not limited:
 `make *` does not let `make x; rm y` through. Every line of a script must be in the list.
 """
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ from pathlib import Path
 from generated.agent.v1 import agent_pb2
 
 REPOSITORY = "MUSTER_REPO_URL"
+CHECKOUT = "git-checkout"
 LISTS = ("commands", "images", "plugins", "repositories")
 
 _ANYTHING = ".*"
@@ -38,11 +40,12 @@ class AllowLists:
 
     def refusal(self, task: agent_pb2.Task) -> str:
         """Returns why a task is not run here, or an empty text."""
+        commands = [*task.commands, *(line for step in task.steps for line in step.commands)]
         wanted: dict[str, list[str]] = {
-            "commands": [line for command in task.commands for line in command.splitlines()],
+            "commands": [line for command in commands for line in command.splitlines()],
             "images": [task.image] if task.image else [],
             "plugins": [f"{plugin.plugin_id}@{plugin.version}" for plugin in task.plugins],
-            "repositories": [task.env[REPOSITORY]] if REPOSITORY in task.env else [],
+            "repositories": _repositories(task),
         }
         for name, values in wanted.items():
             if name in self.patterns and (refused := self._first_outside(name, values)):
@@ -55,6 +58,20 @@ class AllowLists:
             if value.strip() and not any(each.fullmatch(value.strip()) for each in patterns):
                 return value.strip()[:200]
         return ""
+
+
+def _repositories(task: agent_pb2.Task) -> list[str]:
+    """Returns the repositories that a task is told of, and those that it checks out."""
+    found = [task.env[REPOSITORY]] if REPOSITORY in task.env else []
+    for step in task.steps:
+        if step.uses.partition("@")[0] == CHECKOUT:
+            try:
+                settings = json.loads(step.settings or "{}")
+            except ValueError:
+                settings = {}
+            # What is no text is in no list.
+            found.append(str(settings.get("repository", "")) or "a repository without a name")
+    return found
 
 
 def read(file: Path | None) -> AllowLists:

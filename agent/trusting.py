@@ -42,6 +42,8 @@ class TrustedKeys:
             return f"this agent does not trust the key {signature.key_id[:64]!r} that signed it"
         if signature.not_after <= self.now() * 1000:
             return "its signature has ended"
+        if task.steps or task.plugins or task.inputs:
+            return "it has plugins or files of other jobs, which no signature is over"
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 

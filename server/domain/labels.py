@@ -11,6 +11,12 @@ from server.domain.requirement import Operator, Requirement, check_requirement
 
 __all__ = ["Operator", "Requirement", "Selector", "check_labels", "check_selector"]
 
+CONTAINER_LABEL = "runs/container"
+"""Label of agents that run container images: `true`."""
+
+PLUGIN_LABEL = "runs/plugin"
+"""Label of agents that run plugins: `true`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Selector:

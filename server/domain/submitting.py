@@ -12,7 +12,13 @@ from server.domain.errors import Invalid, NotFound, RequestIdReused, Violation, 
 from server.domain.event import Event, EventKind
 from server.domain.facts import how_it_ended
 from server.domain.group import Membership
-from server.domain.labels import Selector, check_labels, check_selector
+from server.domain.labels import (
+    CONTAINER_LABEL,
+    PLUGIN_LABEL,
+    Selector,
+    check_labels,
+    check_selector,
+)
 from server.domain.ledger import Ledger
 from server.domain.moment import SECOND
 from server.domain.pipeline import RETRY_LIMIT, TIMEOUT_DEFAULT, TIMEOUT_LIMIT
@@ -24,8 +30,6 @@ DEPENDENCY_LIMIT = 1000
 ARTIFACT_LIMIT = 1000
 PATH_LIMIT = 4096
 STAGE_LIMIT = 1_000_000
-CONTAINER_LABEL = "runs/container"
-PLUGIN_LABEL = "runs/plugin"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from server.domain.agent import Agent, SchedulingState, scheduling_state
 from server.domain.gate import Gate
-from server.domain.labels import Selector
+from server.domain.labels import CONTAINER_LABEL, PLUGIN_LABEL, Selector
 from server.domain.moment import SECOND, Moment
 from server.domain.rules import Rules
 from server.domain.task import Judged, Task, TaskStatus
@@ -136,6 +136,10 @@ class Situation:
     """The same of other namespaces, which take turns with its own."""
     hides_others: bool = False
     """Whether their number is nobody's business; then it is 1 for any."""
+
+    def anybody_has(self, label: str) -> bool:
+        """Tell whether a connected agent has a label that says what it can do."""
+        return any(each.agent.effective_labels.get(label) == "true" for each in self.fleet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,11 +303,14 @@ def _what_lacks(
 def _without_a_fitting_agent(
     situation: Situation, agents: Sequence[AgentFit]
 ) -> tuple[WaitingFor, str]:
-    if situation.image:
-        text = f"It needs the image {situation.image}, and no connected agent can run images yet."
+    if situation.image and not situation.anybody_has(CONTAINER_LABEL):
+        text = (
+            f"It needs the image {situation.image}, and no connected agent can run images: "
+            "install podman, docker or nerdctl where one runs."
+        )
         return WaitingFor.IMAGE, text
-    if situation.plugins:
-        text = f"It uses {_listed(situation.plugins)}, and no connected agent can run plugins yet."
+    if situation.plugins and agents and not situation.anybody_has(PLUGIN_LABEL):
+        text = f"It uses {_listed(situation.plugins)}, and no connected agent can run plugins."
         return WaitingFor.PLUGIN, text
     if not agents:
         text = "No agent is connected; start one with: muster-agent --server HOST:PORT"

@@ -219,7 +219,7 @@ class Artifacts:
 
     async def of_run(self, namespace: str, run_id: str) -> list[Artifact]:
         """Return of each job of a run what its last attempt left."""
-        return latest(await self._reader.artifacts(namespace, run_id=run_id))
+        return latest(await self._reader.artifacts(namespace, run_id=run_id)) if run_id else []
 
     async def open_upload(self, namespace: str, public_id: str) -> Artifact:
         """Return an artifact that is being handed in, or is stored already.

@@ -59,7 +59,10 @@ class Explainer:
                 selector,
                 now,
                 image=spec.image,
-                plugins=[step["uses"] for step in spec.steps if step["uses"]],
+                plugins=[
+                    *(["git-checkout"] if spec.checkout else []),
+                    *(step["uses"] for step in spec.steps if step["uses"]),
+                ],
                 needs=[Need(i, name, TaskStatus(status)) for i, name, status in view.depends_on],
                 crowd=view.crowd,
                 gate=view.gate,

@@ -1,5 +1,7 @@
 """What a host allows: patterns, and the ways around them that are closed."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +28,11 @@ def task(*commands, **fields):
     return agent_pb2.Task(commands=commands, **fields)
 
 
+def checkout(repository):
+    settings = json.dumps({"repository": repository})
+    return task(steps=[agent_pb2.Step(uses="git-checkout", settings=settings)])
+
+
 @pytest.mark.parametrize(
     "allowed",
     [
@@ -35,6 +42,7 @@ def task(*commands, **fields):
         task("make x", image="registry.internal/a/b:1"),
         task("make x", plugins=[agent_pb2.PluginInfo(plugin_id="git-checkout", version="1.2.0")]),
         task("make x", env={"MUSTER_REPO_URL": "https://git.internal/team/app"}),
+        checkout("https://git.internal/team/x"),
         task(),
     ],
 )
@@ -46,6 +54,10 @@ def test_what_is_in_the_lists_is_run(lists, allowed):
     ("refused", "why"),
     [
         (task("rm -rf /"), "commands"),
+        (task(steps=[agent_pb2.Step(commands=["make x", "rm y"])]), "commands"),
+        (checkout("https://elsewhere/x"), "repositories"),
+        (checkout(["https://git.internal/team/x"]), "repositories"),
+        (task(steps=[agent_pb2.Step(uses="git-checkout@1", settings="{")]), "repositories"),
         (task("make x", "rm y"), "commands"),
         (task("make x\nrm y"), "commands"),
         (task("make x; rm y"), "commands"),

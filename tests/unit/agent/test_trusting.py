@@ -94,6 +94,16 @@ def test_what_was_changed_is_not_run(key, name):
     assert "not what its signer" in trusted.refusal(changed(handed_over(signed), name))
 
 
+@pytest.mark.parametrize("what", ["steps", "plugins", "inputs"])
+def test_what_no_signature_is_over_is_not_run(key, what):
+    file, trusted = key
+    signed = request()
+    sign(signed, file, timedelta(hours=1))
+    task = handed_over(signed)
+    getattr(task, what).add()
+    assert "which no signature is over" in trusted.refusal(task)
+
+
 def test_who_is_not_trusted_or_did_not_sign_is_named(key, tmp_path):
     file, trusted = key
     assert "is not signed" in trusted.refusal(handed_over(request()))

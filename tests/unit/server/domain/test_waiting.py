@@ -189,7 +189,8 @@ def test_a_task_with_an_image_says_that_no_agent_runs_images():
     found = ask(task(), image="debian:13", fleet=[candidate(gpu=False)])
     assert found.waiting_for is WaitingFor.IMAGE
     assert found.sentence == (
-        "It needs the image debian:13, and no connected agent can run images yet."
+        "It needs the image debian:13, and no connected agent can run images: install podman, "
+        "docker or nerdctl where one runs."
     )
 
 
