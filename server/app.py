@@ -94,7 +94,7 @@ from server.secret_store import OwnSecrets, SecretStore, VaultSecrets
 from server.signing import KEY_FILE, SigningKeys
 from server.stores.blobs.folder import FolderBlobs
 from server.stores.blobs.place import Bucket, open_place
-from server.stores.interfaces import ObjectStore
+from server.stores.interfaces import BlobStore, ObjectStore
 from server.stores.log_journal import LogJournal
 from server.stores.objects.folder import FolderObjects
 from server.stores.plugin_homes.place import open_home
@@ -162,9 +162,9 @@ def _journal(settings: Settings) -> LogJournal | None:
     return LogJournal(folder / "journal") if folder is not None else None
 
 
-def _blobs(settings: Settings) -> FolderBlobs | None:
+def _blobs(settings: Settings) -> BlobStore | None:
     if settings.log_blobs is not None:
-        return FolderBlobs(settings.log_blobs)
+        return open_place(settings.log_blobs)
     folder = settings.log_folder
     return FolderBlobs(folder / "blobs") if folder is not None else None
 
@@ -673,16 +673,20 @@ class App:
             await self._database.close()
 
     async def _take_blobs(self) -> None:
-        """See that the shared folder is this database's: what no row speaks of is deleted there.
+        """See that the shared place is this database's: what no row speaks of is deleted there.
 
         Raises:
             OSError: it is another's.
         """
-        folder = self._settings.log_blobs
-        if folder is None or self._blobs is None:
+        place = self._settings.log_blobs
+        if place is None or self._blobs is None:
             return
-        if not await self._blobs.take(await self._reader.database_id()):
-            raise OSError(f"--log-blobs {folder} belongs to another database")
+        try:
+            taken = await self._blobs.take(await self._reader.database_id())
+        except StoreUnavailable as error:
+            raise OSError(f"--log-blobs: {error}") from error
+        if not taken:
+            raise OSError(f"--log-blobs {place} belongs to another database")
 
     async def _end_journal(self, journaling: asyncio.Task[None] | None) -> None:
         if self._journal is not None and journaling is not None:

@@ -227,10 +227,10 @@ class Settings(BaseSettings):
     log_limit: Count = 1024 * 1024 * 1024
     """How many bytes of a task's log are kept at most: the beginning and the end of longer ones."""
 
-    log_blobs: Annotated[Path | None, BeforeValidator(parse_folder)] = Field(
-        default=None, json_schema_extra={"metavar": "DIR"}
+    log_blobs: Annotated[Path | Bucket | None, BeforeValidator(parse_place), NoDecode] = Field(
+        default=None, json_schema_extra={"metavar": "DIR|s3://BUCKET"}
     )
-    """A folder all servers on a PostgreSQL database share: closed logs move there, packed."""
+    """A folder, or S3, that all servers on a PostgreSQL database share: closed logs move there."""
 
     log_archive: Annotated[Path | Bucket | None, BeforeValidator(parse_place), NoDecode] = Field(
         default=None, json_schema_extra={"metavar": "DIR|s3://BUCKET"}
@@ -406,7 +406,9 @@ class Settings(BaseSettings):
 
     @field_validator("log_blobs")
     @classmethod
-    def _is_shared_by_servers(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+    def _is_shared_by_servers(
+        cls, folder: Path | Bucket | None, info: ValidationInfo
+    ) -> Path | Bucket | None:
         if folder is None or not info.data.get("database_url", "").startswith(SQLITE):
             return folder
         raise ValueError("is for PostgreSQL; the logs of an SQLite file lie beside it")
@@ -419,7 +421,9 @@ class Settings(BaseSettings):
         url, taken = info.data.get("database_url", ""), info.data.get("log_blobs")
         if url.startswith(SQLITE):
             taken = Path(url.removeprefix(SQLITE)).with_suffix(LOG_SUFFIX)
-        if isinstance(folder, Path) and taken is not None and folder.is_relative_to(taken):
+        if not isinstance(folder, Path) or not isinstance(taken, Path):
+            return folder
+        if folder.is_relative_to(taken):
             raise ValueError(f"should lie outside {taken}, where the server keeps its logs")
         return folder
 

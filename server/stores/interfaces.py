@@ -396,6 +396,14 @@ class HomeKind(Enum):
 class BlobStore(Protocol):
     """Where large things live that never change, by names like paths."""
 
+    async def take(self, database_id: str) -> bool:
+        """Let the place be a database's, unless it is another's; return whether it is.
+
+        Raises:
+            OSError: it cannot be read or written.
+            StoreUnavailable: the store does not answer.
+        """
+
     async def put(self, name: str, data: bytes) -> None:
         """Store a blob; it is durable and whole when this returns.
 

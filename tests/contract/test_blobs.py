@@ -83,12 +83,12 @@ async def test_what_cannot_be_read_now_is_not_taken_for_gone(tmp_path):
         await blobs.get("logs/a", 0, 4)
 
 
-async def test_a_folder_belongs_to_one_database(tmp_path):
-    blobs = FolderBlobs(tmp_path)
+async def test_a_place_belongs_to_one_database(make_blobs):
+    blobs = make_blobs()
     await blobs.put("logs/earlier", b"data")
     assert await blobs.take("one")
-    assert await FolderBlobs(tmp_path).take("one")
-    assert not await FolderBlobs(tmp_path).take("other")
+    assert await make_blobs().take("one")
+    assert not await make_blobs().take("other")
     assert await blobs.take("one")
     assert await blobs.names("logs/") == ["logs/earlier"]
 

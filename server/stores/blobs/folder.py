@@ -8,7 +8,7 @@ from pathlib import Path
 from server.domain.errors import StoreUnavailable
 from server.stores.interfaces import Room
 
-_OWNER = "database-"
+OWNER = "database-"
 """Beginning of the name of an empty file that says to which database a folder belongs."""
 
 _PARTIAL = ".partial"
@@ -31,11 +31,11 @@ class FolderBlobs:
         return await asyncio.to_thread(self._take, database_id)
 
     def _take(self, database_id: str) -> bool:
-        ours = self._folder / f"{_OWNER}{database_id}"
-        if not any(self._folder.glob(f"{_OWNER}*")):
+        ours = self._folder / f"{OWNER}{database_id}"
+        if not any(self._folder.glob(f"{OWNER}*")):
             ours.touch()
             _sync(self._folder)
-        return list(self._folder.glob(f"{_OWNER}*")) == [ours]
+        return list(self._folder.glob(f"{OWNER}*")) == [ours]
 
     async def put(self, name: str, data: bytes) -> None:
         """See BlobStore."""

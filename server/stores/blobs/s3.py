@@ -17,6 +17,7 @@ from botocore.exceptions import (
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from server.domain.errors import StoreUnavailable
+from server.stores.blobs.folder import OWNER
 from server.stores.blobs.place import Bucket
 from server.stores.interfaces import Room
 
@@ -60,6 +61,17 @@ class S3Blobs:
     def close(self) -> None:
         """Let go of the connections."""
         self._client.close()
+
+    async def take(self, database_id: str) -> bool:
+        """Let the prefix be a database's, unless it is another's; return whether it is.
+
+        Raises:
+            StoreUnavailable: the store does not answer.
+        """
+        ours = f"{OWNER}{database_id}"
+        if not await self.names(OWNER):
+            await self.put(ours, b"")
+        return await self.names(OWNER) == [ours]
 
     async def put(self, name: str, data: bytes) -> None:
         """See BlobStore; the store compares a checksum of what arrived."""
