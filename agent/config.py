@@ -12,6 +12,7 @@ import click
 import platformdirs
 
 from agent.allowing import AllowLists
+from agent.confining import CACHE
 from agent.plugin_cache import Trust
 from agent.trusting import TrustedKeys
 from servicelog.levels import Level, parse_levels
@@ -123,8 +124,8 @@ class Settings:
         return {**parse_labels(",".join(kept)), **self.labels}
 
     def told_to_tasks(self) -> dict[str, str]:
-        """Returns the variables by which `muster` in a task finds the control plane."""
-        told = {"MUSTER_SERVER": self.server}
+        """Returns variables of tasks: where the control plane is, and where caches are kept."""
+        told = {"MUSTER_SERVER": self.server, "MUSTER_CACHE_DIR": str(self.data_dir / CACHE)}
         if self.tls is not None and self.tls.ca is not None:
             told["MUSTER_TLS_CA"] = str(self.tls.ca.resolve())
         elif self.tls is not None:

@@ -7,6 +7,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
+CACHE = "cache"
+"""Name of the folder that tasks keep caches in."""
+
 DEFAULT_USER = "nobody"
 
 _TMP = "/tmp"  # noqa: S108 (what tasks get their own of)
@@ -59,10 +62,14 @@ def confinement(
 
 
 def open_the_way(data_dir: Path, user: str) -> None:
-    """Lets a user go through the agent's folder to its tasks' folders, and see nothing else."""
+    """Lets a user go through the agent's folder to its tasks' folders, and have the caches."""
+    cache = data_dir / CACHE
+    cache.mkdir(mode=0o700, exist_ok=True)
     if user:
         for folder in (data_dir, data_dir / "spool"):
             folder.chmod(0o711)
+        found = pwd.getpwnam(user)
+        os.chown(cache, found.pw_uid, found.pw_gid)
 
 
 def _check_user(user: str, data_dir: Path, *, root: bool) -> None:

@@ -1,5 +1,6 @@
 """Reads what a plugin of the simple protocol is given: `PLUGIN_*` variables, with clear errors."""
 
+import json
 import os
 import sys
 from typing import NoReturn
@@ -26,8 +27,33 @@ class Parameters:
         return given.lower() in ("true", "1", "yes") if given else default
 
     def words(self, name: str) -> list[str]:
-        """Return a list of texts."""
-        return [word for word in self.text(name).split(",") if word]
+        """Return a list of texts: parted by commas, or JSON where a text of it has one."""
+        given = self.text(name)
+        if given.startswith("["):
+            try:
+                return [
+                    each if isinstance(each, str) else json.dumps(each)
+                    for each in json.loads(given)
+                ]
+            except ValueError:
+                fail(
+                    f"{name}: {given[:100]!r} is neither texts parted by commas nor a list of JSON"
+                )
+        return [word for word in given.split(",") if word]
+
+    def table(self, name: str) -> dict[str, str]:
+        """Return names with their texts, which are an object of JSON."""
+        given = self.text(name) or "{}"
+        try:
+            found = json.loads(given)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            fail(f"{name}: {given[:100]!r} is no object of JSON")
+        return {
+            key: each if isinstance(each, str) else json.dumps(each, ensure_ascii=False)
+            for key, each in found.items()
+        }
 
     def secret(self, name: str) -> str:
         """Return a secret, which its name says in which variable it is; else an empty text."""

@@ -84,7 +84,8 @@ class Confinement:
     def _sandbox(
         self, script: str, workspace: str, temporary: str, shown: Iterable[str]
     ) -> list[str]:
-        hidden = ["--tmpfs", self.hidden] if self.hidden else []
+        cache = f"{self.hidden}/cache"
+        hidden = ["--tmpfs", self.hidden, "--bind-try", cache, cache] if self.hidden else []
         return [
             self.bubblewrap,
             *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"),

@@ -10,8 +10,8 @@ from agent.spool import NO_ROOM
 from agent.supervisor.frames import Message
 from agent.supervisor.outputs import NAME as OUTPUTS
 
-TOLD = ("MUSTER_SERVER", "MUSTER_TLS", "MUSTER_TLS_CA")
-"""Variables of the agent's that tell `muster` in a task where the control plane is."""
+TOLD = ("MUSTER_SERVER", "MUSTER_TLS", "MUSTER_TLS_CA", "MUSTER_CACHE_DIR")
+"""What the agent tells its tasks: where the control plane is, and where they keep caches."""
 
 SHELL = ("/bin/sh", "-e")
 """What runs a script."""
