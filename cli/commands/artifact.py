@@ -9,7 +9,7 @@ from cli.commands.task_artifacts import size_text
 from cli.connection import Api, with_api
 from cli.framework import Group
 from cli.output import print_fields, print_table, show, show_all
-from cli.times import age, moment
+from cli.times import age, deadline, moment
 from generated.artifact.v1 import artifact_pb2
 
 HEADINGS = ("ARTIFACT", "NAME", "PATH", "SIZE", "FROM", "STORED")
@@ -70,7 +70,7 @@ async def get(api: Api, artifact_id: str, folder: Path | None) -> None:
         ("Run", found.run_id),
         ("Handed in by", found.handed_in_by),
         ("Stored", moment(found.created_at / 1000)),
-        ("Expires", moment(found.expire_at / 1000) if found.expire_at else ""),
+        ("Expires", deadline(found.expire_at / 1000)),
         ("URL", found.download_url),
     )
     show(found, lambda: print_fields(fields))
@@ -120,7 +120,7 @@ async def create_grant(
     fields = (
         ("Grant", made.grant_id),
         ("Files in", f"{made.prefix}/{made.caller}/"),
-        ("Ends", moment(made.expires_at / 1000)),
+        ("Ends", deadline(made.expires_at / 1000)),
         ("Key", answer.key),
     )
     show(answer, lambda: print_fields(fields))
@@ -163,6 +163,6 @@ def _grant_row(each: artifact_pb2.UploadGrant) -> tuple[str, ...]:
         each.prefix,
         size_text(each.used_bytes),
         size_text(each.max_bytes),
-        moment(each.expires_at / 1000),
+        deadline(each.expires_at / 1000),
         each.created_by,
     )

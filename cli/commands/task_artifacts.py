@@ -8,7 +8,7 @@ from cli.artifact_files import download
 from cli.connection import Api, with_api
 from cli.framework import Command
 from cli.output import print_table, show_all
-from cli.times import age
+from cli.times import age, until
 from generated.task.v1 import task_pb2
 
 HEADINGS = ("ARTIFACT", "NAME", "PATH", "SIZE", "STORED", "EXPIRES")
@@ -46,7 +46,7 @@ async def command(api: Api, task_id: str, folder: Path | None) -> None:
 
 
 def _row(artifact: task_pb2.Artifact) -> tuple[str, ...]:
-    expires = age(artifact.expire_at) if artifact.expire_at else ""
+    expires = until(artifact.expire_at) if artifact.expire_at else ""
     return (
         artifact.artifact_id,
         artifact.name,
