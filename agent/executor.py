@@ -72,7 +72,7 @@ class Identity:
     def of_task(cls, task: agent_pb2.Task) -> "Identity":
         """Returns the identity of an assigned task."""
         grace = float(task.kill_grace)
-        artifacts = tuple(_wanted(each) for each in task.artifacts)
+        artifacts = tuple(map(_wanted, task.artifacts)) if task.artifacts else ()
         return cls(task.lease_id, task.job_id, task.attempt, grace, task.stop_with_lease, artifacts)
 
     @classmethod

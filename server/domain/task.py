@@ -139,9 +139,12 @@ class TaskSpec:
         """Return the spec that `to_json` wrote."""
         data = json.loads(text)
         data["commands"] = tuple(data["commands"])
-        data["artifacts"] = tuple(ArtifactSpec(**a) for a in data.get("artifacts", ()))
-        data["inputs"] = tuple(ArtifactUse(**each) for each in data.get("inputs", ()))
-        data["steps"] = tuple(data.get("steps", ()))
+        if "artifacts" in data:
+            data["artifacts"] = tuple(ArtifactSpec(**each) for each in data["artifacts"])
+        if "inputs" in data:
+            data["inputs"] = tuple(ArtifactUse(**each) for each in data["inputs"])
+        if "steps" in data:
+            data["steps"] = tuple(data["steps"])
         if "signature" in data:
             data["signature"] = tuple(data["signature"])
         return TaskSpec(**data)

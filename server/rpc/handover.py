@@ -85,8 +85,9 @@ class Handover:
         safe = self._encrypted or caller.peer.startswith(LOCAL)
         specs = [TaskSpec.from_json(each.spec) for each in assignments]
         known = await self._known(assignments, specs) if safe else {}
-        plugins = await self._plugins(assignments, specs)
-        files = await self._files(assignments, specs)
+        more = any(spec.wants_plugins for spec in specs)
+        plugins = await self._plugins(assignments, specs) if more else {}
+        files = await self._files(assignments, specs) if more else {}
         messages, failed, back = [], [], []
         for assignment, spec in zip(assignments, specs, strict=True):
             message = task_message(assignment, spec, self._policy)
