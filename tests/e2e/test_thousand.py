@@ -10,6 +10,7 @@ from tests.e2e.api import Api
 NUMBER = 1000
 SHELL_EVERY = 5  # one in five runs a shell, the others nothing
 LINES = 20
+SUCCESS, RELEASED = 3, 8  # of attempts
 SUBMITTERS = 16
 
 
@@ -51,7 +52,10 @@ async def test_each_of_a_thousand_tasks_ends_once_with_its_whole_log(kit, server
             group.create_task(read(api, left, tasks, logs))
     for task_id, number in task_ids.items():
         task = tasks[task_id]
-        assert (task.status, task.attempt, task.infra_retries, len(task.attempts)) == (4, 1, 0, 1)
+        assert (task.status, task.attempt, task.infra_retries) == (4, len(task.attempts), 0)
+        # An agent may give a task back that waited too long for a slot, and only before its start.
+        *given_back, last = (attempt.status for attempt in task.attempts)
+        assert (set(given_back) <= {RELEASED}, last) == (True, SUCCESS)
         shell = not number % SHELL_EVERY
         expected = [f"task {number} line {i}" for i in range(1, LINES + 1)] if shell else []
         assert logs[task_id] == expected
