@@ -1,6 +1,5 @@
 """Calls to the control plane."""
 
-import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import grpc
 from grpc import aio
 
+from cli import interrupt
 from cli.credentials import token_for
 from cli.errors import refusal
 from cli.failure import CommandFailed
@@ -102,7 +102,7 @@ def with_api(
             async with connect(current_settings()) as api:
                 return await command(api, *args, **kwargs)
 
-        return asyncio.run(within())
+        return interrupt.run(within())
 
     return run
 

@@ -2,10 +2,56 @@
 
 import asyncio
 import signal
+from collections.abc import Coroutine
+from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+CANCEL_AGAIN = timedelta(seconds=0.5)
+
+Result = TypeVar("Result")
+
+
+def run(deed: Coroutine[object, object, Result]) -> Result:
+    """Return what a deed gives, run in a loop of its own; Ctrl-C cancels it, a second ends at once.
+
+    asyncio alone may sleep through a signal that comes just before its loop falls asleep, or to
+    another thread. The loop's own signal handlers wake it.
+
+    Raises:
+        KeyboardInterrupt: it was ended by Ctrl-C, whatever it raised then.
+    """
+    return asyncio.run(_until_ctrl_c(deed))
+
+
+async def _until_ctrl_c(deed: Coroutine[object, object, Result]) -> Result:
+    loop = asyncio.get_running_loop()
+    doing = asyncio.current_task()
+    again: asyncio.TimerHandle | None = None
+
+    def cancel() -> None:
+        """Cancel the deed until it ends; a call that ends at this moment may swallow one."""
+        nonlocal again
+        again = loop.call_later(CANCEL_AGAIN.total_seconds(), cancel)
+        if doing is not None:
+            doing.cancel()
+
+    def heard() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        cancel()
+
+    loop.add_signal_handler(signal.SIGINT, heard)
+    try:
+        return await deed
+    except (Exception, asyncio.CancelledError):
+        if again is None:
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        if again is not None:
+            again.cancel()
 
 
 class StopAskedFor(Exception):  # noqa: N818 - not an error

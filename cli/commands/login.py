@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli import contexts, credentials
+from cli import contexts, credentials, interrupt
 from cli.connection import Api, connect, with_api
 from cli.contexts import Context
 from cli.failure import CommandFailed
@@ -49,10 +49,10 @@ def login(
     if oidc and token_stdin:
         raise click.UsageError("--oidc and --token-stdin are two ways to log in")
     if oidc:
-        token = asyncio.run(_log_in(settings, browser=not no_browser, port=callback_port))
+        token = interrupt.run(_log_in(settings, browser=not no_browser, port=callback_port))
     else:
         token = _read_token(from_stdin=token_stdin, server=settings.server)
-    answer = asyncio.run(_who(settings, token))
+    answer = interrupt.run(_who(settings, token))
     if answer.kind == "anybody":
         raise CommandFailed(f"{settings.server} asks nobody who they are (auth is off)")
     vault = credentials.vault()
