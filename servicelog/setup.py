@@ -27,6 +27,9 @@ QUIET = {
     "aiosqlite": logging.WARNING,
     "alembic": logging.WARNING,
     "asyncio": logging.WARNING,
+    # They tell whole URLs, and whoever has a presigned one needs no more.
+    "httpcore2": logging.WARNING,
+    "httpx2": logging.WARNING,
     "sqlalchemy": logging.WARNING,
     "uvicorn": logging.WARNING,
     "uvicorn.access": logging.WARNING,

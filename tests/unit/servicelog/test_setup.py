@@ -127,3 +127,13 @@ def test_a_full_file_is_followed_by_another_and_the_oldest_goes(tmp_path):
     lines = [line for file in reversed(files) for line in file.read_text().splitlines()]
     numbers = [json.loads(line)["number"] for line in lines]
     assert numbers == list(range(numbers[0], 100))
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+@pytest.mark.parametrize("library", ["httpx2", "httpcore2.http11"])
+def test_urls_that_open_files_are_not_told(library, level):
+    out = io.StringIO()
+    logs.configure(level, "json", out)
+    logging.getLogger(library).info("HTTP Request: PUT https://store.example/part?signature=live")
+    logging.getLogger(library).debug("send_request_headers target=/part?signature=live")
+    assert records(out) == []
