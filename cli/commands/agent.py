@@ -107,7 +107,7 @@ def _row(agent: agent_pb2.AgentDetail) -> tuple[str, ...]:
         agent.hostname,
         status_of(agent),
         f"{agent.running_jobs_count}/{agent.max_concurrent_jobs}",
-        _pairs(agent.labels, ","),
+        _pairs({k: v for k, v in agent.labels.items() if not k.startswith(PLUGIN)}, ","),
         age(agent.last_seen / 1000),
         agent.version,
     )
@@ -131,6 +131,10 @@ def _print(agent: agent_pb2.AgentDetail) -> None:
             ("Tasks", "\n".join(agent.task_ids)),
         )
     )
+
+
+PLUGIN = "plugin/"
+"""Beginning of the labels that say which plugins an agent has: too many for a table."""
 
 
 def _pairs(labels: Mapping[str, str], between: str) -> str:

@@ -19,6 +19,9 @@ SIZE_LIMIT = 5 * 1024**4
 ABANDONED = DAY
 """After how long an upload that goes no further is given up."""
 
+COLLECTING = DAY // 24
+"""How long the file of a task may be on its way, beyond the time that the task itself may take."""
+
 MAX_PARTS = 10_000
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")

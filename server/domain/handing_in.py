@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from server.domain.artifact import ABANDONED, Artifact, Wanted, blob_name
+from server.domain.artifact import ABANDONED, COLLECTING, Artifact, Wanted, blob_name
 from server.domain.errors import LimitReached, NotFound, WrongState
 from server.domain.lease import Standing, standing
 from server.domain.ledger import Ledger
@@ -77,6 +77,7 @@ class BeginArtifact:
             if not _holds(ledger, task, self.agent_id, self.lease_id):
                 why = "is not held by this lease any more"
                 raise WrongState("task", self.task_id, why)
+            _give_time(ledger, task)
             task_name, run_id, attempt = task.name, task.run_id or "", task.attempt
             place = wanted.destination or task.public_id
         return Artifact(
@@ -113,6 +114,13 @@ class BeginArtifact:
         )
         if used + new.size > most:
             raise LimitReached(f"the grant is for {most} bytes, and {used} are used")
+
+
+def _give_time(ledger: Ledger, task: Task) -> None:
+    """Let a task whose files are on their way not run out of time meanwhile."""
+    if task.deadline is not None and task.deadline < ledger.now + COLLECTING:
+        task.deadline = ledger.now + COLLECTING
+        ledger.touch(task)
 
 
 def _holds(ledger: Ledger, task: Task, agent_id: str, lease_id: str) -> bool:

@@ -42,8 +42,9 @@ async def test_a_refused_stream_is_done_without(plane, start_agent, gate, code):
     assert lease.statuses[0].started_at > 0
     assert lease.end.timestamp >= lease.statuses[0].started_at
     await until(lambda: agent.spooled() == [])
-    # Counted at the first fetch: on a slow day the stream has been tried again by now.
-    assert plane.streams_before_fetch[0] == (1 if code == "UNIMPLEMENTED" else 3)
+    # Counted at the first fetch: on a slow day the stream has been tried again by now. A refusal
+    # that comes while a message is written is told as INTERNAL, and the stream is tried once more.
+    assert plane.streams_before_fetch[0] in ((1, 2, 3) if code == "UNIMPLEMENTED" else (3,))
     assert plane.fetches[0].wait > 0
     assert plane.fetches[0].session_id == "session-1"
 

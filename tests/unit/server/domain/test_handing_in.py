@@ -57,6 +57,15 @@ def test_a_file_is_listed_once_it_is_stored(core):
     assert begin(core, ref, id_="id-3").stored_at
 
 
+def test_a_task_has_time_for_its_files_beyond_its_own(core):
+    task_id, ref = core.running(timeout=5)
+    own = core.task(task_id).deadline
+    begin(core, ref)
+    assert core.task(task_id).deadline == core.clock.now() + 3_600_000 > own
+    core.pass_time(1_800_000)
+    assert core.status(task_id) is TaskStatus.RUNNING
+
+
 def test_a_file_that_was_changed_takes_the_place_of_the_one_before(core):
     _, ref = core.running()
     first = begin(core, ref)
