@@ -129,6 +129,18 @@ from servicelog.setup import FORMATS, Format, LogFile
     default=2048,
     help="MiB of plugins that are kept.",
 )
+@click.option(
+    "--workspace-keep-days",
+    type=click.FloatRange(0, 36500),
+    default=7.0,
+    help="Days a workspace is kept that its task leaves on request.",
+)
+@click.option(
+    "--workspace-spare-disk",
+    type=click.IntRange(0),
+    default=1024,
+    help="MiB of free disk below which the oldest kept workspaces go; at most a 20th of the disk.",
+)
 @click.option("--insecure", is_flag=True, help="Show tokens to another machine in plain text.")
 @click.option(
     "--metrics-dir",
@@ -194,6 +206,8 @@ def main(
     plugin_keys: tuple[Path, ...],
     require_signed_plugins: bool,
     plugin_cache_size: int,
+    workspace_keep_days: float,
+    workspace_spare_disk: int,
     insecure: bool,
     metrics_dir: Path | None,
     log_level: Level,
@@ -244,6 +258,8 @@ def main(
         confinement=confined,
         plugin_trust=_plugin_trust(plugin_keys, require_signed_plugins),
         plugin_cache_bytes=plugin_cache_size << 20,
+        workspace_keep=timedelta(days=workspace_keep_days),
+        workspace_spare_disk=workspace_spare_disk << 20,
         insecure=insecure,
         metrics_dir=metrics_dir.expanduser() if metrics_dir else None,
         log_level=log_level,

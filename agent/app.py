@@ -19,6 +19,7 @@ from agent.credential import Credential, CredentialError
 from agent.data_dir import DataDir, InUseError
 from agent.drain import Drain
 from agent.heartbeat import Heartbeat
+from agent.kept_workspaces import KeptWorkspaces
 from agent.outbox import Outbox
 from agent.plugin_cache import PluginCache
 from agent.plugin_fetching import PluginFetcher
@@ -107,6 +108,11 @@ class _App:
             client = open_client(self._settings.tls.ca if self._settings.tls else None)
             preparer = Preparer(self._settings.data_dir, cache, usable(), Fetcher(client))
             preparer.clear()
+            kept = KeptWorkspaces(
+                self._settings.data_dir,
+                self._settings.workspace_keep,
+                self._settings.workspace_spare_disk,
+            )
             board = Board(
                 spool,
                 self._settings.slots,
@@ -119,6 +125,7 @@ class _App:
                 confinement=self._settings.confinement,
                 preparer=preparer,
                 collector=Uploader(plane, client),
+                keeper=kept,
                 plans=lambda: link.plans,
             )
             heartbeat = Heartbeat()
@@ -146,6 +153,7 @@ class _App:
             drain = Drain(board, session, heartbeat, self._settings.drain_limit)
             self._handle_signals(drain, session, group)
             linking = group.create_task(link.run())
+            sweeping = group.create_task(kept.run())
             stopping = group.create_task(drain.requested.wait())
             ready = group.create_task(link.ready.wait())
             await asyncio.wait([stopping, ready], return_when=asyncio.FIRST_COMPLETED)
@@ -161,6 +169,7 @@ class _App:
             await session.close()
             await client.aclose()
             linking.cancel()
+            sweeping.cancel()
             room.close()
         return code
 

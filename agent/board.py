@@ -12,6 +12,7 @@ from agent.allowing import AllowLists
 from agent.collecting import CannotCollect, Collector
 from agent.executor import Identity, Phase, TaskRun
 from agent.holdings import Holdings, show
+from agent.kept_workspaces import Keeper
 from agent.log_reader import summarize
 from agent.outbox import Outbox
 from agent.pace import Pace
@@ -60,10 +61,12 @@ class Board:
         confinement: Message | None = None,
         preparer: Preparer | None = None,
         collector: Collector | None = None,
+        keeper: Keeper | None = None,
         plans: Callable[[], bool] = lambda: True,
     ) -> None:
         self._preparer = preparer
         self._collector = collector
+        self._keeper = keeper
         self._plans = plans
         self._trusted = trusted or TrustedKeys()
         self._allowed = allowed or AllowLists()
@@ -308,13 +311,7 @@ class Board:
             notes, message = [], f"artifacts: {type(error).__name__}"
             end = {**end, "cause": "uncollected", "message": message, "failure": "infrastructure"}
         run.work = None
-        if notes:
-            end = {**end, "silent": False}
-            now = time.time_ns() // 1_000_000
-            with contextlib.suppress(OSError):  # a full disk: they are remarks
-                for note in notes:
-                    run.folder.append_output(2, now, f"muster: {note}\n".encode())
-        self._conclude(run, end)
+        self._conclude(run, _remark(run, notes, end))
 
     def _stop_collecting(self, run: TaskRun, cause: str, message: str) -> None:
         """Ends an attempt that only its artifacts kept from its end."""
@@ -324,6 +321,9 @@ class Board:
             self._conclude(run, {**run.end, "cause": cause, "message": message})
 
     def _conclude(self, run: TaskRun, end: Message) -> None:
+        if run.identity.keep_workspace and self._keeper is not None:
+            note = self._keeper.keep(run.identity, run.folder.workspace)
+            end = _remark(run, [note] if note else [], end)
         if end.get("silent"):
             run.end_log(silent=True)
             self._ended(run, end)
@@ -516,6 +516,16 @@ class Board:
             self._tell(
                 {"kind": "arm", "lease": lease, "segment": place.segment, "offset": place.offset}
             )
+
+
+def _remark(run: TaskRun, notes: Iterable[str], end: Message) -> Message:
+    """Adds remarks to a task's log, and returns its end, which is not silent then."""
+    now = time.time_ns() // 1_000_000
+    with contextlib.suppress(OSError):  # a full disk: they are remarks
+        for note in notes:
+            run.folder.append_output(2, now, f"muster: {note}\n".encode())
+            end = {**end, "silent": False}
+    return end
 
 
 def _abandon_work(run: TaskRun) -> None:

@@ -85,6 +85,12 @@ class Settings:
     plugin_cache_bytes: int
     """How much of unpacked plugins is kept at most, but for those that run."""
 
+    workspace_keep: timedelta
+    """How long workspaces are kept that tasks leave on request."""
+
+    workspace_spare_disk: int
+    """Free bytes below which the oldest of them go first."""
+
     insecure: bool
     """Whether tokens may go to another machine in plain text."""
 

@@ -67,20 +67,34 @@ class Identity:
     """What is to be collected after the end."""
     shown: tuple[str, ...] = ()
     """Folders of plugins that it uses."""
+    keep_workspace: bool = False
+    """Whether its workspace is kept after the end."""
 
     @classmethod
     def of_task(cls, task: agent_pb2.Task) -> "Identity":
         """Returns the identity of an assigned task."""
         grace = float(task.kill_grace)
         artifacts = tuple(map(_wanted, task.artifacts)) if task.artifacts else ()
-        return cls(task.lease_id, task.job_id, task.attempt, grace, task.stop_with_lease, artifacts)
+        return cls(
+            task.lease_id,
+            task.job_id,
+            task.attempt,
+            grace,
+            task.stop_with_lease,
+            artifacts,
+            keep_workspace=task.keep_workspace,
+        )
 
     @classmethod
     def of_state(cls, state: Message) -> "Identity":
         """Returns the identity of an attempt that the supervisor knows."""
         names = ("lease", "task", "attempt", "kill_grace", "stop_with_lease")
-        later = (tuple(state.get(name, ())) for name in ("artifacts", "shown"))
-        return cls(*(state[name] for name in names), *later)
+        return cls(
+            **{name: state[name] for name in names},
+            artifacts=tuple(state.get("artifacts", ())),
+            shown=tuple(state.get("shown", ())),
+            keep_workspace=bool(state.get("keep_workspace")),
+        )
 
 
 class TaskRun:
@@ -186,6 +200,7 @@ class TaskRun:
             # Only where there is one: a supervisor from before knows no such word.
             **({"confinement": confinement} if confinement else {}),
             **({"artifacts": list(self.identity.artifacts)} if self.identity.artifacts else {}),
+            **({"keep_workspace": True} if self.identity.keep_workspace else {}),
             **self.prepared,
         }
 

@@ -73,6 +73,8 @@ class Order:
     """Folders of the agent's that a sandbox does not hide: the plugins that it uses."""
     artifacts: list[dict[str, Any]] = field(default_factory=list)
     """What the session collects after the end; kept for a session that comes later."""
+    keep_workspace: bool = False
+    """Whether the session keeps the workspace after the end."""
 
     @property
     def mark(self) -> str:
@@ -101,6 +103,7 @@ class Order:
             "stop_with_lease": self.stop_with_lease,
             **({"artifacts": self.artifacts} if self.artifacts else {}),
             **({"shown": self.shown} if self.shown else {}),
+            **({"keep_workspace": True} if self.keep_workspace else {}),
         }
 
     def start_directory(self, workspace: Path) -> Path:

@@ -153,4 +153,5 @@ def _for_later(task: Message) -> Message:
         ]
     if isinstance(shown, list):
         found["shown"] = [each for each in shown if isinstance(each, str) and _is_sound("", each)]
+    found["keep_workspace"] = task.get("keep_workspace") is True
     return {name: value for name, value in found.items() if value}

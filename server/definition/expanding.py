@@ -133,6 +133,7 @@ def _job(
         steps=_steps(job) if with_plugins else (),
         inputs=tuple(ArtifactUse(take.job, take.name, take.into) for take in job.take),
         checkout=job.checkout,
+        keep_workspace=job.keep_workspace,
     )
 
 

@@ -243,6 +243,7 @@ JOB = Record(
         "artifacts": Field(ARTIFACTS, "Files to keep."),
         "take": Field(ListOf(TAKE, most=100, alone=True), "Files of earlier jobs to start with."),
         "checkout": Field(Flag(), "Whether the repository is checked out first (default: true)."),
+        "keep_workspace": Field(Flag(), "Whether the agent keeps its workspace after the end."),
         "concurrency": Field(CONCURRENCY, "The group it takes a place in."),
         "outputs": Field(
             ListOf(IDENTIFIER, most=100, alone=True), "Values that it tells later jobs."

@@ -183,7 +183,7 @@ class _Semantics:
         for name in given[1:]:
             self.report.fail(f"{job.path}.{name}", f"a job has {given[0]} or {name}, not both")
         if job.approval is not None:
-            for name in ("env", "secrets", "matrix", "artifacts", "outputs"):
+            for name in ("env", "secrets", "matrix", "artifacts", "keep_workspace", "outputs"):
                 if getattr(job, name):
                     text = "an approval runs nothing and has no use for it"
                     self.report.fail(f"{job.path}.{name}", text)

@@ -215,6 +215,7 @@ class Job:
     artifacts: Artifacts | None = None
     take: tuple[Take, ...] = ()
     checkout: bool = True
+    keep_workspace: bool = False
     concurrency: Concurrency | None = None
     outputs: tuple[str, ...] = ()
 

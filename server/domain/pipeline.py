@@ -105,6 +105,8 @@ class Job:
     """Files of earlier jobs that lie in the workspace before it starts."""
     checkout: bool = True
     """Whether the repository, where there is one, is checked out first."""
+    keep_workspace: bool = False
+    """Whether the workspace is kept on the agent after the end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,8 @@ class TaskSpec:
     inputs: tuple[ArtifactUse, ...] = ()
     checkout: bool = False
     """Whether the run's repository is checked out into the workspace first."""
+    keep_workspace: bool = False
+    """Whether the workspace is kept on the agent after the end."""
     labels: dict[str, str] = field(default_factory=dict)
     executor: str = ""
     secret_refs: dict[str, str] = field(default_factory=dict)
@@ -152,7 +154,7 @@ class TaskSpec:
 
 _WHERE_THERE_IS_SOME = (
     "env", "workspace", "image", "labels", "executor", "secret_refs", "sealed", "steps",
-    "signature", "checkout",
+    "signature", "checkout", "keep_workspace",
 )  # fmt: skip
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 

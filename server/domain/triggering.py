@@ -356,6 +356,7 @@ def _task_of(job: Job, env: Mapping[str, str], *, checkout: bool) -> NewTask:
         steps=tuple(asdict(step) for step in job.steps),
         inputs=job.inputs,
         checkout=checkout and job.checkout and job.approval is None,
+        keep_workspace=job.keep_workspace,
     )
     return NewTask(
         name=job.name,

@@ -108,6 +108,8 @@ def task_message(assignment: Assignment, spec: TaskSpec, policy: Policy) -> agen
         key_id, not_after, encoded = spec.signature
         message.signature.key_id, message.signature.not_after = key_id, not_after
         message.signature.signature = base64.b64decode(encoded)
+    if spec.keep_workspace:
+        message.keep_workspace = True
     if spec.workspace or spec.image:
         message.workspace, message.image = spec.workspace, spec.image
     if assignment.pipeline_id or assignment.stage:

@@ -127,6 +127,7 @@ def _job(message: pipeline_pb2.Job) -> Job:
         steps=tuple(_step(step, f"steps[{place}]") for place, step in enumerate(message.steps)),
         inputs=tuple(ArtifactUse(use.job, use.name, use.path) for use in message.inputs),
         checkout=not message.no_checkout,
+        keep_workspace=message.keep_workspace,
     )
 
 
@@ -171,6 +172,7 @@ def _job_message(job: Job) -> pipeline_pb2.Job:
             task_pb2.ArtifactUse(job=use.job, name=use.name, path=use.path) for use in job.inputs
         ],
         no_checkout=not job.checkout,
+        keep_workspace=job.keep_workspace,
     )
 
 

@@ -899,6 +899,7 @@ class Task(_message.Message):
     SIGNATURE_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
+    KEEP_WORKSPACE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The task's id."""
     name: _builtins.str
@@ -925,6 +926,8 @@ class Task(_message.Message):
     """Whether the task must be stopped before its lease ends when the server cannot be reached."""
     run_id: _builtins.str
     """The run it belongs to, or empty."""
+    keep_workspace: _builtins.bool
+    """Whether its workspace is kept on the agent after the end, for as long as the agent keeps such."""
     @_builtins.property
     def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The script's lines."""
@@ -986,10 +989,11 @@ class Task(_message.Message):
         signature: _task_pb2.TaskSignature | None = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
         inputs: _abc.Iterable[Global___ArtifactInput] | None = ...,
+        keep_workspace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["label_selector", b"label_selector", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "commands", b"commands", "env", b"env", "executor", b"executor", "image", b"image", "inputs", b"inputs", "job_id", b"job_id", "kill_grace", b"kill_grace", "label_selector", b"label_selector", "lease_id", b"lease_id", "name", b"name", "pipeline_id", b"pipeline_id", "plugins", b"plugins", "run_id", b"run_id", "secrets", b"secrets", "signature", b"signature", "stage", b"stage", "steps", b"steps", "stop_with_lease", b"stop_with_lease", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "commands", b"commands", "env", b"env", "executor", b"executor", "image", b"image", "inputs", b"inputs", "job_id", b"job_id", "keep_workspace", b"keep_workspace", "kill_grace", b"kill_grace", "label_selector", b"label_selector", "lease_id", b"lease_id", "name", b"name", "pipeline_id", b"pipeline_id", "plugins", b"plugins", "run_id", b"run_id", "secrets", b"secrets", "signature", b"signature", "stage", b"stage", "steps", b"steps", "stop_with_lease", b"stop_with_lease", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

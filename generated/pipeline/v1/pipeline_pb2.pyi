@@ -289,6 +289,7 @@ class Job(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     NO_CHECKOUT_FIELD_NUMBER: _builtins.int
+    KEEP_WORKSPACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call it. Unique in the pipeline, 1 to 256 characters."""
     image: _builtins.str
@@ -309,6 +310,8 @@ class Job(_message.Message):
     """In answers: what the file calls it, where a matrix makes several jobs of it."""
     no_checkout: _builtins.bool
     """Whether the pipeline's repository is not checked out into its workspace."""
+    keep_workspace: _builtins.bool
+    """Whether its workspace is kept on the agent after the end, for as long as the agent keeps such."""
     @_builtins.property
     def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The lines of one script. At least one."""
@@ -383,10 +386,11 @@ class Job(_message.Message):
         steps: _abc.Iterable[Global___Step] | None = ...,
         inputs: _abc.Iterable[_task_pb2.ArtifactUse] | None = ...,
         no_checkout: _builtins.bool = ...,
+        keep_workspace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "approval", b"approval", "concurrency", b"concurrency", "label_selector", b"label_selector", "priority", b"priority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "allow_failure", b"allow_failure", "approval", b"approval", "artifacts", b"artifacts", "base", b"base", "commands", b"commands", "concurrency", b"concurrency", "condition", b"condition", "depends_on", b"depends_on", "env", b"env", "image", b"image", "inputs", b"inputs", "label_selector", b"label_selector", "matrix", b"matrix", "name", b"name", "no_checkout", b"no_checkout", "outputs", b"outputs", "priority", b"priority", "retry", b"retry", "secret_refs", b"secret_refs", "steps", b"steps", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "allow_failure", b"allow_failure", "approval", b"approval", "artifacts", b"artifacts", "base", b"base", "commands", b"commands", "concurrency", b"concurrency", "condition", b"condition", "depends_on", b"depends_on", "env", b"env", "image", b"image", "inputs", b"inputs", "keep_workspace", b"keep_workspace", "label_selector", b"label_selector", "matrix", b"matrix", "name", b"name", "no_checkout", b"no_checkout", "outputs", b"outputs", "priority", b"priority", "retry", b"retry", "secret_refs", b"secret_refs", "steps", b"steps", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
