@@ -36,13 +36,24 @@ class Plugin:
     """JSON Schema (2020-12) of an object."""
 
     def call(self, context: Context, parameters: Mapping[str, Any]) -> Result:
-        """Does it. A number that it returns is the exit code, a dictionary are outputs."""
+        """Does it. A number that it returns is the exit code, a dictionary are outputs.
+
+        Raises:
+            TypeError: It returns something else.
+        """
         returned = self.function(context, **{_name(key): v for key, v in parameters.items()})
         if isinstance(returned, Result):
             return returned
         if isinstance(returned, Mapping):
             return Result(outputs={str(name): str(value) for name, value in returned.items()})
-        return Result(returned if isinstance(returned, int) else 0)
+        if returned is None:
+            return Result()
+        if isinstance(returned, int) and not isinstance(returned, bool):
+            return Result(returned)
+        raise TypeError(
+            f"{self.function.__name__} returned {type(returned).__name__}; it should be nothing, "
+            "an exit code, a dictionary of outputs or a Result"
+        )
 
 
 def plugin(function: Callable[..., object]) -> Plugin:

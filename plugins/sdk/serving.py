@@ -16,7 +16,7 @@ import grpc
 
 from generated.plugin.v1 import plugin_pb2, plugin_pb2_grpc
 from plugins.sdk.context import Cancelled, Context, PluginError
-from plugins.sdk.definition import Plugin, Result
+from plugins.sdk.definition import Plugin
 
 COOKIE = "MUSTER_PLUGIN"
 """The variable by which an agent says that it started the plugin."""
@@ -24,6 +24,9 @@ COOKIE = "MUSTER_PLUGIN"
 STOPPED = 128 + signal.SIGTERM
 _WAITING = 256
 """Messages that wait for the agent at most: then the plugin waits too."""
+
+_PIECE = 64 * 1024
+"""Bytes that a message carries of what a plugin prints."""
 
 
 def serve(plugin: Plugin) -> None:
@@ -34,6 +37,7 @@ def serve(plugin: Plugin) -> None:
             "plugins.sdk.harness."
         )
     own = tomllib.loads((Path(sys.argv[0]).resolve().parent / "plugin.toml").read_text("utf-8"))
+    starter = os.getppid()
     service = _Service(plugin, own["id"], own["version"])
     server = grpc.server(ThreadPoolExecutor(8))
     plugin_pb2_grpc.add_PluginServiceServicer_to_server(service, server)
@@ -50,7 +54,8 @@ def serve(plugin: Plugin) -> None:
     server.start()
     print(f"1|1|unix|{socket}|grpc", flush=True)  # noqa: T201 (the handshake)
     while not gone.wait(1.0):
-        if os.getppid() == 1:  # whoever started it is dead
+        if os.getppid() != starter:  # who is dead
+            service.stop.set()
             break
     service.done.wait(60.0)
     server.stop(1.0).wait()
@@ -85,8 +90,9 @@ class _Service(plugin_pb2_grpc.PluginServiceServicer):
         said: queue.Queue[plugin_pb2.ExecuteResponse] = queue.Queue(_WAITING)
 
         def write(data: bytes, error: bool) -> None:
-            output = plugin_pb2.Output(data=data, error=error)
-            said.put(plugin_pb2.ExecuteResponse(output=output))
+            for start in range(0, len(data), _PIECE):
+                output = plugin_pb2.Output(data=data[start : start + _PIECE], error=error)
+                said.put(plugin_pb2.ExecuteResponse(output=output))
 
         def progress(done: float, message: str) -> None:
             step = plugin_pb2.Progress(done=done, message=message)
@@ -114,22 +120,31 @@ class _Service(plugin_pb2_grpc.PluginServiceServicer):
         return plugin_pb2.CancelResponse()
 
     def _run(self, task: Context, parameters: dict[str, object]) -> plugin_pb2.ExecuteResponse:
-        result = _result(self._plugin, task, parameters)
+        told = _told(self._plugin, task, parameters)
         sys.stdout.flush()
         sys.stderr.flush()
-        told = plugin_pb2.Result(
-            exit_code=result.exit_code, message=result.message, outputs=result.outputs
-        )
         return plugin_pb2.ExecuteResponse(result=told)
 
 
-def _result(plugin: Plugin, task: Context, parameters: dict[str, object]) -> Result:
+def _told(plugin: Plugin, task: Context, parameters: dict[str, object]) -> plugin_pb2.Result:
+    """Does it and returns its result, whatever its author did not think of."""
     try:
-        return plugin.call(task, parameters)
+        result = plugin.call(task, parameters)
+        return plugin_pb2.Result(
+            exit_code=result.exit_code, message=result.message, outputs=result.outputs
+        )
     except Cancelled:
-        return Result(STOPPED, "stopped")
+        return plugin_pb2.Result(exit_code=STOPPED, message="stopped")
     except PluginError as error:
-        return Result(1, str(error))
-    except Exception as error:  # whatever its author did not think of
+        return plugin_pb2.Result(exit_code=1, message=_text(error))
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return plugin_pb2.Result(exit_code=error.code or 0)
+        return plugin_pb2.Result(exit_code=1, message=_text(error.code))
+    except BaseException as error:
         traceback.print_exc()
-        return Result(1, f"{type(error).__name__}: {error}")
+        return plugin_pb2.Result(exit_code=1, message=_text(f"{type(error).__name__}: {error}"))
+
+
+def _text(words: object) -> str:
+    return str(words).encode(errors="replace").decode()

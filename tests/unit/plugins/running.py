@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 def start(plugin, settings, folder, env=None, **options):
     """Start a plugin in a folder, with parameters that its schema takes."""
     home = folders()[plugin]
-    parameters = parameters_of({"settings": settings}, manifest_of(home))
+    parameters = parameters_of({"settings": settings}, manifest_of(home), env or {})
     return subprocess.Popen(  # noqa: S603 - our own plugins
         [sys.executable, str(home / "main.py")],
         cwd=folder,
