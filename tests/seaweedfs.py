@@ -24,67 +24,102 @@ BUCKET = "blobs"
 ROLES = ("master", "volume", "filer", "s3", "admin")
 
 
-@dataclass(frozen=True)
+@dataclass
 class S3:
-    """Where it is and who may use it."""
+    """Where it is and who may use it; it is stopped and started with what it keeps."""
 
-    endpoint: str
+    folder: Path
     key: str
     secret: str
+    ports: dict[str, int]
+    process: subprocess.Popen | None = None
+
+    @property
+    def endpoint(self):
+        return f"http://127.0.0.1:{self.ports['s3.port']}"
+
+    @property
+    def env(self):
+        """The variables with which a program may use it."""
+        return {"AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret}
+
+    def place(self, prefix, endpoint=""):
+        """Return it as a setting of the server's names it."""
+        return f"s3://{BUCKET}/{prefix}?endpoint={endpoint or self.endpoint}"
+
+    def client(self, **more):
+        """Return a client of boto3's, which tries once and is closed by whoever asks."""
+        settings = {"connect_timeout": 1, "read_timeout": 30, "retries": {"total_max_attempts": 1}}
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=self.key,
+            aws_secret_access_key=self.secret,
+            config=Config(**settings | more),
+        )
+
+    def start(self):
+        """Start it again where it was.
+
+        Raises:
+            RuntimeError: it does not start.
+        """
+        self.process = _run(self)
+        if not _is_ready(self):
+            raise RuntimeError(f"SeaweedFS does not start:\n{self.complaints()}")
+
+    def stop(self):
+        """End it; what it keeps stays."""
+        _stop(self.process)
+
+    def complaints(self):
+        return (self.folder / "weed.log").read_text()
 
 
 @contextmanager
 def seaweedfs(folder):
     """Give a store with one bucket, BUCKET, that ends with the block."""
-    process, store = _start(folder)
+    store = _first(folder)
     try:
         yield store
     finally:
-        _stop(process)
+        store.stop()
 
 
-def _start(folder):
+def _first(folder):
     for attempt in range(STARTS):
         place = folder / str(attempt)
         place.mkdir()
-        process, store = _try(place)
-        if _is_ready(process, store):
-            return process, store
-        _stop(process)
-    raise RuntimeError(f"SeaweedFS does not start:\n{(place / 'weed.log').read_text()}")
+        store = S3(place, secrets.token_hex(8), secrets.token_hex(16), _free_ports())
+        store.process = _run(store)
+        if _is_ready(store):
+            return store
+        store.stop()
+    raise RuntimeError(f"SeaweedFS does not start:\n{store.complaints()}")
 
 
-def _try(folder):
-    key, secret = secrets.token_hex(8), secrets.token_hex(16)
-    ports = _free_ports()
-    with (folder / "weed.log").open("wb") as out:
-        process = subprocess.Popen(  # noqa: S603
+def _run(store):
+    folder = store.folder
+    with (folder / "weed.log").open("ab") as out:
+        return subprocess.Popen(  # noqa: S603
             [
                 PROGRAM, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
                 "-admin.ui=false", "-webdav=false", "-master.telemetry=false",
                 "-s3.port.iceberg=0", "-s3.port.lance=0", f"-bucket={BUCKET}",
-                *(f"-{flag}={port}" for flag, port in ports.items()),
+                *(f"-{flag}={port}" for flag, port in store.ports.items()),
             ],
             stdout=out, stderr=subprocess.STDOUT, cwd=folder,
-            env={**os.environ, "HOME": str(folder),
-                 "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret},
+            env={**os.environ, "HOME": str(folder), **store.env},
         )  # fmt: skip
-    return process, S3(f"http://127.0.0.1:{ports['s3.port']}", key, secret)
 
 
-def _is_ready(process, store):
+def _is_ready(store):
     """Wait until objects can be written; return False when the process ends or takes too long."""
-    client = boto3.session.Session().client(
-        "s3",
-        endpoint_url=store.endpoint,
-        region_name="us-east-1",
-        aws_access_key_id=store.key,
-        aws_secret_access_key=store.secret,
-        config=Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1}),
-    )
+    client = store.client(read_timeout=2)
     deadline = time.monotonic() + READY_SECONDS
     try:
-        while process.poll() is None and time.monotonic() < deadline:
+        while store.process.poll() is None and time.monotonic() < deadline:
             try:
                 client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
                 client.delete_object(Bucket=BUCKET, Key="ready")

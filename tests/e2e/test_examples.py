@@ -23,9 +23,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 class Shop:
     """A server with an agent, and stubs."""
 
-    def __init__(self, kit, *flags):
+    def __init__(self, kit, *flags, env=None):
         self.kit = kit
-        self.server = kit.start_server(*flags)
+        self.server = kit.start_server(*flags, env=env)
         self.agent = kit.start_agent(self.server, "--slots", "4")
         channel = grpc.insecure_channel(self.server.grpc)
         self.pipelines = pipeline_pb2_grpc.PipelineServiceStub(channel)
