@@ -1,7 +1,6 @@
 """What this agent can do besides running a shell, told as labels that selectors can ask for."""
 
 import os
-import shutil
 import stat
 import sys
 from pathlib import Path
@@ -11,9 +10,7 @@ import structlog
 from agent.plugin_cache import PluginCache
 from agent.preparing import CONTAINER
 from plugins import bundled
-
-CONTAINER_TOOLS = ("podman", "docker", "nerdctl")
-"""Programs that run container images; the first that is there is taken."""
+from plugins.container import engine
 
 _log = structlog.get_logger("agent.abilities")
 
@@ -21,7 +18,8 @@ _log = structlog.get_logger("agent.abilities")
 def usable() -> dict[str, Path]:
     """Returns where the plugins lie that come with the agent and can run on this host."""
     found = bundled.folders()
-    if not any(map(shutil.which, CONTAINER_TOOLS)):
+    told = {"PATH": os.environ["PATH"]} if "PATH" in os.environ else {}  # what tasks get of it
+    if engine.find("", engine.environment(told, ())) is None:
         found.pop(CONTAINER, None)
     return found
 
