@@ -83,7 +83,7 @@ def on_a_terminal(server, *arguments):
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_exec_tells_on_a_terminal_how_it_goes_and_nothing_to_a_pipe(shared, server):
-    said = on_a_terminal(server, "exec", "--", "echo hello")
+    said = on_a_terminal(server, "exec", "--", "echo hello; sleep 1")  # to be seen running
     assert "hello" in said
     assert "muster: running on teller" in said
     done = shared.cli("exec", "--", "echo hello", server=server)
