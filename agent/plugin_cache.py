@@ -24,6 +24,9 @@ LIMIT = 2 * 1024**3
 """Bytes of unpacked plugins that are kept; what runs may be more."""
 
 _PARTIAL = ".part-"
+_SIGNED = ".signed"
+"""Ending of the file beside an unpacked plugin that says which key signed it."""
+
 _DIGEST_LETTERS = 64
 
 _log = structlog.get_logger("agent.plugin_cache")
@@ -94,7 +97,12 @@ class PluginCache:
         for path in self._folder.iterdir():
             if path.name.startswith((UNFINISHED, _PARTIAL)):
                 _remove(path)
+            elif path.name.endswith(_SIGNED):
+                continue
             elif len(path.name) == _DIGEST_LETTERS:
+                if self._trust.required and self._signer(path.name) not in self._trusted:
+                    _remove(path)  # it was taken when nobody asked who had signed it
+                    continue
                 try:
                     manifest = parse_manifest((path / MANIFEST).read_bytes()[: MAX_MANIFEST + 1])
                 except (OSError, PackageRefused):
@@ -102,6 +110,17 @@ class PluginCache:
                     continue
                 name = f"{manifest.id}@{manifest.version}"
                 self._kept[path.name] = _Kept(path, name, _size(path), path.stat().st_mtime)
+
+    @property
+    def _trusted(self) -> set[str]:
+        return {key.name for key in self._trust.keys}
+
+    def _signer(self, digest: str) -> str:
+        """Returns the id of the key that signed what was unpacked, as it was found then."""
+        try:
+            return (self._folder / f"{digest}{_SIGNED}").read_text("utf-8").strip()
+        except OSError:
+            return ""
 
     def installed(self) -> list[str]:
         """Returns what is here, as id@version, in order."""
@@ -152,6 +171,11 @@ class PluginCache:
                 self._make_room()
                 self.changed()
         self._locks.pop(digest, None)
+        if kept.name != f"{info.plugin_id}@{info.version}":
+            raise PluginRefused(
+                f"plugin {info.reference}: the control plane says that it is"
+                f" {info.plugin_id}@{info.version}, and its package is {kept.name}"
+            )
         kept.used = time.time()
         with contextlib.suppress(OSError):
             os.utime(kept.folder)
@@ -176,9 +200,12 @@ class PluginCache:
         self, info: agent_pb2.PluginInfo, digest: str, partial: Path, target: Path
     ) -> _Kept:
         with partial.open("rb") as file:
+            signer = ""
             if self._trust.keys and (self._trust.required or info.signature):
-                verify(file, info.signature, self._trust.keys)
+                signer = verify(file, info.signature, self._trust.keys)[0].name
             package = unpack(file, target, digest)
+        record = self._folder / f"{digest}{_SIGNED}"
+        record.write_text(signer, encoding="utf-8")
         manifest = package.manifest
         try:
             if manifest.minimum_agent > _own_version():
@@ -203,6 +230,7 @@ class PluginCache:
             if digest not in held:
                 del self._kept[digest]
                 _remove(kept.folder)
+                (self._folder / f"{digest}{_SIGNED}").unlink(missing_ok=True)
                 total -= kept.size
 
 
