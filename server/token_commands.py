@@ -8,7 +8,10 @@ import asyncio
 import click
 from uuid_utils import uuid7
 
+from server.auth import DEFAULT_NAMESPACE
 from server.domain.access import Role
+from server.domain.audit import Origin
+from server.domain.auditing import Witness
 from server.domain.errors import MusterError
 from server.domain.ledger import Ledger
 from server.domain.moment import DAY
@@ -24,6 +27,8 @@ from server.stores.sql.migrate import UnknownSchemaError
 
 LIFETIME_DAYS = 90
 MAKER = "muster-server"
+HOST = Origin(DEFAULT_NAMESPACE, MAKER, "host", "", "this host", "", "muster-server")
+"""What the audit log says of who can reach the database itself."""
 
 
 async def create(settings: Settings, *wanted: CreateToken) -> list[Token]:
@@ -38,7 +43,11 @@ async def create(settings: Settings, *wanted: CreateToken) -> list[Token]:
 
     def work(source: Source) -> list[Token]:
         ledger = Ledger(source, Clock().now(), Policy())
-        made = [command.decide(ledger) for command in wanted]
+        made = []
+        for command in wanted:
+            witness = Witness(command, HOST, ledger)
+            made.append(command.decide(ledger))
+            witness.tell(ledger, made[-1])
         ledger.finish()
         return made
 

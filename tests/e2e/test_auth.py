@@ -181,6 +181,14 @@ def test_an_administrator_with_no_token_makes_one_when_the_server_is_stopped(sha
     assert "muster token create" in refused.stderr
 
 
+def test_a_token_that_was_made_without_asking_anybody_is_in_the_audit_log(person, admin):
+    listed = person("audit", "--action", "token.", "--limit", "1000", "-o", "json", token=admin)
+    (entry,) = (e for e in json.loads(listed.stdout) if e["caller"] == "muster-server")
+    assert (entry["action"], entry["kind"]) == ("token.create", "host")
+    assert json.loads(entry["after"])["name"] == "root"
+    assert admin not in listed.stdout
+
+
 def test_changes_are_in_the_audit_log(person, admin):
     operator = made(person, admin, "auditee", "--role", "operator")
     done = person("task", "create", "--name", "audited", "--", "true", token=operator)
