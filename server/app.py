@@ -156,6 +156,14 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
+def _encodings(settings: Settings) -> int:
+    """Return the encodings of messages that gRPC takes, a bit each: identity, deflate, gzip.
+
+    The thread that reads all calls also unpacks their messages, so that they all wait for one bomb.
+    """
+    return 0b111 if settings.accept_compressed else 0b001
+
+
 def _journal(settings: Settings) -> LogJournal | None:
     """Return the journal beside an SQLite file; servers that share a database have none."""
     folder = settings.log_folder
@@ -462,6 +470,7 @@ class App:
                 ("grpc.so_reuseport", 0),  # else a second server would share the port silently
                 ("grpc.max_receive_message_length", settings.max_receive_bytes),
                 ("grpc.max_send_message_length", settings.max_send_bytes),
+                ("grpc.compression_enabled_algorithms_bitset", _encodings(settings)),
                 # Agents ping idle streams; without a floor their pings end in ENHANCE_YOUR_CALM.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
                 ("grpc.keepalive_permit_without_calls", 1),

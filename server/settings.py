@@ -317,6 +317,9 @@ class Settings(BaseSettings):
     max_receive_bytes: Count = 16 * 1024 * 1024
     """The largest gRPC message taken from a client, in bytes."""
 
+    accept_compressed: bool = False
+    """Take compressed gRPC messages too; a few bytes that unpack to many hold up others' calls."""
+
     max_send_bytes: Count = 16 * 1024 * 1024
     """The largest gRPC message sent to a client, in bytes."""
 

@@ -67,6 +67,24 @@ def test_a_caller_that_is_too_fast_is_told_how_long_to_wait(channel):
     assert patient(lambda: stub.Ping(task_pb2.PingRequest(message="now"), timeout=10))
 
 
+def test_compressed_messages_are_refused_before_they_are_unpacked(channel):
+    error = refused(lambda: compressed_ping(channel))
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "'gzip' is disabled" in error.details()
+
+
+def test_compressed_messages_are_taken_where_the_operator_says_so(shared):
+    server = shared.start_server("--accept-compressed", data_dir=shared.folder / "compressed")
+    with grpc.insecure_channel(server.grpc) as channel:
+        assert compressed_ping(channel).message == "x" * 1000
+
+
+def compressed_ping(channel):
+    request = task_pb2.PingRequest(message="x" * 1000)
+    stub = task_pb2_grpc.TaskServiceStub(channel)
+    return stub.Ping(request, timeout=10, compression=grpc.Compression.Gzip)
+
+
 def test_a_full_queue_takes_no_more(channel):
     stub = task_pb2_grpc.TaskServiceStub(channel)
     request = task_pb2.CreateTaskRequest(commands=["true"])
