@@ -109,6 +109,7 @@ RPCS: Mapping[str, frozenset[Permission]] = {
     # Artifacts.
     "/artifact.v1.ArtifactService/BeginUpload": _HAND_IN,
     "/artifact.v1.ArtifactService/SignParts": _HAND_IN,
+    "/artifact.v1.ArtifactService/BorrowCredentials": _HAND_IN,
     "/artifact.v1.ArtifactService/CompleteUpload": _HAND_IN,
     "/artifact.v1.ArtifactService/AbortUpload": _HAND_IN,
     "/artifact.v1.ArtifactService/ListArtifacts": _VIEW | _ATTEND,
@@ -136,6 +137,7 @@ ROUTES: Mapping[str, frozenset[Permission]] = {
     "GET /schema/pipeline.json": ANYBODY,
     # Each call shows an upload grant.
     "POST /uploads": ANYBODY,
+    "POST /uploads/credentials": ANYBODY,
     "POST /uploads/{artifact}/parts": ANYBODY,
     "POST /uploads/{artifact}/complete": ANYBODY,
     # What may be done the path says itself, by a signature.

@@ -207,12 +207,12 @@ def _secret_sealer(settings: Settings) -> Sealer | None:
     return Sealer(keys) if keys else None
 
 
-def _objects(place: Path | Bucket) -> ObjectStore:
+def _objects(place: Path | Bucket, role: str) -> ObjectStore:
     if isinstance(place, Path):
         return FolderObjects(place)
     from server.stores.objects.s3 import S3Objects  # late: slow to import, and an extra
 
-    return S3Objects(place)
+    return S3Objects(place, role)
 
 
 def _plugin_keys(settings: Settings) -> tuple[PublicKey, ...]:
@@ -425,7 +425,9 @@ class App:
         return Artifacts(
             self._writer,
             self._reader,
-            _objects(settings.artifact_home or settings.data_dir / "artifacts"),
+            _objects(
+                settings.artifact_home or settings.data_dir / "artifacts", settings.artifact_role
+            ),
             UrlSigner(self._url_keys, clock),
             clock,
             ArtifactLimits(settings.artifact_limit, settings.artifact_quota),

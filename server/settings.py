@@ -5,6 +5,7 @@ default; `server/config.py` does that reading.
 """
 
 import math
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ from servicelog.levels import Level, parse_levels
 from servicelog.setup import Format
 
 PREFIX = "MUSTER_"
+ROLE = re.compile(r"arn:[a-z-]+:iam::[^\s*?]*role/[^\s*?]+")
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 SQLITE = "sqlite:///"
 POSTGRESQL = "postgresql+asyncpg://"
@@ -247,6 +249,9 @@ class Settings(BaseSettings):
     )
     """Where artifacts are kept; the default is a folder in data_dir."""
 
+    artifact_role: str = Field(default="", json_schema_extra={"metavar": "ARN"})
+    """A role of the store's, of which producers with upload grants may borrow credentials (STS)."""
+
     artifact_limit: Annotated[int, Field(ge=0)] = 0
     """Bytes that one artifact may have; 0 is no limit."""
 
@@ -355,6 +360,15 @@ class Settings(BaseSettings):
         """Where logs are kept: beside the SQLite file; None where the database is PostgreSQL."""
         file = self.sqlite_file
         return file.with_suffix(LOG_SUFFIX) if file is not None else None
+
+    @field_validator("artifact_role")
+    @classmethod
+    def _is_a_role_of_a_bucket(cls, role: str, info: ValidationInfo) -> str:
+        if role and not ROLE.fullmatch(role):
+            raise ValueError(f"{role} should be like arn:aws:iam::ACCOUNT:role/NAME")
+        if role and not isinstance(info.data.get("artifact_home"), Bucket):
+            raise ValueError(f"belongs to an artifact_home of {SCHEME}BUCKET/PREFIX")
+        return role
 
     @field_validator("oidc_client_id")
     @classmethod

@@ -1,5 +1,7 @@
 """A real S3 on loopback, SeaweedFS, for the tests that ask for one."""
 
+import base64
+import json
 import os
 import secrets
 import socket
@@ -21,6 +23,9 @@ STARTS = 3
 SOCKETS = Path("/tmp")  # noqa: S108 - it is SeaweedFS that makes them there, and leaves some
 
 BUCKET = "blobs"
+ROLE = "arn:aws:iam::role/uploads"
+"""One that its owner may assume, and that may do everything in the bucket."""
+
 ROLES = ("master", "volume", "filer", "s3", "admin")
 
 
@@ -107,11 +112,43 @@ def _run(store):
                 PROGRAM, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
                 "-admin.ui=false", "-webdav=false", "-master.telemetry=false",
                 "-s3.port.iceberg=0", "-s3.port.lance=0", f"-bucket={BUCKET}",
+                f"-s3.iam.config={_roles(folder)}",
                 *(f"-{flag}={port}" for flag, port in store.ports.items()),
             ],
             stdout=out, stderr=subprocess.STDOUT, cwd=folder,
             env={**os.environ, "HOME": str(folder), **store.env},
         )  # fmt: skip
+
+
+def _roles(folder):
+    """Return a file that lets it lend credentials by STS."""
+    anything = {
+        "Effect": "Allow",
+        "Action": ["s3:*"],
+        "Resource": [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"],
+    }
+    anybody = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": ["sts:AssumeRole"]}
+    role = {
+        "roleName": "uploads",
+        "roleArn": ROLE,
+        "attachedPolicies": ["uploads"],
+        "trustPolicy": {"Version": "2012-10-17", "Statement": [anybody]},
+    }
+    policy = {"Version": "2012-10-17", "Statement": [anything]}
+    file = folder / "iam.json"
+    if not file.exists():
+        config = {
+            "sts": {
+                "tokenDuration": "1h",
+                "maxSessionLength": "12h",
+                "issuer": "tests",
+                "signingKey": base64.b64encode(secrets.token_bytes(32)).decode(),
+            },
+            "policies": [{"name": "uploads", "document": policy}],
+            "roles": [role],
+        }
+        file.write_text(json.dumps(config))
+    return file
 
 
 def _is_ready(store):

@@ -19,6 +19,9 @@ SIZE_LIMIT = 5 * 1024**4
 ABANDONED = DAY
 """After how long an upload that goes no further is given up."""
 
+INCOMING = "incoming"
+"""Where objects lie that producers put by themselves, until they are taken in."""
+
 COLLECTING = DAY // 24
 """How long the file of a task may be on its way, beyond the time that the task itself may take."""
 
@@ -117,11 +120,26 @@ def path_problem(path: str) -> str:
     return ""
 
 
+def folder_name(namespace: str, place: str) -> str:
+    """Return which folder of the store is a place of a namespace's; safe in every store."""
+    return "/".join([namespace, *(_UNSAFE.sub("_", part) for part in place.split("/"))])
+
+
 def blob_name(namespace: str, place: str, public_id: str, path: str) -> str:
     """Return where a file lies in the store: nobody else's, and safe in every store."""
     last = _UNSAFE.sub("_", path.rpartition("/")[2])[-100:]
-    parts = [_UNSAFE.sub("_", part) for part in place.split("/")]
-    return "/".join([namespace, *parts, public_id, last or "_"])
+    return "/".join([folder_name(namespace, place), public_id, last or "_"])
+
+
+def incoming_folder(folder: str, grant_id: str) -> str:
+    """Return where the producer with a grant puts objects by itself; `folder` is its place."""
+    return f"{INCOMING}/{folder}/{grant_id}"
+
+
+def incoming_name(artifact: Artifact) -> str:
+    """Return where a producer with borrowed credentials puts a file that it has announced."""
+    folder = artifact.blob.rsplit("/", 2)[0]
+    return f"{incoming_folder(folder, artifact.grant_id)}/{artifact.public_id}"
 
 
 def latest(artifacts: Iterable[Artifact]) -> list[Artifact]:

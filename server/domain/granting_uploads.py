@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 from server.domain.artifact import DAYS_LIMIT, path_problem
 from server.domain.checks import Checks, printable
 from server.domain.ledger import Ledger
-from server.domain.moment import SECOND
+from server.domain.moment import DAY, SECOND
 from server.domain.token import Token, TokenKind
 
 LIFETIME = 900
@@ -20,6 +21,12 @@ LARGEST_BUDGET = 1024**5
 
 PREFIX = "uploads"
 _CALLER = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+def place_of(grant: Token) -> str:
+    """Return where in its namespace a grant's files lie: its prefix, its caller and its day."""
+    day = date(1970, 1, 1) + timedelta(days=grant.created_at // DAY)
+    return f"{grant.labels['prefix']}/{grant.subject}/{day.isoformat()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, timedelta
 
 from server.domain.artifact import ABANDONED, COLLECTING, Artifact, Wanted, blob_name
 from server.domain.errors import LimitReached, NotFound, WrongState
+from server.domain.granting_uploads import place_of
 from server.domain.lease import Standing, standing
 from server.domain.ledger import Ledger
 from server.domain.moment import DAY
@@ -70,7 +70,7 @@ class BeginArtifact:
             if grant is None or not grant.counts(now):
                 raise WrongState("upload grant", self.grant_id, "has ended")
             handed_in_by = grant.subject
-            place = f"{grant.labels['prefix']}/{grant.subject}/{_date(now // DAY)}"
+            place = place_of(grant)
             expire_days = int(grant.labels["expire_days"])
         else:
             task = ledger.task(self.namespace, self.task_id)
@@ -130,11 +130,6 @@ def _holds(ledger: Ledger, task: Task, agent_id: str, lease_id: str) -> bool:
     if agent is None:  # a running task's own token: who shows it holds the lease
         return lease_id == task.lease_id
     return standing(ledger, task, agent, lease_id) is Standing.CURRENT
-
-
-def _date(day: int) -> str:
-    """Return a day since 1970 as YYYY-MM-DD."""
-    return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,23 @@
 """Deletes artifacts whose time is up, whose task is gone, or that were never handed in whole."""
 
 import asyncio
+from itertools import count
 
 import structlog
 
-from server.domain.artifact import Artifact
+from server.domain.artifact import ABANDONED, INCOMING, Artifact
 from server.domain.errors import NotFound, StoreUnavailable
 from server.domain.handing_in import DeleteArtifact, ForgetArtifact
 from server.engine.clock import Clock
 from server.engine.surviving import survives
 from server.engine.writer import Writer
-from server.stores.interfaces import ObjectStore, Reader
+from server.stores.interfaces import Lender, ObjectStore, Reader
 
 STEP = 100
 STEP_PAUSE = 0.05
 ROUND_SECONDS = 30.0
+INCOMING_ROUNDS = 120
+"""Every how many rounds it is looked for what producers put by themselves and never announced."""
 
 log = structlog.get_logger(__name__)
 
@@ -30,9 +33,24 @@ class ArtifactSweep:
 
     async def run(self) -> None:
         """Sweep until cancelled."""
-        while True:
+        for turn in count():
             await survives("artifact sweep", self.sweep)
+            if turn % INCOMING_ROUNDS == 0:
+                await survives("sweep of incoming objects", self.sweep_incoming)
             await asyncio.sleep(ROUND_SECONDS)
+
+    async def sweep_incoming(self) -> None:
+        """Delete what was put so long ago that its grant has ended, and its upload is given up."""
+        if not isinstance(self._store, Lender) or not self._store.lends:
+            return
+        try:
+            before = self._clock.now() - 2 * ABANDONED
+            deleted = await self._store.delete_older(INCOMING, before)
+        except StoreUnavailable as error:
+            log.warning("incoming objects stay for now", reason=str(error))
+            return
+        if deleted:
+            log.info("incoming objects deleted", objects=deleted)
 
     async def sweep(self) -> int:
         """Delete what is to go; return how many artifacts that were."""

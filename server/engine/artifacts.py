@@ -6,14 +6,24 @@ from dataclasses import dataclass, replace
 import structlog
 from uuid_utils import uuid7
 
-from server.domain.artifact import MAX_PARTS, Artifact, Wanted, latest
+from server.domain.artifact import (
+    MAX_PARTS,
+    Artifact,
+    Wanted,
+    folder_name,
+    incoming_folder,
+    incoming_name,
+    latest,
+)
 from server.domain.errors import Invalid, NotFound, Unauthenticated, Violation, WrongState
+from server.domain.granting_uploads import place_of
 from server.domain.handing_in import BeginArtifact, NoteUpload, StoreArtifact
+from server.domain.moment import SECOND
 from server.domain.token import Token, TokenKind, digest_of
 from server.engine.clock import Clock
 from server.engine.url_signer import UrlSigner
 from server.engine.writer import Writer
-from server.stores.interfaces import ObjectStore, Reader, StoredPart
+from server.stores.interfaces import Credentials, Lender, ObjectStore, Reader, StoredPart
 
 PART = 16 * 1024**2
 """Bytes of a part, unless a file would have too many of them."""
@@ -139,6 +149,23 @@ class Artifacts:
         )
         return f"{self.signer.base}/artifacts/parts/{token}"
 
+    async def lend(self, grant: Token) -> Credentials:
+        """Return what the store takes for a while from whoever has a grant, in place of URLs.
+
+        It puts each file that it has announced into the folder, under the artifact's id.
+
+        Raises:
+            WrongState: the server lends none.
+            StoreUnavailable: the store does not answer, or refuses.
+        """
+        store = self.store
+        if not isinstance(store, Lender) or not store.lends:
+            why = "gets no credentials: the server has no --artifact-role; put parts to their URLs"
+            raise WrongState("upload grant", grant.public_id, why)
+        folder = incoming_folder(folder_name(grant.namespace, place_of(grant)), grant.public_id)
+        left = max(0, (grant.expires_at or 0) - self._clock.now()) // SECOND
+        return await store.lend(folder, f"grant-{grant.public_id}", left)
+
     async def complete(
         self, artifact: Artifact, parts: Sequence[StoredPart], agent_id: str = ""
     ) -> Artifact:
@@ -150,6 +177,8 @@ class Artifacts:
         """
         if artifact.stored_at is not None:
             return artifact
+        if artifact.grant_id and not parts and isinstance(self.store, Lender):
+            await self._take_in(artifact, self.store)
         there = await self.store.parts(artifact.blob, artifact.upload) if artifact.upload else None
         if there is not None:
             await self.store.complete(
@@ -159,6 +188,22 @@ class Artifacts:
         return await self._writer.submit(
             StoreArtifact(artifact.namespace, artifact.public_id, agent_id)
         )
+
+    async def _take_in(self, artifact: Artifact, store: Lender) -> None:
+        """Make a file of what a producer put with borrowed credentials, if it did.
+
+        Whoever still has them cannot change the file. Done half, it can be done again.
+        """
+        source = incoming_name(artifact)
+        size = await self.store.size(source)
+        if size is None:
+            return
+        if size == artifact.size:
+            await store.take(source, artifact.blob)
+            await self.store.abort(artifact.blob)
+        await self.store.delete(source)
+        if size != artifact.size:
+            raise _other_size(artifact, size)
 
     def _checked_parts(
         self, artifact: Artifact, told: Sequence[StoredPart], there: Sequence[StoredPart]
@@ -183,8 +228,7 @@ class Artifacts:
         if size is None:
             raise WrongState("artifact", artifact.public_id, "is not there; begin anew")
         if size != artifact.size:
-            why = f"has {size} bytes, and {artifact.size} were announced"
-            raise WrongState("artifact", artifact.public_id, why)
+            raise _other_size(artifact, size)
         # What an agent sends is checked part by part by its own digests; of a stranger, all of it.
         if not (self.store.verifies or artifact.grant_id or artifact.size <= READ_BACK):
             return
@@ -234,6 +278,11 @@ class Artifacts:
             raise WrongState("artifact", artifact.public_id, "is stored already")
         if not artifact.upload:
             raise NotFound("upload of artifact", artifact.public_id)
+
+
+def _other_size(artifact: Artifact, size: int) -> WrongState:
+    why = f"has {size} bytes, and {artifact.size} were announced"
+    return WrongState("artifact", artifact.public_id, why)
 
 
 def part_size_of(size: int) -> int:

@@ -1,5 +1,7 @@
 """artifact.v1.ArtifactService."""
 
+from dataclasses import asdict
+
 from uuid_utils import uuid7
 
 from generated.artifact.v1 import artifact_pb2, artifact_pb2_grpc
@@ -82,6 +84,13 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         return artifact_pb2.SignPartsResponse(
             urls=[artifact_pb2.PartUrl(number=number, url=url) for number, url in urls]
         )
+
+    async def BorrowCredentials(
+        self, request: artifact_pb2.BorrowCredentialsRequest, context: Context
+    ) -> artifact_pb2.BorrowCredentialsResponse:
+        """See the proto."""
+        lent = await self._artifacts.lend(await self._grant(context))
+        return artifact_pb2.BorrowCredentialsResponse(**asdict(lent))
 
     async def CompleteUpload(
         self, request: artifact_pb2.CompleteUploadRequest, context: Context

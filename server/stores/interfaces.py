@@ -385,6 +385,45 @@ class OwnDoor(Protocol):
         """Return where a file lies."""
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a store takes for a while from somebody who may put objects into one folder."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str
+    expires_at: Moment
+    endpoint: str
+    """The store's URL; empty for Amazon's own."""
+    region: str
+    bucket: str
+    folder: str
+    """What the keys of the objects begin with; it ends with `/`."""
+
+
+@runtime_checkable
+class Lender(Protocol):
+    """An ObjectStore that others put objects into by themselves, each into a folder.
+
+    Every method raises StoreUnavailable when the store refuses or does not answer.
+    """
+
+    lends: bool
+    """Whether it has been told how."""
+
+    async def lend(self, folder: str, borrower: str, seconds: int) -> Credentials:
+        """Return credentials with which objects can be put into a folder, and nothing else done.
+
+        The store's own log names the borrower.
+        """
+
+    async def take(self, source: str, name: str) -> None:
+        """Make a file of what somebody put; what they put later does not change it."""
+
+    async def delete_older(self, folder: str, before: Moment) -> int:
+        """Delete what was put into a folder, at any depth, before that; return how many it were."""
+
+
 class HomeKind(Enum):
     """Which kind of home plugins have."""
 

@@ -57,6 +57,7 @@ def build(
             Route("/metrics", figures),
             Route("/hooks/{pipeline}", hooks.call, methods=["POST"]),
             Route("/uploads", uploads.begin, methods=["POST"]),
+            Route("/uploads/credentials", uploads.credentials, methods=["POST"]),
             Route("/uploads/{artifact}/parts", uploads.parts, methods=["POST"]),
             Route("/uploads/{artifact}/complete", uploads.complete, methods=["POST"]),
             Route("/artifacts/parts/{token}", artifacts.put, methods=["PUT"]),

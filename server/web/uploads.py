@@ -1,6 +1,7 @@
 """The HTTP door of upload grants, for producers that do not speak gRPC.
 
     POST /uploads                 {"name", "path", "size", "sha256"} → where the parts are put
+    POST /uploads/credentials     {} → what S3 takes for a while, where the server lends that
     POST /uploads/{id}/parts      {"numbers": [1, 2]} → where more of them are put
     POST /uploads/{id}/complete   {"parts": [{"number", "etag"}]} → the artifact
 
@@ -9,6 +10,7 @@ Each with `authorization: Bearer KEY`, the key of a grant.
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any
 
 import structlog
@@ -78,6 +80,14 @@ class UploadDoor:
                 {**_about(artifact), "stored": False, "parts": parts, "missing": len(missing)},
                 status_code=201,
             )
+
+        return await self._answer(request, answer)
+
+    async def credentials(self, request: Request) -> Response:
+        """Lend what the store itself takes."""
+
+        async def answer(artifacts: Artifacts, grant: Token, _told: dict[str, Any]) -> Response:
+            return JSONResponse(asdict(await artifacts.lend(grant)))
 
         return await self._answer(request, answer)
 

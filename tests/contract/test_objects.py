@@ -3,17 +3,21 @@
 import asyncio
 import hashlib
 import os
+import time
 import uuid
+from contextlib import closing
 
+import boto3
 import httpx2
 import pytest
+from botocore.exceptions import ClientError
 
 from server.domain.errors import StoreUnavailable
 from server.stores.blobs.place import Bucket
 from server.stores.interfaces import OwnDoor, StoredPart
 from server.stores.objects.folder import FolderObjects
 from server.stores.objects.s3 import S3Objects
-from tests.seaweedfs import BUCKET, seaweedfs
+from tests.seaweedfs import BUCKET, ROLE, seaweedfs
 
 pytestmark = pytest.mark.xdist_group("blobs")  # one S3 is enough
 
@@ -36,7 +40,7 @@ def folder(tmp_path):
 def bucket(s3, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret)
-    return S3Objects(Bucket(BUCKET, f"tests/{uuid.uuid4()}", s3.endpoint))
+    return S3Objects(Bucket(BUCKET, f"tests/{uuid.uuid4()}", s3.endpoint), ROLE)
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -116,6 +120,57 @@ async def test_a_url_of_the_store_gives_the_file_for_saving(store):
         answer = await asyncio.to_thread(httpx2.get, url, headers={"range": "bytes=1-"})
         assert answer.content == b"ello"
         assert answer.headers["content-disposition"] == 'attachment; filename="na_me.txt"'
+
+
+def borrowed(lent):
+    """Return a client of S3 that shows what was lent."""
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=lent.endpoint,
+        region_name=lent.region,
+        aws_access_key_id=lent.access_key_id,
+        aws_secret_access_key=lent.secret_access_key,
+        aws_session_token=lent.session_token,
+    )
+
+
+async def test_lent_credentials_put_into_one_folder_and_do_nothing_else(bucket):
+    lent = await bucket.lend("incoming/a", "grant-1", 60)
+    assert 890 < lent.expires_at / 1000 - time.time() < 910  # STS lends for no shorter time
+    with closing(borrowed(lent)) as client:
+        client.put_object(Bucket=lent.bucket, Key=f"{lent.folder}x", Body=b"mine")
+        there = {"Bucket": lent.bucket, "Key": f"{lent.folder}x"}
+        for other in ("incoming/b/x", "incoming/ab", "x"):
+            key = lent.folder.removesuffix("incoming/a/") + other
+            with pytest.raises(ClientError, match="AccessDenied"):
+                client.put_object(Bucket=lent.bucket, Key=key, Body=b"not mine")
+        for deed in (
+            lambda: client.get_object(**there),
+            lambda: client.delete_object(**there),
+            lambda: client.list_objects_v2(Bucket=lent.bucket, Prefix=lent.folder),
+        ):
+            with pytest.raises(ClientError, match="AccessDenied"):
+                deed()
+    assert await bucket.size("incoming/a/x") == 4
+
+
+async def test_what_is_taken_in_is_not_changed_by_what_is_put_later(bucket):
+    lent = await bucket.lend("incoming/a", "grant-1", 900)
+    with closing(borrowed(lent)) as client:
+        client.put_object(Bucket=lent.bucket, Key=f"{lent.folder}x", Body=b"first")
+        await bucket.take("incoming/a/x", "kept")
+        client.put_object(Bucket=lent.bucket, Key=f"{lent.folder}x", Body=b"later")
+    assert await bucket.sha256("kept") == hashlib.sha256(b"first").hexdigest()
+
+
+async def test_what_lies_long_enough_in_a_folder_is_deleted(bucket):
+    for name in ("incoming/a/x", "incoming/a/b/y", "kept"):
+        await bucket.put_empty(name)
+    now = int(time.time() * 1000)
+    assert await bucket.delete_older("incoming", now - 3600_000) == 0
+    assert await bucket.delete_older("incoming", now + 60_000) == 2
+    assert await bucket.size("incoming/a/b/y") is None
+    assert await bucket.size("kept") == 0
 
 
 async def test_a_part_of_another_size_is_refused(folder):

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$generated/artifact/v1/artifact.proto\x12\x0b\x61rtifact.v1\"\xe7\x02\n\x08\x41rtifact\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n\x04path\x18\x03 \x01(\tR\x04path\x12\x12\n\x04size\x18\x04 \x01(\x03R\x04size\x12\x16\n\x06sha256\x18\x05 \x01(\tR\x06sha256\x12\x17\n\x07task_id\x18\x06 \x01(\tR\x06taskId\x12\x18\n\x07\x61ttempt\x18\x07 \x01(\x05R\x07\x61ttempt\x12\x15\n\x06run_id\x18\x08 \x01(\tR\x05runId\x12\x1b\n\ttask_name\x18\t \x01(\tR\x08taskName\x12 \n\x0chanded_in_by\x18\n \x01(\tR\nhandedInBy\x12\x1d\n\ncreated_at\x18\x0b \x01(\x03R\tcreatedAt\x12\x1b\n\texpire_at\x18\x0c \x01(\x03R\x08\x65xpireAt\x12!\n\x0c\x64ownload_url\x18\r \x01(\tR\x0b\x64ownloadUrl\"F\n\x04Part\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x12\n\x04size\x18\x03 \x01(\x03R\x04size\"3\n\x07PartUrl\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12\x10\n\x03url\x18\x02 \x01(\tR\x03url\"\xfa\x01\n\x12\x42\x65ginUploadRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x19\n\x08lease_id\x18\x02 \x01(\tR\x07leaseId\x12\x19\n\x08\x61gent_id\x18\x03 \x01(\tR\x07\x61gentId\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x12\n\x04path\x18\x05 \x01(\tR\x04path\x12\x12\n\x04size\x18\x06 \x01(\x03R\x04size\x12\x16\n\x06sha256\x18\x07 \x01(\tR\x06sha256\x12 \n\x0b\x64\x65stination\x18\x08 \x01(\tR\x0b\x64\x65stination\x12\x1f\n\x0b\x65xpire_days\x18\t \x01(\x05R\nexpireDays\"\x94\x01\n\x13\x42\x65ginUploadResponse\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\x12\x1b\n\tpart_size\x18\x02 \x01(\x03R\x08partSize\x12\'\n\x05parts\x18\x03 \x03(\x0b\x32\x11.artifact.v1.PartR\x05parts\x12\x16\n\x06stored\x18\x04 \x01(\x08R\x06stored\"M\n\x10SignPartsRequest\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\x12\x18\n\x07numbers\x18\x02 \x03(\x05R\x07numbers\"=\n\x11SignPartsResponse\x12(\n\x04urls\x18\x01 \x03(\x0b\x32\x14.artifact.v1.PartUrlR\x04urls\"a\n\x15\x43ompleteUploadRequest\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\x12\'\n\x05parts\x18\x02 \x03(\x0b\x32\x11.artifact.v1.PartR\x05parts\"K\n\x16\x43ompleteUploadResponse\x12\x31\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x15.artifact.v1.ArtifactR\x08\x61rtifact\"5\n\x12\x41\x62ortUploadRequest\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\"\x15\n\x13\x41\x62ortUploadResponse\"\xd0\x01\n\x14ListArtifactsRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x15\n\x06run_id\x18\x02 \x01(\tR\x05runId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1b\n\ttask_name\x18\x04 \x01(\tR\x08taskName\x12\x1b\n\twith_urls\x18\x05 \x01(\x08R\x08withUrls\x12\x1b\n\tpage_size\x18\x06 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x07 \x01(\tR\tpageToken\"t\n\x15ListArtifactsResponse\x12\x33\n\tartifacts\x18\x01 \x03(\x0b\x32\x15.artifact.v1.ArtifactR\tartifacts\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"5\n\x12GetArtifactRequest\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\"H\n\x13GetArtifactResponse\x12\x31\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x15.artifact.v1.ArtifactR\x08\x61rtifact\"8\n\x15\x44\x65leteArtifactRequest\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\"\x18\n\x16\x44\x65leteArtifactResponse\"\x92\x02\n\x0bUploadGrant\x12\x19\n\x08grant_id\x18\x01 \x01(\tR\x07grantId\x12\x16\n\x06\x63\x61ller\x18\x02 \x01(\tR\x06\x63\x61ller\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\x12\x1b\n\tmax_bytes\x18\x04 \x01(\x03R\x08maxBytes\x12\x1d\n\nused_bytes\x18\x05 \x01(\x03R\tusedBytes\x12\x1f\n\x0b\x65xpire_days\x18\x06 \x01(\x05R\nexpireDays\x12\x1d\n\ncreated_at\x18\x07 \x01(\x03R\tcreatedAt\x12\x1d\n\nexpires_at\x18\x08 \x01(\x03R\texpiresAt\x12\x1d\n\ncreated_by\x18\t \x01(\tR\tcreatedBy\"\xa4\x01\n\x18\x43reateUploadGrantRequest\x12\x16\n\x06\x63\x61ller\x18\x01 \x01(\tR\x06\x63\x61ller\x12\x16\n\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x1b\n\tmax_bytes\x18\x03 \x01(\x03R\x08maxBytes\x12\x1a\n\x08lifetime\x18\x04 \x01(\x05R\x08lifetime\x12\x1f\n\x0b\x65xpire_days\x18\x05 \x01(\x05R\nexpireDays\"]\n\x19\x43reateUploadGrantResponse\x12.\n\x05grant\x18\x01 \x01(\x0b\x32\x18.artifact.v1.UploadGrantR\x05grant\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\"\x19\n\x17ListUploadGrantsRequest\"L\n\x18ListUploadGrantsResponse\x12\x30\n\x06grants\x18\x01 \x03(\x0b\x32\x18.artifact.v1.UploadGrantR\x06grants\"5\n\x18RevokeUploadGrantRequest\x12\x19\n\x08grant_id\x18\x01 \x01(\tR\x07grantId\"\x1b\n\x19RevokeUploadGrantResponse2\x8a\x07\n\x0f\x41rtifactService\x12P\n\x0b\x42\x65ginUpload\x12\x1f.artifact.v1.BeginUploadRequest\x1a .artifact.v1.BeginUploadResponse\x12J\n\tSignParts\x12\x1d.artifact.v1.SignPartsRequest\x1a\x1e.artifact.v1.SignPartsResponse\x12Y\n\x0e\x43ompleteUpload\x12\".artifact.v1.CompleteUploadRequest\x1a#.artifact.v1.CompleteUploadResponse\x12P\n\x0b\x41\x62ortUpload\x12\x1f.artifact.v1.AbortUploadRequest\x1a .artifact.v1.AbortUploadResponse\x12V\n\rListArtifacts\x12!.artifact.v1.ListArtifactsRequest\x1a\".artifact.v1.ListArtifactsResponse\x12P\n\x0bGetArtifact\x12\x1f.artifact.v1.GetArtifactRequest\x1a .artifact.v1.GetArtifactResponse\x12Y\n\x0e\x44\x65leteArtifact\x12\".artifact.v1.DeleteArtifactRequest\x1a#.artifact.v1.DeleteArtifactResponse\x12\x62\n\x11\x43reateUploadGrant\x12%.artifact.v1.CreateUploadGrantRequest\x1a&.artifact.v1.CreateUploadGrantResponse\x12_\n\x10ListUploadGrants\x12$.artifact.v1.ListUploadGrantsRequest\x1a%.artifact.v1.ListUploadGrantsResponse\x12\x62\n\x11RevokeUploadGrant\x12%.artifact.v1.RevokeUploadGrantRequest\x1a&.artifact.v1.RevokeUploadGrantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$generated/artifact/v1/artifact.proto\x12\x0b\x61rtifact.v1\"\xe7\x02\n\x08\x41rtifact\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\x12\x12\n\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n\x04path\x18\x03 \x01(\tR\x04path\x12\x12\n\x04size\x18\x04 \x01(\x03R\x04size\x12\x16\n\x06sha256\x18\x05 \x01(\tR\x06sha256\x12\x17\n\x07task_id\x18\x06 \x01(\tR\x06taskId\x12\x18\n\x07\x61ttempt\x18\x07 \x01(\x05R\x07\x61ttempt\x12\x15\n\x06run_id\x18\x08 \x01(\tR\x05runId\x12\x1b\n\ttask_name\x18\t \x01(\tR\x08taskName\x12 \n\x0chanded_in_by\x18\n \x01(\tR\nhandedInBy\x12\x1d\n\ncreated_at\x18\x0b \x01(\x03R\tcreatedAt\x12\x1b\n\texpire_at\x18\x0c \x01(\x03R\x08\x65xpireAt\x12!\n\x0c\x64ownload_url\x18\r \x01(\tR\x0b\x64ownloadUrl\"F\n\x04Part\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x12\n\x04size\x18\x03 \x01(\x03R\x04size\"3\n\x07PartUrl\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12\x10\n\x03url\x18\x02 \x01(\tR\x03url\"\xfa\x01\n\x12\x42\x65ginUploadRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x19\n\x08lease_id\x18\x02 \x01(\tR\x07leaseId\x12\x19\n\x08\x61gent_id\x18\x03 \x01(\tR\x07\x61gentId\x12\x12\n\x04name\x18\x04 \x01(\tR\x04name\x12\x12\n\x04path\x18\x05 \x01(\tR\x04path\x12\x12\n\x04size\x18\x06 \x01(\x03R\x04size\x12\x16\n\x06sha256\x18\x07 \x01(\tR\x06sha256\x12 \n\x0b\x64\x65stination\x18\x08 \x01(\tR\x0b\x64\x65stination\x12\x1f\n\x0b\x65xpire_days\x18\t \x01(\x05R\nexpireDays\"\x94\x01\n\x13\x42\x65ginUploadResponse\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\x12\x1b\n\tpart_size\x18\x02 \x01(\x03R\x08partSize\x12\'\n\x05parts\x18\x03 \x03(\x0b\x32\x11.artifact.v1.PartR\x05parts\x12\x16\n\x06stored\x18\x04 \x01(\x08R\x06stored\"M\n\x10SignPartsRequest\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\x12\x18\n\x07numbers\x18\x02 \x03(\x05R\x07numbers\"=\n\x11SignPartsResponse\x12(\n\x04urls\x18\x01 \x03(\x0b\x32\x14.artifact.v1.PartUrlR\x04urls\"\x1a\n\x18\x42orrowCredentialsRequest\"\x93\x02\n\x19\x42orrowCredentialsResponse\x12\"\n\raccess_key_id\x18\x01 \x01(\tR\x0b\x61\x63\x63\x65ssKeyId\x12*\n\x11secret_access_key\x18\x02 \x01(\tR\x0fsecretAccessKey\x12#\n\rsession_token\x18\x03 \x01(\tR\x0csessionToken\x12\x1d\n\nexpires_at\x18\x04 \x01(\x03R\texpiresAt\x12\x1a\n\x08\x65ndpoint\x18\x05 \x01(\tR\x08\x65ndpoint\x12\x16\n\x06region\x18\x06 \x01(\tR\x06region\x12\x16\n\x06\x62ucket\x18\x07 \x01(\tR\x06\x62ucket\x12\x16\n\x06\x66older\x18\x08 \x01(\tR\x06\x66older\"a\n\x15\x43ompleteUploadRequest\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\x12\'\n\x05parts\x18\x02 \x03(\x0b\x32\x11.artifact.v1.PartR\x05parts\"K\n\x16\x43ompleteUploadResponse\x12\x31\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x15.artifact.v1.ArtifactR\x08\x61rtifact\"5\n\x12\x41\x62ortUploadRequest\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\"\x15\n\x13\x41\x62ortUploadResponse\"\xd0\x01\n\x14ListArtifactsRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tR\x06taskId\x12\x15\n\x06run_id\x18\x02 \x01(\tR\x05runId\x12\x12\n\x04name\x18\x03 \x01(\tR\x04name\x12\x1b\n\ttask_name\x18\x04 \x01(\tR\x08taskName\x12\x1b\n\twith_urls\x18\x05 \x01(\x08R\x08withUrls\x12\x1b\n\tpage_size\x18\x06 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x07 \x01(\tR\tpageToken\"t\n\x15ListArtifactsResponse\x12\x33\n\tartifacts\x18\x01 \x03(\x0b\x32\x15.artifact.v1.ArtifactR\tartifacts\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"5\n\x12GetArtifactRequest\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\"H\n\x13GetArtifactResponse\x12\x31\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x15.artifact.v1.ArtifactR\x08\x61rtifact\"8\n\x15\x44\x65leteArtifactRequest\x12\x1f\n\x0b\x61rtifact_id\x18\x01 \x01(\tR\nartifactId\"\x18\n\x16\x44\x65leteArtifactResponse\"\x92\x02\n\x0bUploadGrant\x12\x19\n\x08grant_id\x18\x01 \x01(\tR\x07grantId\x12\x16\n\x06\x63\x61ller\x18\x02 \x01(\tR\x06\x63\x61ller\x12\x16\n\x06prefix\x18\x03 \x01(\tR\x06prefix\x12\x1b\n\tmax_bytes\x18\x04 \x01(\x03R\x08maxBytes\x12\x1d\n\nused_bytes\x18\x05 \x01(\x03R\tusedBytes\x12\x1f\n\x0b\x65xpire_days\x18\x06 \x01(\x05R\nexpireDays\x12\x1d\n\ncreated_at\x18\x07 \x01(\x03R\tcreatedAt\x12\x1d\n\nexpires_at\x18\x08 \x01(\x03R\texpiresAt\x12\x1d\n\ncreated_by\x18\t \x01(\tR\tcreatedBy\"\xa4\x01\n\x18\x43reateUploadGrantRequest\x12\x16\n\x06\x63\x61ller\x18\x01 \x01(\tR\x06\x63\x61ller\x12\x16\n\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x1b\n\tmax_bytes\x18\x03 \x01(\x03R\x08maxBytes\x12\x1a\n\x08lifetime\x18\x04 \x01(\x05R\x08lifetime\x12\x1f\n\x0b\x65xpire_days\x18\x05 \x01(\x05R\nexpireDays\"]\n\x19\x43reateUploadGrantResponse\x12.\n\x05grant\x18\x01 \x01(\x0b\x32\x18.artifact.v1.UploadGrantR\x05grant\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\"\x19\n\x17ListUploadGrantsRequest\"L\n\x18ListUploadGrantsResponse\x12\x30\n\x06grants\x18\x01 \x03(\x0b\x32\x18.artifact.v1.UploadGrantR\x06grants\"5\n\x18RevokeUploadGrantRequest\x12\x19\n\x08grant_id\x18\x01 \x01(\tR\x07grantId\"\x1b\n\x19RevokeUploadGrantResponse2\xee\x07\n\x0f\x41rtifactService\x12P\n\x0b\x42\x65ginUpload\x12\x1f.artifact.v1.BeginUploadRequest\x1a .artifact.v1.BeginUploadResponse\x12J\n\tSignParts\x12\x1d.artifact.v1.SignPartsRequest\x1a\x1e.artifact.v1.SignPartsResponse\x12\x62\n\x11\x42orrowCredentials\x12%.artifact.v1.BorrowCredentialsRequest\x1a&.artifact.v1.BorrowCredentialsResponse\x12Y\n\x0e\x43ompleteUpload\x12\".artifact.v1.CompleteUploadRequest\x1a#.artifact.v1.CompleteUploadResponse\x12P\n\x0b\x41\x62ortUpload\x12\x1f.artifact.v1.AbortUploadRequest\x1a .artifact.v1.AbortUploadResponse\x12V\n\rListArtifacts\x12!.artifact.v1.ListArtifactsRequest\x1a\".artifact.v1.ListArtifactsResponse\x12P\n\x0bGetArtifact\x12\x1f.artifact.v1.GetArtifactRequest\x1a .artifact.v1.GetArtifactResponse\x12Y\n\x0e\x44\x65leteArtifact\x12\".artifact.v1.DeleteArtifactRequest\x1a#.artifact.v1.DeleteArtifactResponse\x12\x62\n\x11\x43reateUploadGrant\x12%.artifact.v1.CreateUploadGrantRequest\x1a&.artifact.v1.CreateUploadGrantResponse\x12_\n\x10ListUploadGrants\x12$.artifact.v1.ListUploadGrantsRequest\x1a%.artifact.v1.ListUploadGrantsResponse\x12\x62\n\x11RevokeUploadGrant\x12%.artifact.v1.RevokeUploadGrantRequest\x1a&.artifact.v1.RevokeUploadGrantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,40 +45,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNPARTSREQUEST']._serialized_end=1021
   _globals['_SIGNPARTSRESPONSE']._serialized_start=1023
   _globals['_SIGNPARTSRESPONSE']._serialized_end=1084
-  _globals['_COMPLETEUPLOADREQUEST']._serialized_start=1086
-  _globals['_COMPLETEUPLOADREQUEST']._serialized_end=1183
-  _globals['_COMPLETEUPLOADRESPONSE']._serialized_start=1185
-  _globals['_COMPLETEUPLOADRESPONSE']._serialized_end=1260
-  _globals['_ABORTUPLOADREQUEST']._serialized_start=1262
-  _globals['_ABORTUPLOADREQUEST']._serialized_end=1315
-  _globals['_ABORTUPLOADRESPONSE']._serialized_start=1317
-  _globals['_ABORTUPLOADRESPONSE']._serialized_end=1338
-  _globals['_LISTARTIFACTSREQUEST']._serialized_start=1341
-  _globals['_LISTARTIFACTSREQUEST']._serialized_end=1549
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=1551
-  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=1667
-  _globals['_GETARTIFACTREQUEST']._serialized_start=1669
-  _globals['_GETARTIFACTREQUEST']._serialized_end=1722
-  _globals['_GETARTIFACTRESPONSE']._serialized_start=1724
-  _globals['_GETARTIFACTRESPONSE']._serialized_end=1796
-  _globals['_DELETEARTIFACTREQUEST']._serialized_start=1798
-  _globals['_DELETEARTIFACTREQUEST']._serialized_end=1854
-  _globals['_DELETEARTIFACTRESPONSE']._serialized_start=1856
-  _globals['_DELETEARTIFACTRESPONSE']._serialized_end=1880
-  _globals['_UPLOADGRANT']._serialized_start=1883
-  _globals['_UPLOADGRANT']._serialized_end=2157
-  _globals['_CREATEUPLOADGRANTREQUEST']._serialized_start=2160
-  _globals['_CREATEUPLOADGRANTREQUEST']._serialized_end=2324
-  _globals['_CREATEUPLOADGRANTRESPONSE']._serialized_start=2326
-  _globals['_CREATEUPLOADGRANTRESPONSE']._serialized_end=2419
-  _globals['_LISTUPLOADGRANTSREQUEST']._serialized_start=2421
-  _globals['_LISTUPLOADGRANTSREQUEST']._serialized_end=2446
-  _globals['_LISTUPLOADGRANTSRESPONSE']._serialized_start=2448
-  _globals['_LISTUPLOADGRANTSRESPONSE']._serialized_end=2524
-  _globals['_REVOKEUPLOADGRANTREQUEST']._serialized_start=2526
-  _globals['_REVOKEUPLOADGRANTREQUEST']._serialized_end=2579
-  _globals['_REVOKEUPLOADGRANTRESPONSE']._serialized_start=2581
-  _globals['_REVOKEUPLOADGRANTRESPONSE']._serialized_end=2608
-  _globals['_ARTIFACTSERVICE']._serialized_start=2611
-  _globals['_ARTIFACTSERVICE']._serialized_end=3517
+  _globals['_BORROWCREDENTIALSREQUEST']._serialized_start=1086
+  _globals['_BORROWCREDENTIALSREQUEST']._serialized_end=1112
+  _globals['_BORROWCREDENTIALSRESPONSE']._serialized_start=1115
+  _globals['_BORROWCREDENTIALSRESPONSE']._serialized_end=1390
+  _globals['_COMPLETEUPLOADREQUEST']._serialized_start=1392
+  _globals['_COMPLETEUPLOADREQUEST']._serialized_end=1489
+  _globals['_COMPLETEUPLOADRESPONSE']._serialized_start=1491
+  _globals['_COMPLETEUPLOADRESPONSE']._serialized_end=1566
+  _globals['_ABORTUPLOADREQUEST']._serialized_start=1568
+  _globals['_ABORTUPLOADREQUEST']._serialized_end=1621
+  _globals['_ABORTUPLOADRESPONSE']._serialized_start=1623
+  _globals['_ABORTUPLOADRESPONSE']._serialized_end=1644
+  _globals['_LISTARTIFACTSREQUEST']._serialized_start=1647
+  _globals['_LISTARTIFACTSREQUEST']._serialized_end=1855
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_start=1857
+  _globals['_LISTARTIFACTSRESPONSE']._serialized_end=1973
+  _globals['_GETARTIFACTREQUEST']._serialized_start=1975
+  _globals['_GETARTIFACTREQUEST']._serialized_end=2028
+  _globals['_GETARTIFACTRESPONSE']._serialized_start=2030
+  _globals['_GETARTIFACTRESPONSE']._serialized_end=2102
+  _globals['_DELETEARTIFACTREQUEST']._serialized_start=2104
+  _globals['_DELETEARTIFACTREQUEST']._serialized_end=2160
+  _globals['_DELETEARTIFACTRESPONSE']._serialized_start=2162
+  _globals['_DELETEARTIFACTRESPONSE']._serialized_end=2186
+  _globals['_UPLOADGRANT']._serialized_start=2189
+  _globals['_UPLOADGRANT']._serialized_end=2463
+  _globals['_CREATEUPLOADGRANTREQUEST']._serialized_start=2466
+  _globals['_CREATEUPLOADGRANTREQUEST']._serialized_end=2630
+  _globals['_CREATEUPLOADGRANTRESPONSE']._serialized_start=2632
+  _globals['_CREATEUPLOADGRANTRESPONSE']._serialized_end=2725
+  _globals['_LISTUPLOADGRANTSREQUEST']._serialized_start=2727
+  _globals['_LISTUPLOADGRANTSREQUEST']._serialized_end=2752
+  _globals['_LISTUPLOADGRANTSRESPONSE']._serialized_start=2754
+  _globals['_LISTUPLOADGRANTSRESPONSE']._serialized_end=2830
+  _globals['_REVOKEUPLOADGRANTREQUEST']._serialized_start=2832
+  _globals['_REVOKEUPLOADGRANTREQUEST']._serialized_end=2885
+  _globals['_REVOKEUPLOADGRANTRESPONSE']._serialized_start=2887
+  _globals['_REVOKEUPLOADGRANTRESPONSE']._serialized_end=2914
+  _globals['_ARTIFACTSERVICE']._serialized_start=2917
+  _globals['_ARTIFACTSERVICE']._serialized_end=3923
 # @@protoc_insertion_point(module_scope)

@@ -287,6 +287,73 @@ class SignPartsResponse(_message.Message):
 Global___SignPartsResponse: _TypeAlias = SignPartsResponse  # noqa: Y015
 
 @_typing.final
+class BorrowCredentialsRequest(_message.Message):
+    """Request of BorrowCredentials."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BorrowCredentialsRequest: _TypeAlias = BorrowCredentialsRequest  # noqa: Y015
+
+@_typing.final
+class BorrowCredentialsResponse(_message.Message):
+    """Answer of BorrowCredentials."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_KEY_ID_FIELD_NUMBER: _builtins.int
+    SECRET_ACCESS_KEY_FIELD_NUMBER: _builtins.int
+    SESSION_TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
+    FOLDER_FIELD_NUMBER: _builtins.int
+    access_key_id: _builtins.str
+    """The credentials, as every client of S3 takes them."""
+    secret_access_key: _builtins.str
+    """The secret to it."""
+    session_token: _builtins.str
+    """The token of the session."""
+    expires_at: _builtins.int
+    """When they end, Unix milliseconds."""
+    endpoint: _builtins.str
+    """The store's URL; empty for Amazon's own."""
+    region: _builtins.str
+    """The region to sign for."""
+    bucket: _builtins.str
+    """The bucket."""
+    folder: _builtins.str
+    """What the keys of the objects begin with; it ends with `/`."""
+    def __init__(
+        self,
+        *,
+        access_key_id: _builtins.str = ...,
+        secret_access_key: _builtins.str = ...,
+        session_token: _builtins.str = ...,
+        expires_at: _builtins.int = ...,
+        endpoint: _builtins.str = ...,
+        region: _builtins.str = ...,
+        bucket: _builtins.str = ...,
+        folder: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_key_id", b"access_key_id", "bucket", b"bucket", "endpoint", b"endpoint", "expires_at", b"expires_at", "folder", b"folder", "region", b"region", "secret_access_key", b"secret_access_key", "session_token", b"session_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BorrowCredentialsResponse: _TypeAlias = BorrowCredentialsResponse  # noqa: Y015
+
+@_typing.final
 class CompleteUploadRequest(_message.Message):
     """Request of CompleteUpload."""
 
@@ -298,7 +365,7 @@ class CompleteUploadRequest(_message.Message):
     """The artifact's id."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Part]:
-        """All parts, in their order."""
+        """All parts, in their order; none where the file was put with borrowed credentials."""
 
     def __init__(
         self,

@@ -46,6 +46,11 @@ class ArtifactServiceStub:
                 request_serializer=generated_dot_artifact_dot_v1_dot_artifact__pb2.SignPartsRequest.SerializeToString,
                 response_deserializer=generated_dot_artifact_dot_v1_dot_artifact__pb2.SignPartsResponse.FromString,
                 _registered_method=True)
+        self.BorrowCredentials = channel.unary_unary(
+                '/artifact.v1.ArtifactService/BorrowCredentials',
+                request_serializer=generated_dot_artifact_dot_v1_dot_artifact__pb2.BorrowCredentialsRequest.SerializeToString,
+                response_deserializer=generated_dot_artifact_dot_v1_dot_artifact__pb2.BorrowCredentialsResponse.FromString,
+                _registered_method=True)
         self.CompleteUpload = channel.unary_unary(
                 '/artifact.v1.ArtifactService/CompleteUpload',
                 request_serializer=generated_dot_artifact_dot_v1_dot_artifact__pb2.CompleteUploadRequest.SerializeToString,
@@ -105,6 +110,16 @@ class ArtifactServiceServicer:
 
     def SignParts(self, request, context):
         """Gives URLs for parts that are still missing, at most 100 a call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BorrowCredentials(self, request, context):
+        """Lends credentials of the store to whoever shows an upload grant, where the server has a role for
+        it: they put objects, in any way S3 knows, into one folder, and can do nothing else. An announced
+        file goes there under its artifact's id; CompleteUpload without parts takes it in.
+        FAILED_PRECONDITION where the server lends none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +194,11 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.SignParts,
                     request_deserializer=generated_dot_artifact_dot_v1_dot_artifact__pb2.SignPartsRequest.FromString,
                     response_serializer=generated_dot_artifact_dot_v1_dot_artifact__pb2.SignPartsResponse.SerializeToString,
+            ),
+            'BorrowCredentials': grpc.unary_unary_rpc_method_handler(
+                    servicer.BorrowCredentials,
+                    request_deserializer=generated_dot_artifact_dot_v1_dot_artifact__pb2.BorrowCredentialsRequest.FromString,
+                    response_serializer=generated_dot_artifact_dot_v1_dot_artifact__pb2.BorrowCredentialsResponse.SerializeToString,
             ),
             'CompleteUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.CompleteUpload,
@@ -277,6 +297,33 @@ class ArtifactService:
             '/artifact.v1.ArtifactService/SignParts',
             generated_dot_artifact_dot_v1_dot_artifact__pb2.SignPartsRequest.SerializeToString,
             generated_dot_artifact_dot_v1_dot_artifact__pb2.SignPartsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BorrowCredentials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/artifact.v1.ArtifactService/BorrowCredentials',
+            generated_dot_artifact_dot_v1_dot_artifact__pb2.BorrowCredentialsRequest.SerializeToString,
+            generated_dot_artifact_dot_v1_dot_artifact__pb2.BorrowCredentialsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,12 @@ class ArtifactServiceStub:
     """
     SignParts: _grpc.UnaryUnaryMultiCallable[_artifact_pb2.SignPartsRequest, _artifact_pb2.SignPartsResponse]
     """Gives URLs for parts that are still missing, at most 100 a call."""
+    BorrowCredentials: _grpc.UnaryUnaryMultiCallable[_artifact_pb2.BorrowCredentialsRequest, _artifact_pb2.BorrowCredentialsResponse]
+    """Lends credentials of the store to whoever shows an upload grant, where the server has a role for
+    it: they put objects, in any way S3 knows, into one folder, and can do nothing else. An announced
+    file goes there under its artifact's id; CompleteUpload without parts takes it in.
+    FAILED_PRECONDITION where the server lends none.
+    """
     CompleteUpload: _grpc.UnaryUnaryMultiCallable[_artifact_pb2.CompleteUploadRequest, _artifact_pb2.CompleteUploadResponse]
     """Puts the parts together and checks what is stored: from here on the artifact is listed.
     FAILED_PRECONDITION where parts are missing or the stored object has another size or digest.
@@ -77,6 +83,12 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     """
     SignParts: _aio.UnaryUnaryMultiCallable[_artifact_pb2.SignPartsRequest, _artifact_pb2.SignPartsResponse]  # type: ignore[assignment]
     """Gives URLs for parts that are still missing, at most 100 a call."""
+    BorrowCredentials: _aio.UnaryUnaryMultiCallable[_artifact_pb2.BorrowCredentialsRequest, _artifact_pb2.BorrowCredentialsResponse]  # type: ignore[assignment]
+    """Lends credentials of the store to whoever shows an upload grant, where the server has a role for
+    it: they put objects, in any way S3 knows, into one folder, and can do nothing else. An announced
+    file goes there under its artifact's id; CompleteUpload without parts takes it in.
+    FAILED_PRECONDITION where the server lends none.
+    """
     CompleteUpload: _aio.UnaryUnaryMultiCallable[_artifact_pb2.CompleteUploadRequest, _artifact_pb2.CompleteUploadResponse]  # type: ignore[assignment]
     """Puts the parts together and checks what is stored: from here on the artifact is listed.
     FAILED_PRECONDITION where parts are missing or the stored object has another size or digest.
@@ -120,6 +132,18 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_pb2.SignPartsResponse, _abc.Awaitable[_artifact_pb2.SignPartsResponse]]:
         """Gives URLs for parts that are still missing, at most 100 a call."""
+
+    @_abc_1.abstractmethod
+    def BorrowCredentials(
+        self,
+        request: _artifact_pb2.BorrowCredentialsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_artifact_pb2.BorrowCredentialsResponse, _abc.Awaitable[_artifact_pb2.BorrowCredentialsResponse]]:
+        """Lends credentials of the store to whoever shows an upload grant, where the server has a role for
+        it: they put objects, in any way S3 knows, into one folder, and can do nothing else. An announced
+        file goes there under its artifact's id; CompleteUpload without parts takes it in.
+        FAILED_PRECONDITION where the server lends none.
+        """
 
     @_abc_1.abstractmethod
     def CompleteUpload(

@@ -204,3 +204,14 @@ def test_help_tells_every_setting_with_its_variable_and_default(capsys):
     assert "--heartbeat-interval DURATION" in text
     assert "MUSTER_HEARTBEAT_INTERVAL" in text
     assert "the user's data folder" in text
+
+
+def test_a_role_is_lent_only_of_a_bucket(tmp_path, capsys):
+    role = "arn:aws:iam::1:role/uploads"
+    assert load(["--artifact-home", "s3://blobs", "--artifact-role", role]).artifact_role == role
+    for home, wrong, why in (
+        (str(tmp_path), role, "belongs to an artifact_home of s3://BUCKET/PREFIX"),
+        ("s3://blobs", "uploads", "uploads should be like arn:aws:iam::ACCOUNT:role/NAME"),
+    ):
+        told = refusal(capsys, "--artifact-home", home, "--artifact-role", wrong)
+        assert why in " ".join(told)
