@@ -130,6 +130,12 @@ from servicelog.setup import FORMATS, Format, LogFile
     help="MiB of plugins that are kept.",
 )
 @click.option(
+    "--workspace-quota",
+    type=click.IntRange(0),
+    default=0,
+    help="MiB of disk that the workspace of each task may take; 0 is no limit.",
+)
+@click.option(
     "--workspace-keep-days",
     type=click.FloatRange(0, 36500),
     default=7.0,
@@ -206,6 +212,7 @@ def main(
     plugin_keys: tuple[Path, ...],
     require_signed_plugins: bool,
     plugin_cache_size: int,
+    workspace_quota: int,
     workspace_keep_days: float,
     workspace_spare_disk: int,
     insecure: bool,
@@ -258,6 +265,7 @@ def main(
         confinement=confined,
         plugin_trust=_plugin_trust(plugin_keys, require_signed_plugins),
         plugin_cache_bytes=plugin_cache_size << 20,
+        workspace_quota=workspace_quota << 20,
         workspace_keep=timedelta(days=workspace_keep_days),
         workspace_spare_disk=workspace_spare_disk << 20,
         insecure=insecure,

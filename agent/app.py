@@ -28,6 +28,7 @@ from agent.room import Room
 from agent.session import RefusedError, Session, SupersededError
 from agent.spool import Spool
 from agent.supervisor_link import SupervisorLink
+from agent.workspace_quota import WorkspaceQuota
 from plugins import bundled
 from servicelog.setup import configure
 
@@ -154,6 +155,7 @@ class _App:
             self._handle_signals(drain, session, group)
             linking = group.create_task(link.run())
             sweeping = group.create_task(kept.run())
+            measuring = group.create_task(self._quota(board))
             stopping = group.create_task(drain.requested.wait())
             ready = group.create_task(link.ready.wait())
             await asyncio.wait([stopping, ready], return_when=asyncio.FIRST_COMPLETED)
@@ -170,8 +172,13 @@ class _App:
             await client.aclose()
             linking.cancel()
             sweeping.cancel()
+            measuring.cancel()
             room.close()
         return code
+
+    async def _quota(self, board: Board) -> None:
+        if limit := self._settings.workspace_quota:
+            await WorkspaceQuota(limit, board.at_work, board.stop).run()
 
     def _plugin_cache(self, plane: ControlPlane) -> PluginCache:
         """Returns the plugins of this host.

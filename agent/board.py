@@ -211,6 +211,16 @@ class Board:
         """Takes how long output is gathered before it is asked for again; 0 takes our own."""
         self._log_delay = milliseconds / 1000 or _ARM_SECONDS
 
+    def at_work(self) -> list[TaskRun]:
+        """Returns the attempts that have a process, or are about to."""
+        ordered = self._holdings.ordered.values()
+        return [run for run in ordered if run.work is None and not run.ending]
+
+    def stop(self, run: TaskRun, cause: str, message: str) -> None:
+        """Stops an attempt that is at work, with its own grace; it ends by that cause."""
+        if run.stop_message is None and not run.ending:
+            self._tell(run.stop(cause, message))
+
     def stop_all(self, cause: str, message: str, grace: float | None = None) -> None:
         """Stops everything that runs, with its own grace or a shorter one."""
         self._give_up_preparing()

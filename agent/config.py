@@ -85,6 +85,9 @@ class Settings:
     plugin_cache_bytes: int
     """How much of unpacked plugins is kept at most, but for those that run."""
 
+    workspace_quota: int
+    """Bytes of disk that the workspace of each task may take; 0 is no limit."""
+
     workspace_keep: timedelta
     """How long workspaces are kept that tasks leave on request."""
 

@@ -248,7 +248,7 @@ class TaskRun:
             return []
         if end["cause"] == "exited" and end["exit_code"] == 0:
             return list(self.identity.artifacts)
-        if end["cause"] in ("exited", "timeout"):
+        if end["cause"] in ("exited", "timeout", "quota"):
             return [each for each in self.identity.artifacts if each["on_failure"]]
         return []
 
