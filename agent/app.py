@@ -125,7 +125,7 @@ class _App:
                 trusted=self._settings.trusted,
                 confinement=self._settings.confinement,
                 preparer=preparer,
-                collector=Uploader(plane, client),
+                collector=Uploader(plane, client, self._settings.data_dir),
                 keeper=kept,
                 plans=lambda: link.plans,
             )

@@ -51,6 +51,9 @@ def _wanted(artifact: agent_pb2.Artifact) -> Message:
         "destination": artifact.destination,
         "on_failure": artifact.on_failure,
         "expire_days": artifact.expire_days,
+        # Only where they are set: of an older session the words are missing.
+        **({"archive": True} if artifact.archive else {}),
+        **({"no_dot_files": True} if artifact.no_dot_files else {}),
     }
 
 

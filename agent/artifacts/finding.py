@@ -7,7 +7,7 @@ one above it, and nothing is opened through a link.
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,31 +37,41 @@ class Findings:
     left_out: list[str]
 
 
-def find(workspace: Path, pattern: str) -> Findings:
+def find(workspace: Path, pattern: str, *, dot_files: bool = True) -> Findings:
     """Return the files that a pattern means: a file, a folder with all in it, or a glob.
 
     `*` and `?` stand for letters of one name, `**` for any number of folders. Hidden files are
-    meant too where they are named or lie in a folder that is.
+    meant too where they are named or lie in a folder that is, unless `dot_files` is False.
 
     Raises:
         TooManyFilesError: There are more than are kept.
         OSError: The workspace cannot be read.
     """
     findings = Findings([], [])
-    matches = _compiled(pattern)
-    root = os.open(workspace, _FOLDER)
-    try:
-        for path, status in _walk(root, "", 0, matches):
-            if stat.S_ISREG(status.st_mode):
-                findings.files.append(Found(path, status.st_size))
-                if len(findings.files) > MOST_FILES:
-                    raise TooManyFilesError(f"{pattern} means more than {MOST_FILES} files")
-            else:
-                findings.left_out.append(path)
-    finally:
-        os.close(root)
+    for path, status in look_through(workspace, [pattern], dot_files=dot_files):
+        if stat.S_ISREG(status.st_mode):
+            findings.files.append(Found(path, status.st_size))
+            if len(findings.files) > MOST_FILES:
+                raise TooManyFilesError(f"{pattern} means more than {MOST_FILES} files")
+        else:
+            findings.left_out.append(path)
     findings.files.sort(key=lambda found: found.path)
     return findings
+
+
+def look_through(
+    workspace: Path, patterns: Iterable[str], *, dot_files: bool
+) -> Iterator[tuple[str, os.stat_result]]:
+    """Give the path of all that one of the patterns means and is no folder, in a fixed order.
+
+    Raises:
+        OSError: The workspace cannot be read.
+    """
+    root = os.open(workspace, _FOLDER)
+    try:
+        yield from _walk(root, "", 0, _Wanted(tuple(map(_compiled, patterns)), dot_files))
+    finally:
+        os.close(root)
 
 
 def open_inside(workspace: Path, path: str) -> int:
@@ -116,6 +126,20 @@ class _Matches:
         return len(steps) < len(self.parts)
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What any of some patterns means."""
+
+    patterns: tuple[_Matches, ...]
+    dot_files: bool
+
+    def file(self, path: str) -> bool:
+        return any(each.file(path) for each in self.patterns)
+
+    def may_be_below(self, folder: str) -> bool:
+        return any(each.may_be_below(folder) for each in self.patterns)
+
+
 @lru_cache(maxsize=256)
 def _compiled(pattern: str) -> _Matches:
     parts = tuple(part for part in pattern.strip().split("/") if part not in ("", "."))
@@ -142,24 +166,26 @@ def _one_name(part: str) -> re.Pattern[str]:
 
 
 def _walk(
-    folder: int, path: str, depth: int, matches: _Matches
+    folder: int, path: str, depth: int, wanted: _Wanted
 ) -> Iterator[tuple[str, os.stat_result]]:
     """Give what is meant in an open folder, and in those below it."""
     for name in sorted(os.listdir(folder)):
+        if name.startswith(".") and not wanted.dot_files:
+            continue
         inner = f"{path}/{name}" if path else name
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
-                if matches.file(inner) and _is_text(inner):
+                if wanted.file(inner) and _is_text(inner):
                     yield inner, status
                 continue
-            if depth >= DEEPEST or not matches.may_be_below(inner):
+            if depth >= DEEPEST or not wanted.may_be_below(inner):
                 continue
             below = os.open(name, _FOLDER, dir_fd=folder)
         except OSError:  # gone meanwhile, or not ours to look into
             continue
         try:
-            yield from _walk(below, inner, depth + 1, matches)
+            yield from _walk(below, inner, depth + 1, wanted)
         finally:
             os.close(below)
 

@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import os
+import tempfile
+import threading
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +14,7 @@ import grpc.aio
 import httpx2
 
 from agent.artifacts.finding import Found, TooManyFilesError, find, open_inside
+from agent.artifacts.packing import pack
 from agent.artifacts.transfer import CutError, ExpiredError, RefusedError, all_of, put, trying
 from agent.collecting import CannotCollect
 from agent.control_plane import ControlPlane
@@ -35,7 +38,9 @@ _READ = 1024 * 1024
 class Uploader:
     """See `agent.collecting.Collector`."""
 
-    def __init__(self, plane: ControlPlane, client: httpx2.AsyncClient) -> None:
+    def __init__(self, plane: ControlPlane, client: httpx2.AsyncClient, scratch: Path) -> None:
+        """Archives are packed in the folder `scratch`, as files without a name."""
+        self._scratch = scratch
         self._plane = plane
         self._client = client
         self._files = asyncio.Semaphore(FILES_AT_ONCE)
@@ -47,9 +52,18 @@ class Uploader:
         """See Collector."""
         remarks: list[str] = []
         seen: set[tuple[str, str]] = set()
+        for archive in _archives(wanted):
+            remarks += await self._store_archive(identity, workspace, archive)
         for artifact in wanted:
+            if artifact.get("archive"):
+                continue
             try:
-                findings = await asyncio.to_thread(find, workspace, artifact["path"])
+                findings = await asyncio.to_thread(
+                    find,
+                    workspace,
+                    artifact["path"],
+                    dot_files=not artifact.get("no_dot_files"),
+                )
             except TooManyFilesError as error:
                 raise CannotCollect(f"artifact {artifact['name']}: {error}", elsewhere=False) from (
                     error
@@ -57,10 +71,7 @@ class Uploader:
             except OSError as error:
                 why = f"artifact {artifact['name']}: the workspace cannot be read: {error.strerror}"
                 raise CannotCollect(why, elsewhere=False) from error
-            remarks += [
-                f"artifact {artifact['name']}: {path} is no plain file and is left out"
-                for path in findings.left_out
-            ]
+            remarks += _left_out(artifact, findings.left_out)
             if not findings.files:
                 remarks.append(
                     f"artifact {artifact['name']}: nothing in the workspace fits {artifact['path']}"
@@ -84,11 +95,55 @@ class Uploader:
     async def _store(
         self, identity: Identity, workspace: Path, artifact: Message, found: Found
     ) -> None:
-        where = f"artifact {artifact['name']}: {found.path}"
         try:
             file = await asyncio.to_thread(open_inside, workspace, found.path)
         except OSError as error:
-            raise CannotCollect(f"{where}: {error.strerror or error}", elsewhere=False) from error
+            why = f"artifact {artifact['name']}: {found.path}: {error.strerror or error}"
+            raise CannotCollect(why, elsewhere=False) from error
+        try:
+            await self._store_file(identity, artifact, found.path, file)
+        finally:
+            os.close(file)
+
+    async def _store_archive(
+        self, identity: Identity, workspace: Path, archive: Sequence[Message]
+    ) -> list[str]:
+        """Keeps the files of an artifact as one; returns remarks."""
+        artifact = archive[0]
+        where = f"artifact {artifact['name']}"
+        patterns = [each["path"] for each in archive]
+        stop = threading.Event()
+        try:
+            with tempfile.TemporaryFile(dir=self._scratch) as packed:
+                count, left_out = await asyncio.to_thread(
+                    pack, workspace, patterns, packed, stop,
+                    dot_files=not artifact.get("no_dot_files"),
+                )  # fmt: skip
+                packed.flush()
+                remarks = _left_out(artifact, left_out)
+                if not count:
+                    return [
+                        *remarks,
+                        f"{where}: nothing in the workspace fits {' '.join(patterns)}",
+                    ]
+                path = f"{artifact['name'].replace('/', '_')}.tar.gz"
+                await self._store_file(identity, artifact, path, packed.fileno())
+                return remarks
+        except OSError as error:
+            why = f"{where}: cannot be packed: {error.strerror or error}"
+            raise CannotCollect(why, elsewhere=True) from error
+        finally:
+            stop.set()
+
+    async def _store_file(
+        self, identity: Identity, artifact: Message, path: str, file: int
+    ) -> None:
+        """Keeps an open file under a path.
+
+        Raises:
+            CannotCollect: It cannot be kept.
+        """
+        where = f"artifact {artifact['name']}: {path}"
         try:
             size = os.fstat(file).st_size
             digest = await asyncio.to_thread(_digest, file)
@@ -96,7 +151,7 @@ class Uploader:
                 task_id=identity.task,
                 lease_id=identity.lease,
                 name=artifact["name"],
-                path=found.path,
+                path=path,
                 size=size,
                 sha256=digest,
                 destination=artifact["destination"],
@@ -111,8 +166,6 @@ class Uploader:
             raise CannotCollect(f"{where}: {error}", elsewhere=False) from error
         except OSError as error:
             raise CannotCollect(f"{where}: {error.strerror or error}", elsewhere=True) from error
-        finally:
-            os.close(file)
 
     async def _send(self, request: artifact_pb2.BeginUploadRequest, file: int) -> None:
         """Goes through an upload once, from where it stands."""
@@ -164,6 +217,20 @@ class Uploader:
             except ExpiredError:
                 return None
         return None
+
+
+def _archives(wanted: Sequence[Message]) -> list[list[Message]]:
+    """Returns those that are packed, those of one name together."""
+    found: dict[str, list[Message]] = {}
+    for artifact in wanted:
+        if artifact.get("archive"):
+            found.setdefault(artifact["name"], []).append(artifact)
+    return list(found.values())
+
+
+def _left_out(artifact: Message, paths: Sequence[str]) -> list[str]:
+    named = f"artifact {artifact['name']}"
+    return [f"{named}: {path} is no plain file and is left out" for path in paths]
 
 
 async def _asked(call: Awaitable[Answer]) -> Answer:

@@ -13,6 +13,7 @@ from cli.exit_codes import Exit
 from cli.failure import CommandFailed
 from cli.framework import Command
 from cli.interrupt import Interrupt, StopAskedFor
+from cli.keeping import artifacts, keeping_options
 from cli.pairs import VARIABLE
 from cli.patience import call_patiently
 from cli.requirements import label_selector, selector_options
@@ -62,6 +63,7 @@ def own_failures_are_125(function: Callable[Params, int]) -> Callable[Params, in
 @click.option("--name", default="", help="What to call the task.")
 @click.option("--retry", type=click.IntRange(0, 100), default=0, help="Further tries if it fails.")
 @scheduling_options
+@keeping_options
 @click.argument("words", nargs=-1, required=True, metavar="COMMAND...")
 @own_failures_are_125
 @with_api
@@ -77,6 +79,8 @@ async def command(
     start_within: int | None,
     concurrency: task_pb2.ConcurrencyGroup | None,
     cancel_running: bool,
+    kept: Sequence[str],
+    keep_workspace: bool,
     words: Sequence[str],
 ) -> int:
     """Run a command on a fitting machine, follow its output, exit as it does.
@@ -95,6 +99,8 @@ async def command(
         priority=priority,
         schedule_to_start=start_within or 0,
         concurrency=concurrency_group(concurrency, cancel_running=cancel_running),
+        artifacts=artifacts(kept),
+        keep_workspace=keep_workspace,
         request_id=str(uuid.uuid4()),
     )
     with Interrupt() as interrupt:

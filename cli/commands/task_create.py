@@ -9,6 +9,7 @@ import click
 
 from cli.connection import Api, with_api
 from cli.framework import Command
+from cli.keeping import artifacts, keeping_options
 from cli.message_file import read_message
 from cli.output import show
 from cli.pairs import LABEL, VARIABLE
@@ -45,6 +46,7 @@ muster task create -f task.yaml
 )
 @click.option("--retry", type=click.IntRange(0, 100), default=0, help="Further tries if it fails.")
 @scheduling_options
+@keeping_options
 @click.option("--depends-on", multiple=True, metavar="ID", help="A task that must succeed first.")
 @click.option("--allow-failure", is_flag=True, help="Let dependents go on when it fails.")
 @click.option("--pipeline", default="", metavar="ID", help="Pipeline to file it under.")
@@ -78,6 +80,8 @@ async def command(
     start_within: int | None,
     concurrency: task_pb2.ConcurrencyGroup | None,
     cancel_running: bool,
+    kept: Sequence[str],
+    keep_workspace: bool,
     depends_on: Sequence[str],
     allow_failure: bool,
     pipeline: str,
@@ -105,6 +109,8 @@ async def command(
         priority=priority,
         schedule_to_start=start_within or 0,
         concurrency=concurrency_group(concurrency, cancel_running=cancel_running),
+        artifacts=artifacts(kept),
+        keep_workspace=keep_workspace,
         labels=dict(task_label),
     )
     request = source.message if source else task_pb2.CreateTaskRequest()

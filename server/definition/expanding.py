@@ -169,6 +169,8 @@ def _artifacts(job: Job, name: str) -> tuple[ArtifactSpec, ...]:
             expire=bool(days),
             expire_days=days,
             on_failure=kept.on_failure,
+            archive=kept.archive,
+            no_dot_files=not kept.dot_files,
         )
         for path in kept.files
     )

@@ -170,6 +170,10 @@ ARTIFACTS = Shorthand(
             "name": Field(Text(at_most=NAME_LIMIT), "What they are kept as."),
             "keep": Field(Duration(3600, 10 * YEAR), "How long."),
             "on_failure": Field(Flag(), "Whether also when the job fails."),
+            "archive": Field(Flag(), "Whether as one file, NAME.tar.gz."),
+            "dot_files": Field(
+                Flag(), "Whether also what is called .NAME, and what lies in it (default: true)."
+            ),
         },
     ),
     WORDS,

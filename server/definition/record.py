@@ -144,6 +144,8 @@ class Artifacts:
     keep: int = 0
     """Seconds; 0 is as long as the server keeps them."""
     on_failure: bool = False
+    archive: bool = False
+    dot_files: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,6 +81,10 @@ class ArtifactSpec:
     expire_days: int = 0
     on_failure: bool = False
     """Whether it is kept as well when the task did not succeed."""
+    archive: bool = False
+    """Whether its files are kept as one."""
+    no_dot_files: bool = False
+    """Whether names that begin with a dot are left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,7 @@ def new_task(request: task_pb2.CreateTaskRequest, seal: Seal) -> NewTask:
         workspace=given.get("workspace", ""),
         image=given.get("image", ""),
         artifacts=tuple(map(artifact, given.get("artifacts", ()))),
+        keep_workspace=given.get("keep_workspace", False),
         labels=dict(given.get("labels", ())),
         executor=given.get("executor", ""),
         secret_refs=dict(given.get("secret_refs", ())),
@@ -271,6 +272,8 @@ def artifact(message: task_pb2.ArtifactConfig) -> ArtifactSpec:
         message.expire,
         message.expire_days,
         message.on_failure,
+        message.archive,
+        message.no_dot_files,
     )
 
 
@@ -283,6 +286,8 @@ def artifact_message(spec: ArtifactSpec) -> task_pb2.ArtifactConfig:
         expire=spec.expire,
         expire_days=spec.expire_days,
         on_failure=spec.on_failure,
+        archive=spec.archive,
+        no_dot_files=spec.no_dot_files,
     )
 
 

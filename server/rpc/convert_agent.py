@@ -102,6 +102,8 @@ def task_message(assignment: Assignment, spec: TaskSpec, policy: Policy) -> agen
             path=each.path,
             destination=each.destination,
             on_failure=each.on_failure,
+            archive=each.archive,
+            no_dot_files=each.no_dot_files,
             expire_days=each.expire_days if each.expire else 0,
         )
     if spec.signature is not None:

@@ -1046,6 +1046,8 @@ class Artifact(_message.Message):
     DESTINATION_FIELD_NUMBER: _builtins.int
     ON_FAILURE_FIELD_NUMBER: _builtins.int
     EXPIRE_DAYS_FIELD_NUMBER: _builtins.int
+    ARCHIVE_FIELD_NUMBER: _builtins.int
+    NO_DOT_FILES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What it is called."""
     path: _builtins.str
@@ -1056,6 +1058,10 @@ class Artifact(_message.Message):
     """Whether it is kept as well when the task did not succeed."""
     expire_days: _builtins.int
     """Days it is kept; 0 for as long as the server keeps artifacts."""
+    archive: _builtins.bool
+    """Whether its files are kept as one, `<name>.tar.gz`; all of that name go into it."""
+    no_dot_files: _builtins.bool
+    """Whether files and folders whose names begin with a dot are left out."""
     def __init__(
         self,
         *,
@@ -1064,10 +1070,12 @@ class Artifact(_message.Message):
         destination: _builtins.str = ...,
         on_failure: _builtins.bool = ...,
         expire_days: _builtins.int = ...,
+        archive: _builtins.bool = ...,
+        no_dot_files: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "expire_days", b"expire_days", "name", b"name", "on_failure", b"on_failure", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "destination", b"destination", "expire_days", b"expire_days", "name", b"name", "no_dot_files", b"no_dot_files", "on_failure", b"on_failure", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

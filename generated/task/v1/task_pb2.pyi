@@ -536,6 +536,7 @@ class CreateTaskRequest(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     SECRET_REFS_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    KEEP_WORKSPACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What people call the task: 1 to 256 characters, no control characters. Empty takes the first
     command.
@@ -578,6 +579,8 @@ class CreateTaskRequest(_message.Message):
     """What other tasks of the same CreateTasks call name this one by in `depends_on`; unique in the
     call, 1 to 128 characters. It is not stored. Refused in CreateTask.
     """
+    keep_workspace: _builtins.bool
+    """Whether its workspace is kept on the agent after the end, for as long as the agent keeps such."""
     @_builtins.property
     def commands(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The lines of one script, run by one `/bin/sh -e` in a fresh workspace. At least one, none
@@ -659,10 +662,11 @@ class CreateTaskRequest(_message.Message):
         key: _builtins.str = ...,
         secret_refs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         signature: Global___TaskSignature | None = ...,
+        keep_workspace: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retry_on_lost", b"_retry_on_lost", "concurrency", b"concurrency", "label_selector", b"label_selector", "priority", b"priority", "retry_on_lost", b"retry_on_lost", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retry_on_lost", b"_retry_on_lost", "allow_failure", b"allow_failure", "artifacts", b"artifacts", "commands", b"commands", "concurrency", b"concurrency", "depends_on", b"depends_on", "env", b"env", "executor", b"executor", "image", b"image", "key", b"key", "label_selector", b"label_selector", "labels", b"labels", "name", b"name", "pipeline_id", b"pipeline_id", "priority", b"priority", "request_id", b"request_id", "retry_count", b"retry_count", "retry_on_lost", b"retry_on_lost", "schedule_to_start", b"schedule_to_start", "secret_refs", b"secret_refs", "secrets", b"secrets", "signature", b"signature", "stage", b"stage", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_retry_on_lost", b"_retry_on_lost", "allow_failure", b"allow_failure", "artifacts", b"artifacts", "commands", b"commands", "concurrency", b"concurrency", "depends_on", b"depends_on", "env", b"env", "executor", b"executor", "image", b"image", "keep_workspace", b"keep_workspace", "key", b"key", "label_selector", b"label_selector", "labels", b"labels", "name", b"name", "pipeline_id", b"pipeline_id", "priority", b"priority", "request_id", b"request_id", "retry_count", b"retry_count", "retry_on_lost", b"retry_on_lost", "schedule_to_start", b"schedule_to_start", "secret_refs", b"secret_refs", "secrets", b"secrets", "signature", b"signature", "stage", b"stage", "timeout", b"timeout", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
@@ -786,6 +790,8 @@ class ArtifactConfig(_message.Message):
     EXPIRE_FIELD_NUMBER: _builtins.int
     EXPIRE_DAYS_FIELD_NUMBER: _builtins.int
     ON_FAILURE_FIELD_NUMBER: _builtins.int
+    ARCHIVE_FIELD_NUMBER: _builtins.int
+    NO_DOT_FILES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """What the artifact is called."""
     path: _builtins.str
@@ -798,6 +804,10 @@ class ArtifactConfig(_message.Message):
     """Days it is kept when `expire` is set."""
     on_failure: _builtins.bool
     """Whether it is kept as well when the task did not succeed."""
+    archive: _builtins.bool
+    """Whether its files are kept as one, `<name>.tar.gz`; all of that name go into it."""
+    no_dot_files: _builtins.bool
+    """Whether files and folders whose names begin with a dot are left out."""
     def __init__(
         self,
         *,
@@ -807,10 +817,12 @@ class ArtifactConfig(_message.Message):
         expire: _builtins.bool = ...,
         expire_days: _builtins.int = ...,
         on_failure: _builtins.bool = ...,
+        archive: _builtins.bool = ...,
+        no_dot_files: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "expire", b"expire", "expire_days", b"expire_days", "name", b"name", "on_failure", b"on_failure", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "destination", b"destination", "expire", b"expire", "expire_days", b"expire_days", "name", b"name", "no_dot_files", b"no_dot_files", "on_failure", b"on_failure", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
