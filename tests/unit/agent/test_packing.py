@@ -69,6 +69,8 @@ def test_it_ends_when_nobody_wants_it(workspace):
 
 
 def test_a_full_disk_is_told(workspace):
-    full = Path("/dev/full").open("wb", buffering=0)
-    with full, pytest.raises(OSError, match="No space"):
+    with (
+        Path("/dev/full").open("wb", buffering=0) as full,
+        pytest.raises(OSError, match="No space"),
+    ):
         pack(workspace, ["**"], full, threading.Event())
