@@ -222,8 +222,8 @@ class Board:
             self._tell(run.stop(cause, message))
 
     def stop_all(self, cause: str, message: str, grace: float | None = None) -> None:
-        """Stops everything that runs, with its own grace or a shorter one."""
-        self._give_up_preparing()
+        """Stops everything that runs, with its own grace or a shorter one; what waits goes back."""
+        self.hand_back()
         for run in list(self._holdings.ordered.values()):
             if run.work is not None:
                 self._stop_collecting(run, cause, message)
@@ -299,19 +299,20 @@ class Board:
         if run.ending:
             return
         run.ending = True
-        wanted = run.to_collect(end)
+        end, concluded = run.concluded(end)
+        wanted = [] if concluded else run.to_collect(end)
         if wanted and self._collector is not None:
-            run.work = self._group.create_task(self._collect(run, wanted, end))
+            run.end = end
+            run.work = self._group.create_task(self._collect(run, self._collector, wanted, end))
         else:
             self._conclude(run, end)
 
-    async def _collect(self, run: TaskRun, wanted: list[Message], end: Message) -> None:
+    async def _collect(
+        self, run: TaskRun, collector: Collector, wanted: list[Message], end: Message
+    ) -> None:
         """Keeps what a task leaves before its end is told: whoever waits for it finds that."""
-        if self._collector is None:
-            return
-        run.end = end
         try:
-            notes = await self._collector.collect(run.identity, run.folder.workspace, wanted)
+            notes = await collector.collect(run.identity, run.folder.workspace, wanted)
         except CannotCollect as error:
             notes = []
             end = {**end, "cause": "uncollected", "message": str(error)}
@@ -331,6 +332,8 @@ class Board:
             self._conclude(run, {**run.end, "cause": cause, "message": message})
 
     def _conclude(self, run: TaskRun, end: Message) -> None:
+        if run.end is not None:
+            run.conclude(end)  # before the workspace is moved away
         if run.identity.keep_workspace and self._keeper is not None:
             note = self._keeper.keep(run.identity, run.folder.workspace)
             end = _remark(run, [note] if note else [], end)
@@ -384,7 +387,7 @@ class Board:
         elif run.phase in (Phase.WAITING, Phase.PREPARING):
             self._forget(run)
         self._settle(run)
-        self.look()
+        self._start_waiting()
 
     def _start_waiting(self) -> None:
         free = max(self.slots - self.running, 0)
@@ -468,6 +471,10 @@ class Board:
         stop_by = None
         if run.identity.stop_with_lease:
             stop_by = run.stop_by(self._renewed_at, self._lease_seconds)
+            if run.task is not None and stop_by <= time.monotonic():
+                # It was prepared for too long: another agent may have it by now.
+                self._return(run)
+                return
         order = run.order(stop_by, self._confinement)
         self._holdings.sort(run)
         if order is None:  # its folder was deleted by other hands

@@ -14,7 +14,7 @@ from agent.log_shipper import LogShipper
 from agent.no_log import NoLog
 from agent.outcome import bare, describe
 from agent.rpc import is_transient, status_code
-from agent.spool import END_ACKNOWLEDGED, AttemptFolder, Spool
+from agent.spool import CONCLUDED, END_ACKNOWLEDGED, AttemptFolder, Spool
 from agent.supervisor.frames import Message
 from agent.supervisor.order import LONGEST_LEASE_GRACE
 from generated.agent.v1 import agent_pb2
@@ -22,6 +22,9 @@ from generated.stream.v1 import stream_pb2
 from generated.task.v1 import task_pb2
 
 _DEFAULT_TIMEOUT = 3600.0
+_CONCLUSION = ("cause", "message", "failure")
+"""What collecting artifacts may change of an end."""
+
 _CLOCK_MARGIN = 5.0
 """Seconds before a lease's end: the server notes renewals 3 s late, and 2 s to be safe."""
 
@@ -42,6 +45,10 @@ class Report:
     update: stream_pb2.TaskStatusUpdate
     sent: bool = False
     backoff: Backoff = field(default_factory=Backoff)
+
+
+def _is_text(word: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def _wanted(artifact: agent_pb2.Artifact) -> Message:
@@ -254,6 +261,22 @@ class TaskRun:
         if end["cause"] in ("exited", "timeout", "quota"):
             return [each for each in self.identity.artifacts if each["on_failure"]]
         return []
+
+    def conclude(self, end: Message) -> None:
+        """Notes on disk that its artifacts were dealt with, and how it ended by that."""
+        with contextlib.suppress(OSError):  # then the next session collects them once more
+            self.folder.write(CONCLUDED, {name: end[name] for name in _CONCLUSION})
+
+    def concluded(self, end: Message) -> tuple[Message, bool]:
+        """Returns its end as an earlier session concluded it, and whether one did."""
+        if self.task is not None:
+            return end, False
+        end = {**end, "silent": False}  # that session may have added remarks
+        said = self.folder.read(CONCLUDED) or {}
+        words = {name: said.get(name) for name in _CONCLUSION}
+        if not all(isinstance(word, str) and _is_text(word) for word in words.values()):
+            return end, False  # the task may have written it
+        return {**end, **words}, True
 
     @property
     def told_of_start(self) -> bool:

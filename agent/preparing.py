@@ -114,7 +114,7 @@ class Preparer:
             plan = self._plan(task, folders)
             staged = await self._staged(task) if task.inputs else ""
         except BaseException:
-            self._plugins.release(task.lease_id)
+            self.release(task.lease_id)
             raise
         shown = tuple(sorted({str(folder) for folder in folders.values()}))
         return Prepared(json.dumps(plan) if plan else "", staged, shown)
@@ -126,20 +126,21 @@ class Preparer:
     def release(self, lease: str) -> None:
         """Lets go of what a task needed."""
         self._plugins.release(lease)
+        # It is there only if its task did not start: else it lies in the workspace by now.
+        shutil.rmtree(self._staging_of(lease), ignore_errors=True)
+
+    def _staging_of(self, lease: str) -> Path:
+        return self._staging / folder_name(lease)
 
     async def _staged(self, task: agent_pb2.Task) -> str:
         if self._inputs is None:
             raise CannotPrepare("this agent cannot fetch files of earlier jobs", elsewhere=True)
-        folder = self._staging / folder_name(task.lease_id)
+        folder = self._staging_of(task.lease_id)
         try:
-            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700, parents=True)
             await self._inputs.fetch(list(task.inputs), folder)
         except OSError as error:
             raise CannotPrepare(f"files of earlier jobs: {error}", elsewhere=True) from error
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
         return str(folder)
 
     def _plan(self, task: agent_pb2.Task, folders: Mapping[str, Path]) -> dict[str, Any]:

@@ -65,6 +65,9 @@ _END = b"\0"
 END_ACKNOWLEDGED = "end-acknowledged.json"
 """Says to the next session that the server has the end, while it does not have all of the log."""
 
+CONCLUDED = "concluded.json"
+"""Says to the next session how the task ended once its artifacts were dealt with."""
+
 _SEGMENT_NAME = re.compile(r"out-(\d{8})\.seg")
 
 
