@@ -5,6 +5,7 @@ import signal
 import sys
 
 import click
+import httpx2
 import structlog
 
 from agent.abilities import Abilities, usable
@@ -105,8 +106,8 @@ class _App:
             spool = Spool(self._settings.data_dir)
             room = Room(spool, group)
             plane = ControlPlane(self._settings, self._agent_id, self._credential)
-            cache = self._plugin_cache(plane)
             client = open_client(self._settings.tls.ca if self._settings.tls else None)
+            cache = self._plugin_cache(plane, client)
             preparer = Preparer(self._settings.data_dir, cache, usable(), Fetcher(client))
             preparer.clear()
             kept = KeptWorkspaces(
@@ -180,7 +181,7 @@ class _App:
         if limit := self._settings.workspace_quota:
             await WorkspaceQuota(limit, board.at_work, board.stop).run()
 
-    def _plugin_cache(self, plane: ControlPlane) -> PluginCache:
+    def _plugin_cache(self, plane: ControlPlane, client: httpx2.AsyncClient) -> PluginCache:
         """Returns the plugins of this host.
 
         Raises:
@@ -189,7 +190,7 @@ class _App:
         settings = self._settings
         cache = PluginCache(
             settings.data_dir / "plugins",
-            PluginFetcher(plane).fetch,
+            PluginFetcher(plane, client).fetch,
             bundled.folders(),
             settings.plugin_trust,
             settings.plugin_cache_bytes,

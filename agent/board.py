@@ -314,13 +314,10 @@ class Board:
         try:
             notes = await collector.collect(run.identity, run.folder.workspace, wanted)
         except CannotCollect as error:
-            notes = []
-            end = {**end, "cause": "uncollected", "message": str(error)}
-            end["failure"] = "infrastructure" if error.elsewhere else "task"
+            notes, end = _uncollected(end, str(error), elsewhere=error.elsewhere)
         except Exception as error:  # a bug must not keep the task for ever
             _log.exception("artifacts cannot be collected", task=run.identity.task)
-            notes, message = [], f"artifacts: {type(error).__name__}"
-            end = {**end, "cause": "uncollected", "message": message, "failure": "infrastructure"}
+            notes, end = _uncollected(end, f"artifacts: {type(error).__name__}", elsewhere=True)
         run.work = None
         self._conclude(run, _remark(run, notes, end))
 
@@ -543,6 +540,17 @@ def _remark(run: TaskRun, notes: Iterable[str], end: Message) -> Message:
             run.folder.append_output(2, now, f"muster: {note}\n".encode())
             end = {**end, "silent": False}
     return end
+
+
+def _uncollected(end: Message, why: str, *, elsewhere: bool) -> tuple[list[str], Message]:
+    """Returns remarks and the end of a task of which not all could be kept.
+
+    One that has failed by itself ends as it did, and its log says what is missing.
+    """
+    if (end["cause"], end["exit_code"]) != ("exited", 0):
+        return [why], end
+    failure = "infrastructure" if elsewhere else "task"
+    return [], {**end, "cause": "uncollected", "message": why, "failure": failure}
 
 
 def _abandon_work(run: TaskRun) -> None:

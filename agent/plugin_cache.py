@@ -6,8 +6,9 @@ import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 from semver import Version
@@ -30,6 +31,8 @@ _SIGNED = ".signed"
 _DIGEST_LETTERS = 64
 
 _log = structlog.get_logger("agent.plugin_cache")
+
+Result = TypeVar("Result")
 
 Fetch = Callable[[agent_pb2.PluginInfo, Path], Awaitable[None]]
 """Brings a package's bytes into a file; goes on where what is there ends.
@@ -65,6 +68,14 @@ class _Kept:
     used: float
 
 
+@dataclass
+class _Turn:
+    """Some that want the same plugin at once: one gets it, the others wait for what comes of it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    failure: Exception | None = None
+
+
 class PluginCache:
     """See the module. One agent's own: nobody else writes into its folder."""
 
@@ -84,7 +95,8 @@ class PluginCache:
         self._kept: dict[str, _Kept] = {}
         self._held: dict[str, set[str]] = {}
         """By lease the digests of what it uses."""
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._turns: dict[str, _Turn] = {}
+        """By digest, while it is being had."""
         self.changed: Callable[[], None] = lambda: None
 
     def open(self) -> None:
@@ -164,13 +176,7 @@ class PluginCache:
         if len(digest) != _DIGEST_LETTERS or set(digest) - set("0123456789abcdef"):
             raise PluginRefused(f"plugin {info.reference}: {info.checksum[:80]!r} is no SHA-256")
         self._held.setdefault(lease, set()).add(digest)
-        async with self._locks.setdefault(digest, asyncio.Lock()):
-            kept = self._kept.get(digest)
-            if kept is None or not kept.folder.is_dir():
-                kept = self._kept[digest] = await self._get(info, digest)
-                self._make_room()
-                self.changed()
-        self._locks.pop(digest, None)
+        kept = await self._in_turn(info, digest)
         if kept.name != f"{info.plugin_id}@{info.version}":
             raise PluginRefused(
                 f"plugin {info.reference}: the control plane says that it is"
@@ -181,6 +187,25 @@ class PluginCache:
             os.utime(kept.folder)
         return kept.folder
 
+    async def _in_turn(self, info: agent_pb2.PluginInfo, digest: str) -> _Kept:
+        """Gets a plugin, unless it is here; who waited for a try that failed does not try again."""
+        turn = self._turns.setdefault(digest, _Turn())
+        async with turn.lock:
+            if turn.failure is not None:
+                raise turn.failure
+            kept = self._kept.get(digest)
+            if kept is None or not kept.folder.is_dir():
+                try:
+                    kept = self._kept[digest] = await self._get(info, digest)
+                except Exception as error:
+                    turn.failure = error
+                    del self._turns[digest]
+                    raise
+                await self._make_room()
+                self.changed()
+        self._turns.pop(digest, None)
+        return kept
+
     async def _get(self, info: agent_pb2.PluginInfo, digest: str) -> _Kept:
         partial = self._folder / f"{_PARTIAL}{digest}"
         target = self._folder / digest
@@ -188,7 +213,7 @@ class PluginCache:
             raise PluginRefused(f"plugin {info.reference}: this agent runs only signed plugins")
         try:
             await self._fetch(info, partial)
-            return await asyncio.to_thread(self._unpack, info, digest, partial, target)
+            return await _to_its_end(lambda: self._unpack(info, digest, partial, target))
         except PackageRefused as error:
             _log.error("plugin refused", plugin=info.reference, reason=str(error))
             raise PluginRefused(f"plugin {info.reference}: {error}") from error
@@ -199,6 +224,7 @@ class PluginCache:
     def _unpack(
         self, info: agent_pb2.PluginInfo, digest: str, partial: Path, target: Path
     ) -> _Kept:
+        _remove(target)  # of a task that was cancelled while it was unpacked
         with partial.open("rb") as file:
             signer = ""
             if self._trust.keys and (self._trust.required or info.signature):
@@ -220,7 +246,7 @@ class PluginCache:
             raise
         return _Kept(target, f"{manifest.id}@{manifest.version}", package.unpacked, time.time())
 
-    def _make_room(self) -> None:
+    async def _make_room(self) -> None:
         """Deletes what was not used for longest, and is not in use, while there is too much."""
         held = set().union(*self._held.values())
         total = sum(kept.size for kept in self._kept.values())
@@ -229,9 +255,10 @@ class PluginCache:
                 return
             if digest not in held:
                 del self._kept[digest]
-                _remove(kept.folder)
+                trash = _out_of_the_way(kept.folder)
                 (self._folder / f"{digest}{_SIGNED}").unlink(missing_ok=True)
                 total -= kept.size
+                await asyncio.to_thread(shutil.rmtree, trash, ignore_errors=True)
 
 
 def _own_version() -> Version:
@@ -243,12 +270,34 @@ def _size(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+async def _to_its_end(work: Callable[[], Result]) -> Result:
+    """Does work in a thread; who is cancelled meanwhile waits for its end.
+
+    Raises:
+        Exception: What the work raised.
+    """
+    working = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        with contextlib.suppress(Exception):
+            await working
+        raise
+
+
 def _remove(path: Path) -> None:
-    """Deletes a file or folder; in one step out of the way, so that half of one is never found."""
+    """Deletes a file or folder."""
     with contextlib.suppress(OSError):
-        if path.is_dir() and not path.name.startswith(UNFINISHED):
-            path = path.rename(path.with_name(f"{UNFINISHED}{path.name}"))
         if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(_out_of_the_way(path), ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _out_of_the_way(folder: Path) -> Path:
+    """Renames a folder in one step, so that half of one is never found; returns where it is."""
+    if folder.name.startswith(UNFINISHED):
+        return folder
+    with contextlib.suppress(OSError):
+        return folder.rename(folder.with_name(f"{UNFINISHED}{folder.name}-{time.monotonic_ns()}"))
+    return folder

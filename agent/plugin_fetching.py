@@ -2,66 +2,67 @@
 
 import asyncio
 from pathlib import Path
-from typing import BinaryIO
 
 import grpc
 import grpc.aio
 import httpx2
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
+from agent.artifacts.transfer import CutError, ExpiredError, RefusedError, bytes_of, get, trying
 from agent.control_plane import ControlPlane
 from agent.plugin_cache import PluginRefused, PluginUnavailable
 from agent.rpc import is_transient
 from generated.agent.v1 import agent_pb2
 
-ATTEMPTS = 5
 SILENCE_SECONDS = 30.0
-"""How long a source may say nothing before it is asked again."""
+"""How long the control plane may say nothing before it is asked again."""
 
 LARGEST = 256 * 1024**2
 """Bytes of a package."""
-
-_PIECE = 1024 * 1024
-
-
-class _CutError(Exception):
-    """A download broke; the next try goes on from there."""
 
 
 class PluginFetcher:
     """See the module."""
 
-    def __init__(self, plane: ControlPlane) -> None:
+    def __init__(self, plane: ControlPlane, client: httpx2.AsyncClient) -> None:
         self._plane = plane
+        self._client = client
 
     async def fetch(self, info: agent_pb2.PluginInfo, target: Path) -> None:
         """Brings a package's bytes into a file, however often the line breaks.
 
         Raises:
             PluginRefused: Nobody has it (any more).
-            PluginUnavailable: It cannot be had now.
+            PluginUnavailable: It cannot be had now, or by another URL only.
             OSError: It cannot be written.
         """
+        where = f"plugin {info.reference}"
         if info.size > LARGEST:
-            raise PluginRefused(f"plugin {info.reference} is larger than {LARGEST >> 20} MiB")
+            raise PluginRefused(f"{where} is larger than {LARGEST >> 20} MiB")
         try:
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(_CutError),
-                stop=stop_after_attempt(ATTEMPTS),
-                wait=wait_exponential(0.1, max=3),
-                reraise=True,
-            ):
+            async for attempt in trying(lambda: bytes_of(target)):
                 with attempt:
                     if info.location == agent_pb2.PLUGIN_LOCATION_STORAGE and info.download_url:
-                        await self._by_url(info, target)
+                        await get(self._client, info.download_url, target, info.size)
                     else:
                         await self._by_call(info, target)
-        except _CutError as error:
-            raise PluginUnavailable(f"plugin {info.reference}: {error}") from error
+        except RefusedError as error:
+            raise PluginRefused(f"{where}: {error}") from error
+        except (CutError, ExpiredError) as error:
+            raise PluginUnavailable(f"{where}: {error}") from error
 
     async def _by_call(self, info: agent_pb2.PluginInfo, target: Path) -> None:
+        """Asks the control plane for the bytes behind those that are here.
+
+        Raises:
+            CutError: It broke; what came is kept.
+            RefusedError: There is no such package, or it is larger than it should be.
+            ExpiredError: The control plane does not give it to this agent now.
+        """
+        there = bytes_of(target)
+        if there == info.size and there:
+            return
         request = agent_pb2.FetchPluginRequest(
-            plugin_id=info.plugin_id, version=f"sha256:{info.checksum}", offset=_there(target)
+            plugin_id=info.plugin_id, version=f"sha256:{info.checksum}", offset=there
         )
         call = self._plane.fetch_plugin(request)
         try:
@@ -71,48 +72,20 @@ class PluginFetcher:
                         piece = await call.read()
                     if not isinstance(piece, agent_pb2.FetchPluginResponse):
                         break
-                    _write(file, piece.data)
+                    there += len(piece.data)
+                    if there > info.size:
+                        raise RefusedError(f"the control plane gives more than {info.size} bytes")
+                    file.write(piece.data)
         except TimeoutError:
-            raise _CutError("the control plane is silent") from None
+            raise CutError("the control plane is silent") from None
         except grpc.aio.AioRpcError as error:
+            told = error.details() or error.code().name
             if error.code() is grpc.StatusCode.NOT_FOUND:
-                raise PluginRefused(f"plugin {info.reference}: {error.details()}") from error
+                raise RefusedError(told) from error
             if is_transient(error.code()):
-                raise _CutError(str(error.details())) from error
-            raise PluginUnavailable(f"plugin {info.reference}: {error.details()}") from error
+                raise CutError(told) from error
+            raise ExpiredError(told) from error
         finally:
             call.cancel()
-        _check_whole(info, target)
-
-    async def _by_url(self, info: agent_pb2.PluginInfo, target: Path) -> None:
-        there = _there(target)
-        headers = {"range": f"bytes={there}-"} if there else {}
-        try:
-            async with (
-                httpx2.AsyncClient(timeout=SILENCE_SECONDS, follow_redirects=False) as client,
-                client.stream("GET", info.download_url, headers=headers) as answer,
-            ):
-                if answer.status_code not in (200, 206):
-                    raise _CutError(f"the object storage answers {answer.status_code}")
-                with target.open("ab" if answer.status_code == 206 else "wb") as file:
-                    async for piece in answer.aiter_bytes(_PIECE):
-                        _write(file, piece)
-        except httpx2.HTTPError as error:
-            raise _CutError(f"the object storage: {error or type(error).__name__}") from error
-        _check_whole(info, target)
-
-
-def _there(target: Path) -> int:
-    return target.stat().st_size if target.exists() else 0
-
-
-def _write(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
-    if file.tell() > LARGEST:
-        raise PluginRefused(f"a plugin is larger than {LARGEST >> 20} MiB")
-
-
-def _check_whole(info: agent_pb2.PluginInfo, target: Path) -> None:
-    size = _there(target)
-    if size < info.size:
-        raise _CutError(f"only {size} of {info.size} bytes came")
+        if there < info.size:
+            raise CutError(f"only {there} of {info.size} bytes came")

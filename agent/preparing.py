@@ -153,7 +153,7 @@ class Preparer:
         if task.commands and (steps or task.image):
             last = agent_pb2.Step(name=task.name, commands=task.commands)
             steps.append(self._step(last, folders, task))
-        return {"steps": steps} if steps else {}
+        return {"steps": steps, "kill_grace": task.kill_grace} if steps else {}
 
     def _step(
         self, step: agent_pb2.Step, folders: Mapping[str, Path], task: agent_pb2.Task

@@ -72,14 +72,16 @@ def _fetch(client: httpx2.Client, url: str, size: int, partial: Path) -> None:
         there = 0
     if there == size and partial.exists():
         return
-    headers = {"range": f"bytes={there}-"} if there else {}
+    headers = {"accept-encoding": "identity", **({"range": f"bytes={there}-"} if there else {})}
     with client.stream("GET", url, headers=headers) as answer:
         if answer.status_code >= 500:
             raise _Cut(f"the store answers {answer.status_code}")
         answer.raise_for_status()
         with partial.open("ab" if answer.status_code == 206 else "wb") as file:
-            for piece in answer.iter_bytes(PIECE):
+            for piece in answer.iter_raw(PIECE):
                 file.write(piece)
+                if file.tell() > size:
+                    raise CommandFailed(f"the store gives more than the {size} bytes there are")
     if partial.stat().st_size < size:
         raise _Cut(f"only {partial.stat().st_size} of {size} bytes came")
 

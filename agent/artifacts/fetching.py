@@ -8,7 +8,15 @@ from pathlib import Path
 
 import httpx2
 
-from agent.artifacts.transfer import CutError, ExpiredError, RefusedError, all_of, get, trying
+from agent.artifacts.transfer import (
+    CutError,
+    ExpiredError,
+    RefusedError,
+    all_of,
+    bytes_of,
+    get,
+    trying,
+)
 from agent.preparing import CannotPrepare
 from generated.agent.v1 import agent_pb2
 
@@ -36,7 +44,7 @@ class Fetcher:
         partial = target.with_name(f".{wanted.artifact_id}.part")
         try:
             await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
-            async for attempt in trying():
+            async for attempt in trying(lambda: bytes_of(partial)):
                 with attempt:
                     await get(self._client, wanted.download_url, partial, wanted.size)
             if not wanted.size:

@@ -3,16 +3,18 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
 Result = TypeVar("Result")
 
 ATTEMPTS = 6
+"""How often it is tried to get any further."""
+
 SILENCE_SECONDS = 60.0
 PIECE = 1024 * 1024
 
@@ -31,11 +33,22 @@ class RefusedError(Exception):
     """A store refuses a transfer for good; the message says why."""
 
 
-def trying() -> AsyncRetrying:
-    """Return how often, and with which pauses, what broke is tried again."""
+def trying(place: Callable[[], int] = lambda: 0) -> AsyncRetrying:
+    """Return how often, and with which pauses, what broke is tried again.
+
+    `place` tells how far it came: only tries in a row that bring it no further count.
+    """
+    best, best_try = place(), 0
+
+    def is_hopeless(state: RetryCallState) -> bool:
+        nonlocal best, best_try
+        if (now := place()) > best:
+            best, best_try = now, state.attempt_number
+        return state.attempt_number - best_try >= ATTEMPTS
+
     return AsyncRetrying(
         retry=retry_if_exception_type(CutError),
-        stop=stop_after_attempt(ATTEMPTS),
+        stop=is_hopeless,
         wait=wait_exponential(0.2, max=5),
         reraise=True,
     )
@@ -104,10 +117,10 @@ async def get(client: httpx2.AsyncClient, url: str, target: Path, size: int) -> 
         RefusedError: The store refuses it, or gives more than there should be.
         OSError: It cannot be written.
     """
-    there = await asyncio.to_thread(_size, target)
+    there = await asyncio.to_thread(bytes_of, target)
     if there == size and there:
         return
-    headers = {"range": f"bytes={there}-"} if there else {}
+    headers = {"accept-encoding": "identity", **({"range": f"bytes={there}-"} if there else {})}
     try:
         async with client.stream("GET", url, headers=headers) as answer:
             if answer.status_code not in (200, 206):
@@ -115,18 +128,28 @@ async def get(client: httpx2.AsyncClient, url: str, target: Path, size: int) -> 
             if answer.status_code == 200:
                 there = 0
             with target.open("ab" if answer.status_code == 206 else "wb") as file:
-                async for piece in answer.aiter_bytes(PIECE):
-                    there += len(piece)
-                    if there > size:
-                        raise RefusedError(f"the store gives more than {size} bytes")
-                    await asyncio.to_thread(file.write, piece)
+                arrived = bytearray()
+                try:
+                    async for piece in answer.aiter_raw():
+                        there += len(piece)
+                        if there > size:
+                            raise RefusedError(f"the store gives more than {size} bytes")
+                        arrived += piece
+                        if len(arrived) >= PIECE:
+                            await asyncio.to_thread(file.write, arrived)
+                            arrived = bytearray()
+                finally:
+                    file.write(arrived)  # also of what broke: the next try goes on from here
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+        raise RefusedError(f"the store's URL: {error}") from error
     except httpx2.HTTPError as error:
         raise CutError(f"the store: {error or type(error).__name__}") from error
     if there < size:
         raise CutError(f"only {there} of {size} bytes came")
 
 
-def _size(path: Path) -> int:
+def bytes_of(path: Path) -> int:
+    """Return how many bytes a file has; none where there is no file."""
     return path.stat().st_size if path.exists() else 0
 
 

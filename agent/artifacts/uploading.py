@@ -28,8 +28,12 @@ Answer = TypeVar("Answer")
 PARTS_AT_ONCE = 3
 FILES_AT_ONCE = 4
 URLS_AT_ONCE = 50
-RENEWALS = 20
+RENEWALS = 8
 """How often URLs that do not count any more are asked for again."""
+
+RENEWAL_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+"""Seconds before that, from the first time to the last."""
 
 _REMARKS = 20
 _READ = 1024 * 1024
@@ -192,8 +196,9 @@ class Uploader:
                     parts[each.number] = artifact_pb2.Part(number=each.number, etag=etag)
             if None in etags:
                 renewals += 1
-                if renewals > RENEWALS:
-                    raise RefusedError("the store refuses every URL that the control plane gives")
+                if renewals == RENEWALS:
+                    raise ExpiredError("the store refuses every URL that the control plane gives")
+                await asyncio.sleep(min(RENEWAL_PAUSE * 2**renewals, LONGEST_PAUSE))
             missing = [number for number in missing if number not in parts]
         await _asked(
             self._plane.complete_upload(

@@ -25,6 +25,7 @@ def main(file: str, limits: Limits = LIMITS) -> int:
     # not survive a fork.
     os.environ.update({"GRPC_VERBOSITY": "NONE", "GRPC_ENABLE_FORK_SUPPORT": "0"})
     plan = json.loads(Path(file).read_text(encoding="utf-8", errors="replace"))
+    children.grace = float(plan.get("kill_grace", 0))
     for number, step in enumerate(plan["steps"], 1):
         if children.stopping:
             return STOPPED

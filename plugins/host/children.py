@@ -16,12 +16,14 @@ class Children:
 
     Attributes:
         environment: The task's variables, as each process gets them.
+        grace: Seconds that a stopped task has until it is killed; 0 where nobody said.
         stopping: Whether the task is being stopped.
         on_stop: What hears of it in place of the process, or None. Called from a signal's handler.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
+        self.grace = 0.0
         self.stopping = False
         self.on_stop: Callable[[], None] | None = None
         self._current: subprocess.Popen[bytes] | None = None

@@ -166,7 +166,8 @@ class _Conversation:
         def pass_on() -> None:
             if stops.get():
                 with contextlib.suppress(grpc.RpcError, ValueError):
-                    stub.Cancel(plugin_pb2.CancelRequest(), timeout=self._limits.call)
+                    request = plugin_pb2.CancelRequest(grace=self._children.grace)
+                    stub.Cancel(request, timeout=self._limits.call)
 
         threading.Thread(target=pass_on, daemon=True).start()
         self._children.on_stop = lambda: stops.put(True)
@@ -187,7 +188,7 @@ class _Conversation:
         if result.outputs and file:
             with Path(file).open("ab+") as opened:
                 opened.write(_new_line(opened))
-                for each in result.outputs.items():
+                for each in sorted(result.outputs.items()):
                     opened.write(_output(*each).encode())
         return result.exit_code if 0 <= result.exit_code <= _LARGEST_CODE else _LARGEST_CODE
 

@@ -339,7 +339,7 @@ class CancelRequest(_message.Message):
 
     GRACE_FIELD_NUMBER: _builtins.int
     grace: _builtins.float
-    """Seconds until it is killed."""
+    """Seconds until it is killed, unless whoever cancels it is in a greater hurry; 0 if unknown."""
     def __init__(
         self,
         *,

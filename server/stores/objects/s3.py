@@ -115,8 +115,10 @@ class S3Objects:
 
         def give_up() -> None:
             key = self._prefix + name
-            found = self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key)
-            for each in found.get("Uploads", ()):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=key
+            )
+            for each in [each for page in pages for each in page.get("Uploads", ())]:
                 if each["Key"] == key:
                     self._client.abort_multipart_upload(
                         **self._where(name), UploadId=each["UploadId"]

@@ -2,13 +2,16 @@
 
 import asyncio
 import hashlib
+import threading
 
 import pytest
 
+from agent import plugin_cache
 from agent.plugin_cache import PluginCache, PluginRefused, PluginUnavailable, Trust
 from generated.agent.v1 import agent_pb2
 from plugins.package.packing import pack
 from plugins.package.signature import new_key
+from plugins.package.unpacking import unpack
 
 MANIFEST = """
 id = "greet"
@@ -145,3 +148,38 @@ async def test_what_was_left_half_done_goes(home):
     (folder / ".part-y").touch()
     home.cache()
     assert list(folder.iterdir()) == []
+
+
+async def test_who_waited_for_a_try_that_failed_does_not_try_again(home):
+    info, cache = home.publish(), home.cache()
+    home.fault = PluginUnavailable("away")
+    takers = (cache.take(f"lease-{n}", [info]) for n in range(20))
+    found = await asyncio.gather(*takers, return_exceptions=True)
+    assert [type(each) for each in found] == [PluginUnavailable] * 20
+    assert home.fetched == 1
+    home.fault = None
+    assert await cache.take("later", [info])
+
+
+async def test_who_is_cancelled_while_it_is_unpacked_leaves_nothing_half(home, monkeypatch):
+    info, cache = home.publish(), home.cache()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*args):
+        begun.set()
+        go_on.wait(10)
+        return unpack(*args)
+
+    monkeypatch.setattr(plugin_cache, "unpack", slow)
+    first = asyncio.ensure_future(cache.take("first", [info]))
+    await asyncio.to_thread(begun.wait, 10)
+    first.cancel()
+    second = asyncio.ensure_future(cache.take("second", [info]))
+    await asyncio.sleep(0)
+    assert home.fetched == 1  # the second waits for the first's thread
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert (await second)["greet@1.0.0"].is_dir()
+    names = {path.name for path in (home.folder / "cache").iterdir()}
+    assert names == {info.checksum, f"{info.checksum}.signed"}

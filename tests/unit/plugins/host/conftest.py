@@ -57,7 +57,7 @@ class Host:
     def start(self, *steps, env=None, handshake=10.0):
         """Starts the host in the workspace."""
         plan = self.folder / "plan.json"
-        plan.write_text(json.dumps({"steps": list(steps)}))
+        plan.write_text(json.dumps({"steps": list(steps), "kill_grace": 7}))
         self.process = subprocess.Popen(  # noqa: S603 - the host under test
             [sys.executable, "-I", "-c", HOST, plan, str(handshake)],
             cwd=self.workspace,

@@ -44,7 +44,7 @@ class Service(plugin_pb2_grpc.PluginServiceServicer):
         yield from execute(request, context)
 
     def Cancel(self, request, context):
-        cancel()
+        cancel(request)
         return pb.CancelResponse()
 
 def execute(request, context):
@@ -55,7 +55,7 @@ def execute(request, context):
     at("result")
     yield result()
 
-def cancel():
+def cancel(request):
     pass
 
 #CHANGES
@@ -196,18 +196,21 @@ def test_a_stop_asks_the_plugin_and_waits_for_its_result(host):
 import threading
 stopped = threading.Event()
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-cancel = stopped.set
+graces = []
+def cancel(request):
+    graces.append(request.grace)
+    stopped.set()
 def execute(*_):
     yield said('up\\n')
     stopped.wait(30)
-    yield said('tidying\\n')
+    yield said(f'tidying, {graces[0]:g} s left\\n')
     yield result(exit_code=9, message='stopped in order')
 """
     process = host.start(served(host, changes))
     assert process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGTERM)
     ended = host.end()
-    assert (ended.code, ended.out, ended.err) == (9, "tidying\n", "stopped in order\n")
+    assert (ended.code, ended.out, ended.err) == (9, "tidying, 7 s left\n", "stopped in order\n")
 
 
 def test_a_stop_before_it_serves_ends_it(host):
