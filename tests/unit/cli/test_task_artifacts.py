@@ -1,6 +1,8 @@
 """`muster task artifacts` and `muster artifact`: what they say of moments to come."""
 
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -24,9 +26,28 @@ def test_a_grant_says_how_long_it_will_last():
     assert "(in 14m" in _grant_row(artifact_pb2.UploadGrant(expires_at=ends))[5]
 
 
-def test_a_store_that_gives_more_than_there_is_is_left(httpserver, tmp_path):
-    httpserver.expect_request("/file").respond_with_data(b"x" * 1001)
-    file = ("file", httpserver.url_for("/file"), "0" * 64, 1000)
+class Generous(BaseHTTPRequestHandler):
+    """A store that gives a thousand bytes and one."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"x" * 1001)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def store():
+    with HTTPServer(("127.0.0.1", 0), Generous) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/file"
+        server.shutdown()
+
+
+def test_a_store_that_gives_more_than_there_is_is_left(store, tmp_path):
+    file = ("file", store, "0" * 64, 1000)
     with pytest.raises(CommandFailed, match="more than the 1000 bytes there are"):
         download([file], tmp_path)
     assert not (tmp_path / "file").exists()
