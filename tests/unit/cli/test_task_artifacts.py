@@ -4,9 +4,10 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx2
 import pytest
 
-from cli.artifact_files import download
+from cli.artifact_files import _bring
 from cli.commands.artifact import _grant_row
 from cli.commands.task_artifacts import _row
 from cli.failure import CommandFailed
@@ -47,7 +48,6 @@ def store():
 
 
 def test_a_store_that_gives_more_than_there_is_is_left(store, tmp_path):
-    file = ("file", store, "0" * 64, 1000)
-    with pytest.raises(CommandFailed, match="more than the 1000 bytes there are"):
-        download([file], tmp_path)
+    with httpx2.Client() as client, pytest.raises(CommandFailed, match="more than the 1000 bytes"):
+        _bring(client, store, "0" * 64, 1000, tmp_path / "file")
     assert not (tmp_path / "file").exists()
