@@ -183,3 +183,13 @@ async def test_who_is_cancelled_while_it_is_unpacked_leaves_nothing_half(home, m
     assert (await second)["greet@1.0.0"].is_dir()
     names = {path.name for path in (home.folder / "cache").iterdir()}
     assert names == {info.checksum, f"{info.checksum}.signed"}
+
+
+async def test_a_disk_that_is_full_after_unpacking_spoils_the_plugin_for_no_other(home):
+    info, cache = home.publish(), home.cache()
+    signed = home.folder / "cache" / f"{info.checksum}.signed"
+    signed.mkdir()  # nothing can be written there
+    with pytest.raises(PluginUnavailable, match=r"plugin greet@1\.0\.0"):
+        await cache.take("lease", [info])
+    signed.rmdir()
+    assert await cache.take("lease", [info])
