@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from server.domain.artifact import ABANDONED, COLLECTING, Artifact, Wanted, blob_name
 from server.domain.errors import LimitReached, NotFound, WrongState
 from server.domain.granting_uploads import place_of
+from server.domain.holding import adopt
 from server.domain.lease import Standing, standing
 from server.domain.ledger import Ledger
 from server.domain.moment import DAY
@@ -124,12 +125,14 @@ def _give_time(ledger: Ledger, task: Task) -> None:
 
 
 def _holds(ledger: Ledger, task: Task, agent_id: str, lease_id: str) -> bool:
-    if not task.leased:
-        return False
+    """Return whether files come from who holds the task; a lost lease is taken up again."""
     agent = ledger.find_agent(agent_id) if agent_id else None
     if agent is None:  # a running task's own token: who shows it holds the lease
-        return lease_id == task.lease_id
-    return standing(ledger, task, agent, lease_id) is Standing.CURRENT
+        return task.leased and lease_id == task.lease_id
+    how = standing(ledger, task, agent, lease_id)
+    if how is Standing.ADOPTABLE:  # its file came sooner than its heartbeat
+        adopt(ledger, task, agent)
+    return how in (Standing.CURRENT, Standing.ADOPTABLE)
 
 
 @dataclass(frozen=True, slots=True)

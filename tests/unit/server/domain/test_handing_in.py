@@ -101,6 +101,28 @@ def test_what_is_stored_too_late_is_never_seen(core):
     assert not core.tables.artifacts[made.key].listed
 
 
+def test_a_file_that_comes_before_any_other_word_takes_a_lost_lease_up_again(core):
+    task_id, ref = core.running()
+    core.lose()
+    assert core.status(task_id) is TaskStatus.QUEUED
+    made = begin(core, ref)
+    assert (core.status(task_id), core.task(task_id).infra_retries) == (TaskStatus.RUNNING, 0)
+    core.lose()
+    assert store(core, made).listed
+    core.report(ref, TaskStatus.SUCCESS)
+    assert (core.status(task_id), core.task(task_id).attempt) == (TaskStatus.SUCCESS, 1)
+
+
+def test_a_file_of_a_lease_that_somebody_else_has_taken_over_is_refused(core):
+    task_id, ref = core.running()
+    core.join("b")
+    core.lose()
+    (again,) = core.claim("b")
+    with pytest.raises(WrongState, match="not held by this lease"):
+        begin(core, ref)
+    assert core.task(task_id).lease_id == again.lease_id
+
+
 def test_of_two_attempts_the_last_one_counts(core):
     task_id, ref = core.running(retry_count=1)
     store(core, begin(core, ref))
