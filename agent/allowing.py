@@ -7,11 +7,13 @@ A TOML file with lists of patterns; what has no list is not limited:
     plugins = ["git-checkout@1.*"]
     repositories = ["https://git.internal/team/*"]
     variables = ["VERSION", "TARGET_*"]
+    permissions = ["workspace", "network"]
 
 `*` stands for any text; in a command for any text that the shell takes as plain words, so that
 `make *` does not let `make x; rm y` through. Every line of a script must be in the list, also those
 of a task's steps and those that a plugin is given. Where there is any list but none of variables,
-those are refused that make an allowed program run something else.
+those are refused that make an allowed program run something else. `permissions` are what a plugin
+may ask for in its plugin.toml.
 """
 
 import json
@@ -24,7 +26,7 @@ from pathlib import Path
 from generated.agent.v1 import agent_pb2
 
 REPOSITORY = "MUSTER_REPO_URL"
-LISTS = ("commands", "images", "plugins", "repositories", "variables")
+LISTS = ("commands", "images", "plugins", "repositories", "variables", "permissions")
 OWN_VARIABLES = "MUSTER_"
 """How the names of variables begin that Muster gives to tasks; no program obeys them."""
 
@@ -101,6 +103,11 @@ class AllowLists:
                         " make a program run something else, and the host has no list of variables"
                     )
         return ""
+
+    def refused_permission(self, asked: Iterable[str]) -> str:
+        """Returns the first of a plugin's permissions that is not in the list, or an empty text."""
+        listed = "permissions" in self.patterns
+        return self._first_outside("permissions", sorted(asked)) if listed else ""
 
     def _first_outside(self, name: str, values: Iterable[str]) -> str:
         patterns = self.patterns[name]

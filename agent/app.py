@@ -108,7 +108,13 @@ class _App:
             plane = ControlPlane(self._settings, self._agent_id, self._credential)
             client = open_client(self._settings.tls.ca if self._settings.tls else None)
             cache = self._plugin_cache(plane, client)
-            preparer = Preparer(self._settings.data_dir, cache, usable(), Fetcher(client))
+            preparer = Preparer(
+                self._settings.data_dir,
+                cache,
+                usable(),
+                Fetcher(client),
+                self._settings.allowed,
+            )
             preparer.clear()
             kept = KeptWorkspaces(
                 self._settings.data_dir,

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent.allowing import AllowLists
 from agent.plugin_cache import PluginRefused, PluginUnavailable
 from agent.spool import folder_name
 from generated.agent.v1 import agent_pb2
+from plugins.package.manifest import MANIFEST, parse_manifest
+from plugins.package.refusal import PackageRefused
 
 CONTAINER = "container"
 """The plugin that runs a task's commands in its image."""
@@ -88,7 +91,9 @@ class Preparer:
         plugins: Plugins,
         bundled: Mapping[str, Path],
         inputs: Inputs | None = None,
+        allowed: AllowLists | None = None,
     ) -> None:
+        self._allowed = allowed or AllowLists()
         self._staging = data_dir / STAGING
         self._plugins = plugins
         self._inputs = inputs
@@ -172,9 +177,27 @@ class Preparer:
                     f"the control plane did not say where the plugin {step.uses} is",
                     elsewhere=False,
                 )
+            self._check_permissions(step.uses, folder)
             told["settings"] = json.loads(step.settings or "{}")
             told["folder"] = str(folder)
         return told
+
+    def _check_permissions(self, reference: str, folder: Path) -> None:
+        """Compares what a plugin asks for with what this host allows.
+
+        Raises:
+            CannotPrepare: It asks for more, or does not say in a way that can be read.
+        """
+        try:
+            asked = parse_manifest((folder / MANIFEST).read_bytes()).permissions
+        except (OSError, PackageRefused) as error:
+            raise CannotPrepare(f"plugin {reference}: {error}", elsewhere=False) from error
+        if refused := self._allowed.refused_permission(asked):
+            raise CannotPrepare(
+                f"this agent's host does not allow it: the plugin {reference} asks for"
+                f" {refused!r}, which is not in its permissions",
+                elsewhere=False,
+            )
 
     def _in_container(self, task: agent_pb2.Task, step: agent_pb2.Step) -> dict[str, Any]:
         folder = self._bundled.get(CONTAINER)
@@ -182,6 +205,7 @@ class Preparer:
             raise CannotPrepare(
                 f"this agent cannot run container images ({task.image})", elsewhere=False
             )
+        self._check_permissions(CONTAINER, folder)
         passed = sorted({*task.env, *task.secrets})
         return {
             "name": step.name,

@@ -1,7 +1,9 @@
 """`muster plugin`: write plugins, pack them, check packages; and what a server keeps of them."""
 
+import json
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from cli.commands import plugin_catalog
 from cli.failure import CommandFailed
 from cli.framework import Group
 from cli.output import print_fields, show_data
+from cli.plugin_template import Language
 from plugins.package import signature
 from plugins.package.inspection import Package, inspect
-from plugins.package.manifest import ID, Type
+from plugins.package.manifest import ID, Manifest, Type
 from plugins.package.packing import default_name, manifest_of, pack
 from plugins.package.refusal import PackageRefused
 
@@ -38,25 +41,82 @@ for _command in (
     command.add_command(_command)
 
 
-@command.command("init", epilog="muster plugin init greet\nmuster plugin init greet --type notify")
+@command.command(
+    "init",
+    epilog="""
+    muster plugin init greet
+    muster plugin init greet --language python --type notify
+    """,
+)
 @click.argument("id_", metavar="ID")
+@click.option(
+    "--language",
+    type=click.Choice([each.value for each in Language]),
+    default=Language.SH.value,
+    show_default=True,
+    help="A script for the shell, or a function in Python.",
+)
 @click.option(
     "--type", "type_", type=click.Choice(list(Type)), default=Type.STEP, show_default=True
 )
 @click.option("--folder", type=click.Path(path_type=Path), help="Where to (default: ./ID).")
-def init(id_: str, type_: str, folder: Path | None) -> None:
-    """Start a plugin: a manifest and a shell script that runs."""
+def init(id_: str, language: str, type_: str, folder: Path | None) -> None:
+    """Start a plugin: a manifest and a program that runs."""
     if not ID.fullmatch(id_):
         text = f"{id_!r} is not 1 to 63 of a-z, 0-9 and '-', with '-' only between others"
         raise click.BadParameter(text, param_hint="ID")
     folder = folder or Path(id_)
     with _told():
         folder.mkdir()
-        for name, text, mode in plugin_template.files(id_, type_):
+        for name, text, mode in plugin_template.files(id_, type_, Language(language)):
             path = folder / name
             path.write_text(text, encoding="utf-8")
             path.chmod(mode)
-    click.echo(f"{folder} has a plugin. Pack it with: muster plugin pack {folder}")
+    click.echo(f"{folder} has a plugin. Try it with: muster plugin try {folder} name=Ada")
+
+
+@command.command(
+    "try",
+    epilog="""
+    muster plugin try greet name=Ada
+    muster plugin try examples/plugins/word-count path=README.md top=5 --workspace .
+    """,
+)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("given", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option(
+    "--workspace",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The folder it works in (default: an empty one that goes afterwards).",
+)
+def try_out(folder: Path, given: Sequence[str], workspace: Path | None) -> int:
+    """Run the plugin in a folder as an agent would; the exit code is its own.
+
+    A parameter that plugin.toml calls a string is taken as it is, any other as JSON.
+    """
+    from plugins.sdk import harness  # late: it needs gRPC
+
+    with _told(), tempfile.TemporaryDirectory() as empty:
+        parameters = _parameters(given, manifest_of(folder))
+        ran = harness.run(folder, parameters, workspace or Path(empty), timeout=None, show=True)
+    if ran.outputs:
+        click.echo(f"Outputs:\n{ran.outputs.rstrip()}")
+    return ran.exit_code
+
+
+def _parameters(given: Sequence[str], manifest: Manifest) -> dict[str, Any]:
+    kinds = manifest.parameters.get("properties", {})
+    found: dict[str, Any] = {}
+    for pair in given:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="NAME=VALUE")
+        try:
+            is_text = kinds.get(name, {}).get("type") == "string"
+            found[name] = text if is_text else json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
 
 
 @command.command(

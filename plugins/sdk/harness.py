@@ -26,9 +26,13 @@ def run(
     parameters: Mapping[str, Any],
     workspace: Path,
     env: Mapping[str, str] | None = None,
-    timeout: float = 60.0,
+    timeout: float | None = 60.0,
+    *,
+    show: bool = False,
 ) -> Ran:
     """Run the plugin in a folder, with what a pipeline file would have under `with:`.
+
+    `show` lets it print where this program prints, instead of telling it afterwards.
 
     Raises:
         subprocess.TimeoutExpired: it took longer than `timeout` seconds.
@@ -38,7 +42,7 @@ def run(
         plan, outputs = Path(temporary, "plan.json"), Path(temporary, "outputs")
         plan.write_text(json.dumps({"steps": [step]}), encoding="utf-8")
         ended = subprocess.run(  # noqa: S603 (our own program)
-            [sys.executable, "-m", "plugins.host", plan],
+            [sys.executable, "-P", "-m", "plugins.host", plan],
             cwd=workspace,
             env={
                 **os.environ,
@@ -47,11 +51,12 @@ def run(
                 "HOME": str(workspace),
                 "MUSTER_OUTPUT": str(outputs),
             },
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=not show,
             text=True,
             errors="replace",
             timeout=timeout,
             check=False,
         )
         told = outputs.read_text("utf-8") if outputs.exists() else ""
-    return Ran(ended.returncode, ended.stdout, ended.stderr, told)
+    return Ran(ended.returncode, ended.stdout or "", ended.stderr or "", told)

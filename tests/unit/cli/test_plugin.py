@@ -1,8 +1,13 @@
 import json
 import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = ROOT / "examples" / "plugins"
 
 
 @pytest.fixture
@@ -24,18 +29,51 @@ def test_from_nothing_to_a_signed_package(muster, here):
     assert (here / "k").stat().st_mode & 0o777 == 0o600
 
 
-def test_new_plugin_runs(muster, here):
-    muster("plugin", "init", "greet")
-
-    done = subprocess.run(  # noqa: S603 - what init wrote
-        [here / "greet/main.sh"],
-        env={**os.environ, "PLUGIN_NAME": "Ada"},
+def tried(here, *words):
+    """Return how `muster plugin try` ends; the plugin prints where the command does."""
+    return subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-m", "cli", "plugin", "try", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=here,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
 
-    assert done.stdout == "Hello, Ada.\n"
+
+@pytest.mark.parametrize("language", ["sh", "python"])
+def test_new_plugin_runs(muster, here, language):
+    muster("plugin", "init", "greet", "--language", language)
+
+    done = tried(here, "greet", "name=Ada")
+
+    assert (done.returncode, done.stdout) == (0, "Hello, Ada.\nOutputs:\ngreeted=Ada\n")
+    assert muster("plugin", "pack", "greet").code == 0
+
+
+def test_trying_takes_parameters_by_their_types(here):
+    (here / "words").write_text("a b a\n")
+
+    done = tried(here, str(EXAMPLES / "word-count"), "path=words", "top=1", "--workspace", ".")
+
+    assert done.stdout == "     2 a\nOutputs:\nwords=3\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("name=",), 1, "muster: step greet: name: '' should be non-empty"),
+        (("nme=Ada",), 1, "'name' is a required property"),
+        (("Ada",), 2, "'Ada' is not NAME=VALUE"),
+    ],
+)
+def test_trying_with_wrong_parameters_says_so(muster, here, words, code, said):
+    muster("plugin", "init", "greet")
+
+    done = tried(here, "greet", *words)
+
+    assert done.returncode == code
+    assert said in done.stderr
 
 
 def test_packing_twice_gives_the_same_file(muster, here):
