@@ -1,4 +1,4 @@
-"""A door before an HTTP server on loopback: passes bytes on, notes what is asked, can be shut."""
+"""A door before an HTTP server on loopback: notes what is asked, can be shut, can keep waiting."""
 
 import re
 import socket
@@ -12,8 +12,11 @@ _ASKED = re.compile(rb"(?:^|\n)(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/1\.1\r")
 class CountingProxy:
     """See the module. `asked` has each request as "METHOD PATH", in order."""
 
-    def __init__(self, port):
+    def __init__(self, port=0):
         self._far = ("127.0.0.1", port)
+        self._held = ""
+        self._flows = threading.Event()
+        self._flows.set()
         self._near = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._near.getsockname()[1]}"
         self.asked = []
@@ -21,6 +24,19 @@ class CountingProxy:
         self._lock = threading.Lock()
         self._shut = False
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def aim(self, port):
+        """Stand before another port from now on."""
+        self._far = ("127.0.0.1", port)
+
+    def hold(self, method):
+        """Keep requests of a method waiting; they are noted, and go nowhere."""
+        self._held = method
+        self._flows.clear()
+
+    def let_on(self):
+        """Pass on what waits, and all that comes."""
+        self._flows.set()
 
     def shut(self):
         """Break what is open and refuse what comes."""
@@ -42,6 +58,7 @@ class CountingProxy:
     def close(self):
         """End it."""
         self._near.close()
+        self._flows.set()
         self.cut()
 
     def _accept(self):
@@ -67,10 +84,7 @@ class CountingProxy:
         with suppress(OSError):
             while data := source.recv(CHUNK):
                 if heard:
-                    self.asked += [
-                        f"{method.decode()} {path.decode()}"
-                        for method, path in _ASKED.findall(data)
-                    ]
+                    self._note(data)
                 target.sendall(data)
         for end in (source, target):
             with suppress(OSError):
@@ -79,9 +93,15 @@ class CountingProxy:
             self._open.discard(source)
         source.close()
 
+    def _note(self, data):
+        found = [(method.decode(), path.decode()) for method, path in _ASKED.findall(data)]
+        self.asked += [f"{method} {path}" for method, path in found]
+        if any(method == self._held for method, _ in found):
+            self._flows.wait()
+
 
 @contextmanager
-def counting_proxy(port):
+def counting_proxy(port=0):
     """Give a door before a port that closes with the block."""
     proxy = CountingProxy(port)
     try:

@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from generated.agent.v1 import agent_pb2, agent_pb2_grpc
+from generated.artifact.v1 import artifact_pb2, artifact_pb2_grpc
 from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from generated.task.v1 import error_reason_pb2, task_pb2
 from tests.blocks import chunks_in
@@ -79,7 +80,11 @@ class Lease:
         )
 
 
-class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamServiceServicer):
+class ControlPlane(
+    agent_pb2_grpc.AgentServiceServicer,
+    stream_pb2_grpc.StreamServiceServicer,
+    artifact_pb2_grpc.ArtifactServiceServicer,
+):
     """The fake; its attributes are what tests look at and turn."""
 
     def __init__(self):
@@ -114,6 +119,8 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         self.superseded = False
         self.streams = 0
         self.ahead: int | None = None
+        self.keeps_files = False
+        self.uploads: list[artifact_pb2.BeginUploadRequest] = []
         self._unanswered: list[tuple[str, stream_pb2.Acks]] = []
         self._fetched: dict[str, list[Lease]] = {}
         self._news = asyncio.Condition()
@@ -125,6 +132,7 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
     async def start(self):
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         agent_pb2_grpc.add_AgentServiceServicer_to_server(self, self._server)
+        artifact_pb2_grpc.add_ArtifactServiceServicer_to_server(self, self._server)
         if self.serve_streams:
             stream_pb2_grpc.add_StreamServiceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
@@ -280,6 +288,13 @@ class ControlPlane(agent_pb2_grpc.AgentServiceServicer, stream_pb2_grpc.StreamSe
         return agent_pb2.ReportTaskLogResponse(
             success=True, acked_through=ack.acked_through, verdict=ack.verdict
         )
+
+    async def BeginUpload(self, request, context):  # noqa: N802 - the .proto's name
+        """Says of every file that it has it already."""
+        if not self.keeps_files:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "refused by a test")
+        self.uploads.append(request)
+        return artifact_pb2.BeginUploadResponse(artifact_id="1", part_size=1, stored=True)
 
     async def _fail(self, context):
         self._note(context)
