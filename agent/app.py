@@ -115,7 +115,6 @@ class _App:
                 Fetcher(client),
                 self._settings.allowed,
             )
-            preparer.clear()
             kept = KeptWorkspaces(
                 self._settings.data_dir,
                 self._settings.workspace_keep,
@@ -166,7 +165,9 @@ class _App:
             stopping = group.create_task(drain.requested.wait())
             ready = group.create_task(link.ready.wait())
             await asyncio.wait([stopping, ready], return_when=asyncio.FIRST_COMPLETED)
-            # What the last supervisor left behind is dealt with before the agent registers.
+            # What the last supervisor left behind is dealt with before the agent registers. What
+            # the last session ordered has begun by now, and has taken its files.
+            preparer.clear()
             serving = group.create_task(self._serve(session, board))
             await asyncio.wait([stopping, serving], return_when=asyncio.FIRST_COMPLETED)
             code = serving.result() if serving.done() else await drain.run()

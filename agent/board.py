@@ -32,6 +32,8 @@ _PATIENCE_SECONDS = 0.5
 _QUICK_SECONDS = 20.0
 """How long it may take to prepare a task before the server is told that it runs."""
 
+_GIVEN_BACK = "was given back while it was prepared"
+
 _ARM_SECONDS = 0.02
 """Pause before asking for further output, so that lines travel in batches."""
 
@@ -249,7 +251,12 @@ class Board:
                 self._take_state(run, state)
                 self._arm_soon(run)
         for run in list(self._holdings.ordered.values()):
-            if run.identity.lease not in known and not run.ending:
+            if run.identity.lease in known or run.ending:
+                continue
+            if run.task is not None and (stop := run.stop_message) is not None:
+                end = _end(stop["cause"], stop["message"], "task")
+                self._end_without_process(run, end)  # nobody has begun it
+            else:
                 self._order(run)
         self._start_waiting()
 
@@ -434,6 +441,7 @@ class Board:
                 prepared = await preparer.prepare(task)
         except TimeoutError:
             end = _end("timeout", f"was not prepared within {run.timeout:g} s", "task")
+            end["started_at"] = started_at
         except CannotPrepare as error:
             end = _end("not_started", str(error), "infrastructure" if error.elsewhere else "task")
         except Exception as error:  # a bug must not keep the task for ever
@@ -460,7 +468,7 @@ class Board:
         """Gives back what is being prepared."""
         for run in list(self._holdings.preparing.values()):
             if run.told_of_start:
-                self._end_without_process(run, _end("stopped", "the agent was stopped", ""))
+                self._end_without_process(run, _end("stopped", _GIVEN_BACK, ""))
             else:
                 self._return(run)
 

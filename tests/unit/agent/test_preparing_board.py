@@ -239,6 +239,7 @@ async def test_a_drain_releases_what_is_prepared_and_was_told_to_run(desk, monke
         task_pb2.TASK_STATUS_FAILED,
         agent_pb2.FAILURE_CLASS_RELEASED,
     )
+    assert end.error_message == "was given back while it was prepared"
     assert not frame.handed_back
     await desk.hears_nothing()
     assert (desk.told, desk.staged) == ([], [])
@@ -273,6 +274,7 @@ async def test_a_task_is_not_prepared_for_longer_than_it_may_take(desk):
         task_pb2.TASK_STATUS_TIMEOUT,
         "was not prepared within 1 s",
     )
+    assert end.timestamp - end.started_at >= 1000
     assert (desk.told, desk.plugins.held, desk.staged) == ([], {}, [])
 
 
@@ -365,6 +367,22 @@ async def test_a_supervisor_that_comes_later_is_told_of_what_was_prepared_meanwh
     first, second = (message for message in desk.told if message["kind"] == "start")
     assert first == second
     assert first["staged"] == str(desk.folder / STAGING / "one")
+
+
+@pytest.mark.parametrize(
+    ("action", "statuses"), [(CANCEL, [task_pb2.TASK_STATUS_CANCELLED]), (SUPERSEDED, [])]
+)
+async def test_what_is_stopped_before_its_supervisor_has_begun_it_is_not_begun(
+    desk, action, statuses
+):
+    desk.assign("one")
+    desk.judge("one", action)  # the supervisor dies, and has heard of neither
+    desk.board.supervisor_found([])
+    assert desk.orders == ["one"]
+    if statuses:
+        assert [(await desk.hears_end("one")).status] == statuses
+    await desk.hears_nothing()
+    assert (desk.orders, desk.held) == (["one"], [])
 
 
 # ---- while artifacts are collected
