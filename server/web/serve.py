@@ -102,6 +102,21 @@ class PatientProtocol(H11Protocol):
         self._patience.cancel()
         super().connection_lost(exc)
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP; whoever works on the request learns that nobody waits for more.
+
+        It may have begun well: then the application would answer too, and fail at that.
+        """
+        if self.cycle is None:
+            super().send_400_response(msg)
+            return
+        if self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+
     def on_response_complete(self) -> None:
         """Wait for the next request."""
         self._patience.cancel()
