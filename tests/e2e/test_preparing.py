@@ -91,8 +91,8 @@ def test_a_task_cancelled_while_it_is_prepared_starts_nothing(shop):
 def test_an_agent_that_drains_hands_back_what_it_prepares(shop):
     run_id = shop.held_at("GET")
     assert shop.agent.terminate() == 0
-    (attempt,) = shop.task(run_id, "takes").attempts
-    assert attempt.status == RELEASED
+    # One that the server gave it before it heard of the drain goes back the same way.
+    assert {each.status for each in shop.task(run_id, "takes").attempts} == {RELEASED}
     shop.door.let_on()
     shop.agent.start()
     shop.succeeds(run_id)
