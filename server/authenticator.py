@@ -1,6 +1,6 @@
 """Finds out who calls, by the token a call shows.
 
-What the database says of a token is kept for two seconds: that is how long a token that another
+What the database says of a token is kept for a second: that is how long a token that another
 server has revoked may still count here. One that this server revokes ends at once.
 """
 
@@ -20,7 +20,7 @@ from server.signing import Audience, SigningKeys
 from server.stores.interfaces import Reader
 from server.tls import agent_of
 
-KEPT_SECONDS = 2.0
+KEPT_SECONDS = 1.0
 KEPT_TOKENS = 10_000
 SCHEME = "bearer "
 

@@ -54,7 +54,7 @@ _SUBJECTS = {
 }
 """Fields of requests that say what a call is about, and what the log calls them."""
 ID_PREVIEW = 128
-LOOK_AGAIN = 2.0
+LOOK_AGAIN = 1.0
 """Seconds after which a stream's caller is asked again whether its token counts."""
 _AGENTS_ALONE = frozenset({Permission.SERVE, Permission.ENROL})
 """A door that wants nothing else is for agents."""

@@ -3,12 +3,14 @@
 import json
 import os
 import stat
+import time
 
 import grpc
 import pytest
 
 from generated.auth.v1 import auth_pb2, auth_pb2_grpc
 from generated.pipeline.v1 import pipeline_pb2, pipeline_pb2_grpc
+from generated.stream.v1 import stream_pb2, stream_pb2_grpc
 from generated.task.v1 import task_pb2, task_pb2_grpc
 
 ON = ("--auth", "on")
@@ -131,6 +133,63 @@ def test_a_token_counts_in_its_namespace_alone(person, admin, server):
     assert "may not call anything outside its namespace" in wide.stderr
     listed = person("token", "list", "--all", "-o", "json", token=team).stdout
     assert {token["namespace"] for token in json.loads(listed)} == {"team-a"}
+
+
+def test_an_administrator_of_a_namespace_ends_no_token_of_elsewhere(person, admin, server):
+    team = made(person, admin, "t", "--role", "admin", "--namespace", "team-a")
+    other = made(person, admin, "u", "--role", "viewer", "--namespace", "team-b")
+    wide = made(person, admin, "w", "--role", "viewer", "--server-wide")
+    listed = []
+    for namespace in ("team-a", "team-b"):
+        shown = ("token", "list", "--namespace", namespace, "-o", "json")
+        listed += json.loads(person(*shown, token=admin).stdout)
+    foreign = {each["token_id"] for each in listed if each["namespace"] != "team-a"}
+    assert len(foreign) >= 3
+    for token_id in foreign:
+        refused = person("token", "revoke", token_id, token=team)
+        assert (refused.returncode, "There is no token" in refused.stderr) == (4, True)
+    assert [call(server, token).name for token in (other, wide, admin)] == ["u", "w", "root"]
+
+
+STREAMS = {
+    "events": ("StreamEvents", stream_pb2.StreamEventsRequest()),
+    "log": ("StreamTaskLog", stream_pb2.StreamTaskLogRequest(follow=True)),
+    "states": ("StreamTaskStatus", stream_pb2.StreamTaskStatusRequest()),
+}
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("by", ["revocation", "time"])
+def test_an_open_stream_ends_when_its_token_does(person, admin, server, kind, by):
+    task_id = person("task", "create", "--", "true", token=admin).stdout.strip()
+    with grpc.insecure_channel(server.grpc) as channel:
+        root = [("authorization", f"Bearer {admin}")]
+        tokens = auth_pb2_grpc.AuthServiceStub(channel)
+        lifetime = 2 if by == "time" else 3600
+        request = auth_pb2.CreateTokenRequest(
+            name="eve", role=auth_pb2.ROLE_VIEWER, lifetime_seconds=lifetime
+        )
+        answer = tokens.CreateToken(request, metadata=root, timeout=10)
+        method, wanted = STREAMS[kind]
+        wanted = type(wanted).FromString(wanted.SerializeToString())
+        if kind == "log":
+            wanted.job_id = task_id
+        if kind == "states":
+            wanted.task_ids.append(task_id)
+        shown = [("authorization", f"Bearer {answer.text}")]
+        stream = getattr(stream_pb2_grpc.StreamServiceStub(channel), method)(
+            wanted, metadata=shown, timeout=20
+        )
+        stream.initial_metadata()  # it is open
+        if by == "revocation":
+            revoke = auth_pb2.RevokeTokenRequest(token_id=answer.token.token_id)
+            tokens.RevokeToken(revoke, metadata=root, timeout=10)
+        began = time.monotonic()
+        with pytest.raises(grpc.RpcError) as ended:
+            list(stream)
+    assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert "does not count here" in ended.value.details()
+    assert time.monotonic() - began < lifetime % 3600 + 2.5
 
 
 def test_a_revoked_token_counts_no_more(person, admin, server):
