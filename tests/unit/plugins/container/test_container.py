@@ -3,15 +3,14 @@
 import json
 import os
 import re
-import shutil
 import signal
-import subprocess
 import sys
 import uuid
 
 import pytest
 
 from plugins.container import engine
+from tests.podman import busybox_image, names
 from tests.unit.plugins.running import run, start
 
 TEMPORARY = "tmp"
@@ -122,33 +121,10 @@ def test_no_engine_is_a_clear_error(tmp_path):
     assert (code, err) == (1, "none of podman, docker, nerdctl can be used on this host\n")
 
 
-def command(*argv):
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60)  # noqa: S603
-
-
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
-    """An image of busybox in real podman; skipped with the reason where there is none."""
-    podman, busybox = shutil.which("podman"), shutil.which("busybox")
-    if podman is None or busybox is None:
-        pytest.skip("podman and a static busybox are missing (Debian: podman crun busybox-static)")
-    tree = tmp_path_factory.mktemp("image")
-    (tree / "bin").mkdir()
-    shutil.copy(busybox, tree / "bin" / "busybox")
-    for name in ("sh", "cat", "sleep", "echo", "env"):
-        (tree / "bin" / name).symlink_to("busybox")
-    command("tar", "-C", tree, "-cf", f"{tree}.tar", ".")
-    name = f"localhost/muster-test:{uuid.uuid4().hex[:8]}"
-    done = command(podman, "import", f"{tree}.tar", name)
-    if done.returncode:
-        pytest.skip(f"podman cannot keep images here: {done.stderr.strip()[-300:]}")
-    probe = ("run", "--rm", "--network=none", name, "/bin/sh", "-c", "echo works")
-    done = command(podman, *probe)
-    if done.stdout != "works\n":
-        command(podman, "rmi", "--force", name)
-        pytest.skip(f"podman cannot run containers here: {done.stderr.strip()[-300:]}")
-    yield name
-    command(podman, "rmi", "--force", name)
+    with busybox_image(tmp_path_factory.mktemp("image")) as name:
+        yield name
 
 
 @pytest.fixture
@@ -160,18 +136,12 @@ def spool(tmp_path):
 
 def real_env(spool, **more):
     mark = f"{uuid.uuid4()}/1"
-    kept = {name: os.environ[name] for name in ("CONTAINERS_CONF", "HOME") if name in os.environ}
     return {
-        **kept,
         "TMPDIR": str(spool / TEMPORARY),
         "MUSTER_ATTEMPT": mark,
         "MUSTER_OUTPUT": str(spool / TEMPORARY / "outputs"),
         **more,
     }
-
-
-def names():
-    return command("podman", "ps", "--all", "--format", "{{.Names}}").stdout.split()
 
 
 def test_podman_runs_commands_in_an_image(image, spool):

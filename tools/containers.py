@@ -1,0 +1,66 @@
+"""`make containers`: runs the tests that want a real podman, also inside of a sandbox.
+
+In a mount namespace of its own podman gets settings that work where neither cgroups nor networks
+may be made, and a store that goes with it. Needs root, and of Debian podman, crun, busybox-static.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PROGRAMS = {"podman": "podman", "crun": "crun", "busybox": "busybox-static"}
+"""What is needed, and Debian's package of it."""
+
+OWN = Path("/etc/containers")
+TESTS = ("tests/unit/plugins/container", "tests/e2e/test_container_jobs.py")
+CONTAINERS = """\
+[containers]
+cgroups = "disabled"
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+netns = "none"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "crun"
+"""
+STORAGE = """\
+[storage]
+driver = "vfs"
+graphroot = "{folder}/store"
+runroot = "{folder}/run"
+"""
+SCRIPT = """\
+set -e
+if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
+mount --bind "$1" "$2"
+shift 2
+exec "$@"
+"""
+
+
+def main() -> int:
+    """Run them and return the exit code."""
+    missing = sorted(package for name, package in PROGRAMS.items() if shutil.which(name) is None)
+    if missing or os.getuid():
+        told = f"apt-get install {' '.join(missing)}" if missing else "run it as root"
+        sys.stderr.write(f"containers: {told}\n")
+        return 1
+    with tempfile.TemporaryDirectory(dir="/var/tmp", ignore_cleanup_errors=True) as made:
+        folder = Path(made)
+        settings = folder / "settings"
+        shutil.copytree(OWN, settings, symlinks=True)
+        (settings / "containers.conf").write_text(CONTAINERS)
+        (settings / "storage.conf").write_text(STORAGE.format(folder=folder))
+        tests = [sys.executable, "-m", "pytest", "-n", "0", "-rs", *TESTS]
+        return subprocess.run(  # noqa: S603 (our own words)
+            ["unshare", "--mount", "sh", "-c", SCRIPT, "sh", settings, OWN, *tests],  # noqa: S607
+            env={**os.environ, "MUSTER_TEST_PODMAN": "required"},
+            check=False,
+        ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
