@@ -20,6 +20,7 @@ from agent.collecting import CannotCollect
 from agent.control_plane import ControlPlane
 from agent.executor import Identity
 from agent.rpc import is_transient
+from agent.spool import is_full
 from agent.supervisor.frames import Message
 from generated.artifact.v1 import artifact_pb2
 
@@ -135,7 +136,7 @@ class Uploader:
                 return remarks
         except OSError as error:
             why = f"{where}: cannot be packed: {error.strerror or error}"
-            raise CannotCollect(why, elsewhere=True) from error
+            raise CannotCollect(why, elsewhere=is_full(error)) from error
         finally:
             stop.set()
 

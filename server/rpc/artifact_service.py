@@ -159,19 +159,8 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         checks.done()
         if caller.kind is Kind.TASK:
             check_attends(request.task_id, request.run_id)
-        found = await self._reader.artifacts(
-            caller.namespace, task_id=request.task_id, run_id=request.run_id
-        )
-        if request.run_id:
-            found = latest(found)
-        found = [
-            each
-            for each in found
-            if each.key > int(after or 0)
-            and (not request.name or each.name == request.name)
-            and (not request.task_name or each.is_of_job(request.task_name))
-        ]
         size = request.page_size or PAGE_DEFAULT
+        found = await self._found(caller.namespace, request, int(after or 0), size + 1)
         messages = []
         for each in found[:size]:
             message = artifact_message(each)
@@ -182,6 +171,33 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         return artifact_pb2.ListArtifactsResponse(
             artifacts=messages, next_page_token=str(found[size - 1].key) if more else ""
         )
+
+    async def _found(
+        self, namespace: str, request: artifact_pb2.ListArtifactsRequest, after: int, count: int
+    ) -> list[Artifact]:
+        """Return the artifacts behind a key that are meant, at least so many where there are."""
+
+        def is_meant(each: Artifact) -> bool:
+            return (
+                each.key > after
+                and (not request.name or each.name == request.name)
+                and (not request.task_name or each.is_of_job(request.task_name))
+            )
+
+        if request.task_id or request.run_id:
+            whole = await self._reader.artifacts(
+                namespace, task_id=request.task_id, run_id=request.run_id
+            )
+            return list(filter(is_meant, latest(whole) if request.run_id else whole))
+        found: list[Artifact] = []
+        place = after
+        while len(found) < count:
+            page = await self._reader.artifacts(namespace, after=place, limit=PAGE_LIMIT)
+            found += filter(is_meant, page)
+            if len(page) < PAGE_LIMIT:
+                break
+            place = page[-1].key
+        return found
 
     async def GetArtifact(
         self, request: artifact_pb2.GetArtifactRequest, context: Context
@@ -230,10 +246,7 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
         namespace, now = current_caller().namespace, self._clock.now()
         tokens = await self._reader.tokens([namespace], TokenKind.UPLOAD)
         grants = [token for token in tokens if token.counts(now)]
-        used: dict[str, int] = {}
-        if grants:
-            for each in await self._reader.artifacts(namespace):
-                used[each.grant_id] = used.get(each.grant_id, 0) + each.size
+        used = await self._reader.uploaded_bytes(namespace) if grants else {}
         return artifact_pb2.ListUploadGrantsResponse(
             grants=[_grant_message(each, used.get(each.public_id, 0)) for each in grants]
         )

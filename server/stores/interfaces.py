@@ -6,7 +6,7 @@ never locking, each seeing one consistent state that may be a moment old.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -598,9 +598,21 @@ class Reader(Protocol):
         """
 
     async def artifacts(
-        self, namespace: str, *, task_id: str = "", run_id: str = "", limit: int = 10_000
+        self,
+        namespace: str,
+        *,
+        task_id: str = "",
+        run_id: str = "",
+        after: int = 0,
+        limit: int | None = None,
     ) -> list[Artifact]:
-        """Return the listed artifacts of a task, of a run, or of a namespace, by age."""
+        """Return the listed artifacts of a task, of a run, or of a namespace, by age.
+
+        They begin behind the key `after`.
+        """
+
+    async def uploaded_bytes(self, namespace: str) -> Mapping[str, int]:
+        """Return by grant how many bytes were handed in, or have begun to be."""
 
     async def artifacts_due(self, now: Moment, limit: int) -> list[Artifact]:
         """Return artifacts of any namespace that are to be given up, or deleted."""

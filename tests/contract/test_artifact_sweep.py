@@ -118,3 +118,18 @@ async def test_what_was_put_and_never_taken_in_goes_after_two_days(desk, monkeyp
     await desk.sweeper.sweep_incoming()
     lends = getattr(desk.store, "lends", False)
     assert asked == ([("incoming", desk.clock.now() - 2 * ABANDONED)] if lends else [])
+
+
+async def test_a_namespace_is_read_page_by_page_and_its_grants_by_their_bytes(desk):
+    paths = [f"clip-{number}" for number in range(5)]
+    for path in paths:
+        await desk.hand_in(path)
+    await desk.begin("on its way")
+    found, after = [], 0
+    while page := await desk.reader.artifacts(NAMESPACE, after=after, limit=2):
+        assert len(page) <= 2
+        found += [each.path for each in page]
+        after = page[-1].key
+    assert found == paths
+    assert await desk.reader.uploaded_bytes(NAMESPACE) == {"grant": 6 * len(DATA)}
+    assert await desk.reader.uploaded_bytes("elsewhere") == {}

@@ -1,7 +1,7 @@
 """Short reads for the doors, over a pool of their own."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -321,7 +321,13 @@ class SqlReader:
         return found[0]
 
     async def artifacts(
-        self, namespace: str, *, task_id: str = "", run_id: str = "", limit: int = 10_000
+        self,
+        namespace: str,
+        *,
+        task_id: str = "",
+        run_id: str = "",
+        after: int = 0,
+        limit: int | None = None,
     ) -> list[Artifact]:
         """See Reader."""
         table = tables.artifacts
@@ -329,8 +335,23 @@ class SqlReader:
         conditions = [own] if task_id or run_id else []
         listed = (table.c.stored_at.is_not(None), table.c.deleted.is_(False))
         return await self._artifacts(
-            table.c.namespace == namespace, *conditions, *listed, limit=limit
+            table.c.namespace == namespace, table.c.key > after, *conditions, *listed, limit=limit
         )
+
+    async def uploaded_bytes(self, namespace: str) -> Mapping[str, int]:
+        """See Reader."""
+        table = tables.artifacts
+        query = (
+            select(table.c.grant_id, func.sum(table.c.size))
+            .where(
+                table.c.namespace == namespace,
+                table.c.grant_id != "",
+                table.c.deleted.is_(False),
+            )
+            .group_by(table.c.grant_id)
+        )
+        async with self._database.reading() as connection:
+            return {grant: int(size) for grant, size in await connection.execute(query)}
 
     async def artifacts_due(self, now: Moment, limit: int) -> list[Artifact]:
         """See Reader."""
@@ -345,7 +366,7 @@ class SqlReader:
         )
 
     async def _artifacts(
-        self, *conditions: ColumnElement[bool], limit: int = 10_000
+        self, *conditions: ColumnElement[bool], limit: int | None = None
     ) -> list[Artifact]:
         query = select(*ARTIFACT.columns).where(*conditions)
         async with self._database.reading() as connection:
