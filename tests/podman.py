@@ -8,6 +8,13 @@ from contextlib import contextmanager
 
 import pytest
 
+from plugins.container import engine
+
+RUNS_IMAGES = engine.find("", engine.environment(os.environ, ())) is not None
+"""Whether agents on this machine run images; then no task waits for one that does."""
+
+without_engine = pytest.mark.skipif(RUNS_IMAGES, reason="this machine runs images")
+
 APPLETS = ("sh", "cat", "sleep", "echo", "env", "id", "pwd")
 
 

@@ -7,6 +7,7 @@ import pytest
 from generated.agent.v1 import agent_pb2
 from generated.task.v1 import task_pb2
 from tests.e2e.api import Api, refusal, soon
+from tests.podman import without_engine
 from tests.postgres import PostgresServer
 
 ELIGIBLE, FULL, BUSY, PAUSED, DRAINING, QUARANTINED, BARRED, UNFIT = range(1, 9)
@@ -65,8 +66,6 @@ async def test_one_task_after_the_other_says_what_it_lacks(kit, server, api: Api
 
 async def test_what_is_no_matter_of_agents_is_told_too(kit, server, api: Api, gate, mark):
     kit.start_agent(server, "--name", "a")
-    image = await api.create("true", image="debian:13")
-    assert await waits_for(api, image) == IMAGE
     failed = await api.create("exit 2", retry_count=1)
 
     async def pending():
@@ -90,6 +89,12 @@ async def test_what_is_no_matter_of_agents_is_told_too(kit, server, api: Api, ga
     await api.cancel(stubborn, "enough")
     assert await waits_for(api, stubborn) == STOP
     gate.open()
+
+
+@without_engine
+async def test_an_image_waits_for_an_agent_that_runs_images(kit, server, api: Api):
+    kit.start_agent(server, "--name", "a")
+    assert await waits_for(api, await api.create("true", image="debian:13")) == IMAGE
 
 
 async def test_the_command_says_it_for_people_and_for_programs(kit, server, api: Api):

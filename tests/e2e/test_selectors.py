@@ -6,6 +6,7 @@ import pytest
 
 from generated.task.v1 import task_pb2
 from tests.e2e.api import Api, soon
+from tests.podman import without_engine
 
 QUEUED, RUNNING, SUCCESS = 2, 3, 4
 IN, NOT_IN, EXISTS, NOT_EXISTS, GT, LT = 1, 2, 3, 4, 5, 6
@@ -139,6 +140,7 @@ async def test_a_wait_between_two_tries_is_told_as_such(api: Api):
     await api.cancel(task_id)
 
 
+@without_engine
 async def test_an_image_waits_for_an_agent_that_runs_images_and_never_runs_on_the_host(api: Api):
     task_id = await api.create("true", image="alpine:3")
     reason = (await api.task(task_id)).waiting_reason

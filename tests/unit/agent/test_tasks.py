@@ -7,6 +7,7 @@ import grpc
 
 from generated.agent.v1 import agent_pb2
 from generated.task.v1 import task_pb2
+from tests.podman import without_engine
 from tests.unit.agent.kit import alive, marked_processes, until, waits
 
 IGNORE_TERM = "trap '' TERM; echo pid $$; while :; do sleep 0.1; done"
@@ -68,16 +69,23 @@ async def test_a_nonzero_exit_is_the_tasks_failure(plane, start_agent):
     assert killed.end.exit_code == 128 + signal.SIGKILL
 
 
+@without_engine
+async def test_an_image_that_nobody_here_can_run_is_named(plane, start_agent):
+    start_agent()
+    lease = plane.assign("true", image="alpine")
+    await until(lambda: lease.whole)
+    assert lease.end.status == task_pb2.TASK_STATUS_FAILED
+    assert "alpine" in lease.end.error_message
+
+
 async def test_a_task_that_cannot_start_fails_with_the_reason(plane, start_agent):
     start_agent()
     outside = plane.assign("true", workspace="../../..")
-    image = plane.assign("true", image="alpine")
     unknown = plane.assign("true", executor="quantum")
     crowded = plane.assign("true", env={f"V{n}": "x" * 100_000 for n in range(30)})
     endless = plane.assign("true", workspace="a" * 300)
     words = {
         "outside": outside,
-        "alpine": image,
         "quantum": unknown,
         "environment (variables and secrets) is too large": crowded,
         "workspace's name is too long": endless,
