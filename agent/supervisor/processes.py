@@ -13,6 +13,13 @@ from pathlib import Path
 MARK = "MUSTER_ATTEMPT"
 """Environment variable that every process of a task inherits."""
 
+TIDIES = "MUSTER_TIDIES"
+"""Variable of a process that removes what its task leaves outside, such as a container.
+
+It and its descendants are not asked to end: engines let go of what they do at SIGTERM, also when it
+is blocked at their start. They are killed like all others once the grace is over.
+"""
+
 _UNKILLABLE_AFTER = 30.0
 """Seconds of SIGKILL after which a process is given up: it hangs inside the kernel."""
 
@@ -51,6 +58,10 @@ class Process:
     def bears(self, mark: str) -> bool:
         """Tells whether its environment carries an attempt's mark."""
         return f"\0{MARK}={mark}\0".encode() in b"\0" + self.environment() + b"\0"
+
+    def tidies(self) -> bool:
+        """Tells whether it says that it removes what its task leaves outside."""
+        return f"\0{TIDIES}=".encode() in b"\0" + self.environment()
 
     def works_in(self, folder: Path) -> bool:
         """Tells whether its working directory is the folder or inside it."""
@@ -196,6 +207,7 @@ class Ending:
         self._find = find
         self._kill_at = kill_at
         self._asked: set[Process] = set()
+        self._spared: set[Process] = set()
         self._killed_at = math.inf
         self._pause = _FIRST_PAUSE
 
@@ -211,12 +223,14 @@ class Ending:
         if now > self._killed_at + _UNKILLABLE_AFTER:
             self.given_up = True
             return None
+        if now < kill_at:
+            self._spare(living)
         # Parents first: a shell whose child ends before it may stop for that, and never comes to
         # its own trap.
         for process in sorted(living, key=lambda each: (each.start, each.pid)):
             if now >= kill_at:
                 send(process, signal.SIGKILL)
-            elif process not in self._asked:
+            elif process not in self._asked and process not in self._spared:
                 self._asked.add(process)
                 send(process, signal.SIGTERM)
                 send(process, signal.SIGCONT)  # a stopped process hears SIGTERM only then
@@ -225,6 +239,11 @@ class Ending:
         ended = time.monotonic()
         pause = max(pause, min(_REST * (ended - began), _LONGEST_REST))
         return pause if ended >= kill_at else min(pause, kill_at - ended)
+
+    def _spare(self, living: set[Process]) -> None:
+        """Learns of newcomers that tidy up, and of what they have started."""
+        roots = {each for each in living - self._asked if each in self._spared or each.tidies()}
+        self._spared = subtree(roots, {each.pid: each for each in living})
 
 
 def end_all(find: Callable[[], set[Process]], kill_at: Callable[[], float]) -> None:

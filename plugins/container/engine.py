@@ -15,6 +15,9 @@ ENGINES = ("podman", "docker", "nerdctl")
 OWNER, PROCESS = "muster.owner", "muster.process"
 """Labels: which agent a container is of, and which process removes it."""
 
+TIDIES = "MUSTER_TIDIES"
+"""Variable of commands that remove a container: the agent does not ask them to end."""
+
 GENERAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 TOLD = (

@@ -16,6 +16,8 @@ from plugins.parameters import Parameters, fail
 PATIENCE = 60
 """Seconds that a command which tidies up may take."""
 
+TRIES = 3
+
 
 class _Stop(Exception):  # noqa: N818 (a signal, not an error)
     """The task is to end."""
@@ -62,12 +64,12 @@ class Container:
         if child.poll() is None:  # it may be fetching the image still
             child.kill()
             child.wait()
-        tidy(engine.remove_argv(self._program, [self._name]), self._env)
+        remove(self._program, [self._name], self._env)
 
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Keep SIGTERM away from what is started: all processes of a task that ends get it."""
+    """Keep SIGTERM away from what is started, until it can say that it tidies up."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
@@ -75,13 +77,21 @@ def undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def tidy(argv: Sequence[str], env: dict[str, str]) -> str:
-    """Do what a command says as far as it can be done; return what it prints."""
+def remove(program: str, names: Sequence[str], env: dict[str, str]) -> None:
+    """Remove containers; one that was interrupted by the end of all around it is done again."""
+    for _ in range(TRIES):
+        done = tidy(engine.remove_argv(program, names), env)
+        if done is None or done.returncode == 0:
+            return
+
+
+def tidy(argv: Sequence[str], env: dict[str, str]) -> "subprocess.CompletedProcess[str] | None":
+    """Do what a command says as far as it can be done; None where it does not end in time."""
     try:
         with undisturbed():
             return subprocess.run(  # noqa: S603 (our own words)
                 argv,
-                env=env,
+                env={**env, engine.TIDIES: "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -89,20 +99,30 @@ def tidy(argv: Sequence[str], env: dict[str, str]) -> str:
                 errors="replace",
                 timeout=PATIENCE,
                 check=False,
-            ).stdout
+            )
     except (OSError, subprocess.TimeoutExpired):
-        return ""
+        return None
 
 
 def remove_stale(program: str, owner: str, env: dict[str, str]) -> None:
-    """Remove containers of this agent whose process was killed before it could."""
-    ids = tidy(engine.list_argv(program, owner), env).split()
+    """Remove containers of this agent whose process was killed before it could.
+
+    An engine that does not answer ends the task here, as it would hang without a word.
+    """
+    listed = tidy(engine.list_argv(program, owner), env)
+    if listed is None:
+        fail(
+            f"{program} does not answer: `ps` took longer than {PATIENCE} s;"
+            " see whether it works on the agent's host"
+        )
+    ids = listed.stdout.split()
     if not ids:
         return
-    lines = tidy(engine.inspect_argv(program, ids), env).splitlines()
+    inspected = tidy(engine.inspect_argv(program, ids), env)
+    lines = inspected.stdout.splitlines() if inspected else []
     told = (line.partition(" ") for line in lines)
     if stale := [id_ for id_, _, mark in told if not engine.lives(mark.strip())]:
-        tidy(engine.remove_argv(program, stale), env)
+        remove(program, stale, env)
 
 
 def main() -> int:
@@ -113,7 +133,11 @@ def main() -> int:
     wanted_engine = given.text("engine")
     found = engine.find(wanted_engine, env)
     if found is None:
-        fail(f"none of {wanted_engine or ', '.join(engine.ENGINES)} can be used on this host")
+        fail(
+            f"engine: {wanted_engine} is not on the PATH of the agent's host"
+            if wanted_engine
+            else f"none of {', '.join(engine.ENGINES)} can be used on this host"
+        )
     name, program = found
     mark, output = os.environ.get("MUSTER_ATTEMPT", ""), os.environ.get("MUSTER_OUTPUT", "")
     here = Path.cwd()

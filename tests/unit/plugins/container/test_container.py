@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from plugins.container import engine
+from plugins.container import engine, main
 from tests.podman import busybox_image, names
 from tests.unit.plugins.running import run, start
 
@@ -119,6 +119,31 @@ def test_no_engine_is_a_clear_error(tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, err = run("container", {"image": "i"}, tmp_path, {"PATH": f"{tmp_path}/empty"})
     assert (code, err) == (1, "none of podman, docker, nerdctl can be used on this host\n")
+
+
+def test_an_engine_that_does_not_answer_is_a_clear_error(host, monkeypatch, capfd):
+    (host / "bin" / "podman").write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(main, "PATIENCE", 0.2)
+    with pytest.raises(SystemExit) as ended:
+        main.remove_stale(f"{host}/bin/podman", "me", {"PATH": os.defpath})
+    assert ended.value.code == 1
+    assert "podman does not answer: `ps` took longer than" in capfd.readouterr().err
+
+
+def test_an_engine_that_was_asked_for_and_is_missing_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    settings = {"image": "i", "engine": "docker"}
+    code, _, err = run("container", settings, tmp_path, {"PATH": f"{tmp_path}/empty"})
+    assert (code, err) == (1, "engine: docker is not on the PATH of the agent's host\n")
+
+
+def test_a_removal_that_was_interrupted_is_done_again(host):
+    (host / "bin" / "podman").write_text(
+        f'#!/bin/sh\necho "$@" >> {host}/said\n[ -e {host}/once ] && exit 0\n'
+        f"touch {host}/once\nkill -KILL $$\n"
+    )
+    main.remove(f"{host}/bin/podman", ["one"], {"PATH": os.defpath})
+    assert (host / "said").read_text() == "rm --force one\n" * 2
 
 
 @pytest.fixture(scope="module")
