@@ -191,14 +191,18 @@ def name_of(mark: str, pid: int) -> str:
 
 
 def process_mark(pid: int) -> str:
-    """Return what tells a process from all others, also later ones; empty where it is gone."""
+    """Return what tells a process from all others, also later ones; empty where it is gone.
+
+    One that has ended is gone, also while its parent has not collected it: not all hosts have an
+    init that does.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
-    started = stat.rpartition(")")[2].split()[19]
-    return f"{pid}.{started}.{boot}"
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else f"{pid}.{fields[19]}.{boot}"
 
 
 def lives(mark: str) -> bool:

@@ -110,6 +110,19 @@ def test_a_container_outlives_the_agents_session(shop, image, tmp_path):
     assert ours() == []
 
 
+def test_no_container_of_a_killed_agent_stays(shop, image, tmp_path):
+    stubborn = 'case "$MUSTER_ATTEMPT" in */1) trap "" TERM; echo runs; sleep 600;; esac'
+    run_id = started(shop, tmp_path, job(image, stubborn, "echo again"))
+    eventually(lambda: printed(shop, run_id, "runs"), 60)
+    assert len(ours()) == 1
+    shop.agent.kill9_supervisor()
+    shop.agent.kill9()
+    shop.agent.start()
+    assert standing(shop.ended(run_id)) == {"job": "SUCCESS"}
+    assert shop.log(run_id, "job")[-1] == "again"
+    assert ours() == []
+
+
 def test_an_image_that_is_not_there_is_named(shop, image, tmp_path):
     run_id = started(shop, tmp_path, job("localhost/absent:1", "true"))
     assert standing(shop.ended(run_id)) == {"job": "FAILED"}

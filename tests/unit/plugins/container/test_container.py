@@ -10,7 +10,7 @@ import uuid
 import pytest
 
 from plugins.container import engine, main
-from tests.podman import busybox_image, names
+from tests.podman import busybox_image, command, names
 from tests.unit.plugins.running import run, start
 
 TEMPORARY = "tmp"
@@ -189,6 +189,30 @@ def test_podman_runs_commands_in_an_image(image, spool):
     assert (spool / "workspace" / "made").read_text() == "a\nb\n"
     assert (spool / "workspace" / "made").stat().st_uid == os.getuid()
     assert (spool / "tmp" / "outputs").read_text() == "words=2\n"
+
+
+def test_podman_is_told_of_limits_and_that_there_is_no_network(image, spool):
+    settings = {
+        "image": image,
+        "network": False,
+        "pull": "never",
+        "memory": "64m",
+        "cpus": 0.5,
+        "pids": 7,
+        "stop_seconds": 0,
+        "commands": ["echo runs", "sleep 60"],
+    }
+    env = real_env(spool)
+    named = f"muster-{env['MUSTER_ATTEMPT'].replace('/', '-')}"
+    with start("container", settings, spool / "workspace", env) as process:
+        assert process.stdout.readline() == "runs\n"
+        (name,) = [each for each in names() if each.startswith(named)]
+        form = "{{.Memory}} {{.NanoCpus}} {{.PidsLimit}} {{.NetworkMode}}"
+        form = f"--format={{{{with .HostConfig}}}}{form}{{{{end}}}}"
+        told = command("podman", "inspect", form, name)
+        process.terminate()
+        process.communicate(timeout=30)
+    assert told.stdout == f"{64 << 20} {500_000_000} 7 none\n", told.stderr
 
 
 def test_podman_leaves_no_container_behind(image, spool):

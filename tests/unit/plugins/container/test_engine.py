@@ -103,6 +103,14 @@ def test_a_process_is_told_from_those_that_are_gone():
     assert not engine.lives("")
 
 
+def test_a_process_that_nobody_has_collected_yet_is_gone():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        mark = engine.process_mark(other.pid)
+        other.kill()
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        assert not engine.lives(mark)
+
+
 def test_a_program_without_its_service_is_passed_over(tmp_path):
     (tmp_path / "run").mkdir()
     assert engine.served("podman", {}, tmp_path)
