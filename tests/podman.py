@@ -39,7 +39,10 @@ def busybox_image(folder):
     """Give the name of an image; where none can be made or run, leave with the reason."""
     podman, busybox = shutil.which("podman"), shutil.which("busybox")
     if podman is None or busybox is None:
-        leave("podman and a static busybox are missing (Debian: podman crun busybox-static)")
+        leave(
+            "podman or a static busybox is missing: apt-get install podman crun busybox-static,"
+            " then `make containers` as root"
+        )
     tree = folder / "tree"
     (tree / "bin").mkdir(parents=True)
     shutil.copy(busybox, tree / "bin" / "busybox")

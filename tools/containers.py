@@ -1,7 +1,8 @@
 """`make containers`: runs the tests that want a real podman, also inside of a sandbox.
 
-In a mount namespace of its own podman gets settings that work where neither cgroups nor networks
-may be made, and a store that goes with it. Needs root, and of Debian podman, crun, busybox-static.
+In a mount namespace of its own podman gets settings that work where networks may not be made, and
+cgroups perhaps neither, and a store that goes with it. Needs root, and of Debian podman, crun,
+busybox-static.
 """
 
 import os
@@ -18,7 +19,7 @@ OWN = Path("/etc/containers")
 TESTS = ("tests/unit/plugins/container", "tests/e2e/test_container_jobs.py")
 CONTAINERS = """\
 [containers]
-cgroups = "disabled"
+cgroups = "{cgroups}"
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 netns = "none"
 [engine]
@@ -52,7 +53,7 @@ def main() -> int:
         folder = Path(made)
         settings = folder / "settings"
         shutil.copytree(OWN, settings, symlinks=True)
-        (settings / "containers.conf").write_text(CONTAINERS)
+        (settings / "containers.conf").write_text(CONTAINERS.format(cgroups=_cgroups()))
         (settings / "storage.conf").write_text(STORAGE.format(folder=folder))
         tests = [sys.executable, "-m", "pytest", "-n", "0", "-rs", *TESTS]
         return subprocess.run(  # noqa: S603 (our own words)
@@ -60,6 +61,13 @@ def main() -> int:
             env={**os.environ, "MUSTER_TEST_PODMAN": "required"},
             check=False,
         ).returncode
+
+
+def _cgroups() -> str:
+    """Return whether limits can be set here: in version 1's hierarchies, or in version 2's root."""
+    root = Path("/sys/fs/cgroup")
+    first = root / "pids" if (root / "pids").is_dir() else root
+    return "enabled" if os.access(first / "cgroup.procs", os.W_OK) else "disabled"
 
 
 if __name__ == "__main__":

@@ -215,6 +215,16 @@ def test_podman_is_told_of_limits_and_that_there_is_no_network(image, spool):
     assert told.stdout == f"{64 << 20} {500_000_000} 7 none\n", told.stderr
 
 
+def test_podman_holds_to_a_limit_where_cgroups_can_be_made(image, spool):
+    show = "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2> /dev/null || true"
+    settings = {"image": image, "network": False, "pull": "never", "pids": 7, "commands": [show]}
+    code, out, err = run("container", settings, spool / "workspace", real_env(spool))
+    assert (code, err) == (0, "")
+    if out in ("", "max\n"):
+        pytest.skip("containers have no cgroup of their own here, so limits have no effect")
+    assert out == "7\n"
+
+
 def test_podman_leaves_no_container_behind(image, spool):
     settings = {"image": image, "network": False, "pull": "never", "stop_seconds": 0}
     settings["commands"] = ["echo runs", "sleep 60"]
