@@ -20,7 +20,7 @@ stages:
   - name: up
     jobs:
       - name: leaves
-        commands: [head -c 100000000 /dev/urandom > big.bin, sha256sum big.bin]
+        commands: [head -c 50000000 /dev/urandom > big.bin, sha256sum big.bin]
         artifacts: big.bin
   - name: stop
     jobs:

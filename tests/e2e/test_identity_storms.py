@@ -44,9 +44,9 @@ def outcome(server, token, name):
     return grpc.StatusCode.OK
 
 
-@pytest.mark.parametrize("uses", [1, 5])
-async def test_a_token_enrols_as_many_hosts_as_it_counts_however_many_come_at_once(pair, uses):
+async def test_a_token_enrols_as_many_hosts_as_it_counts_however_many_come_at_once(pair):
     servers, root = pair
+    uses = 3
     admin = Caller(servers[0].grpc, root)
     request = auth_pb2.CreateTokenRequest(name="hosts", kind=auth_pb2.TOKEN_KIND_ENROL, uses=uses)
     token = admin(admin.auth.CreateToken, request).text
