@@ -116,7 +116,8 @@ def test_a_plugin_that_nobody_has_fails_its_task_and_says_what_to_do(shop, tmp_p
     assert run.status == pipeline_pb2.PIPELINE_STATUS_SUCCESS
 
 
-def test_a_tampered_package_is_refused_and_never_run(shop, tmp_path):
+def test_a_tampered_package_is_refused_and_never_run(kit, tmp_path):
+    shop = Plugged(kit, "--quarantine", "1")
     shop.publish("greet", tmp_path)
     (kept,) = (Path(shop.server.data_dir) / "plugins").glob("*.tar.gz")
     kept.write_bytes(shop.pack("word-count", tmp_path).read_bytes())
