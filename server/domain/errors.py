@@ -218,11 +218,31 @@ class LimitReached(MusterError):
     """Something is larger, or more, than may be kept; the message says how much that is."""
 
 
+STORES = frozenset({"artifacts", "plugins"})
+"""What is kept elsewhere than in the database."""
+
+
 class StoreUnavailable(MusterError):
-    """The database does not answer; nothing was changed."""
+    """The database, or another store, does not answer; nothing was changed.
+
+    Where the reason begins with a store's name and a colon it is that one.
+    """
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"The database does not answer ({reason}); nothing was changed.")
+        which, colon, _ = reason.partition(": ")
+        store = f"store of {which}" if colon and which in STORES else "database"
+        super().__init__(f"The {store} does not answer ({reason}); nothing was changed.")
+
+
+class DamagedPlugin(MusterError):
+    """Where plugins are kept are other bytes than were published: they are given to nobody."""
+
+    def __init__(self, sha256: str) -> None:
+        self.sha256 = sha256
+        super().__init__(
+            f"Where plugins are kept are other bytes for sha256:{sha256} than were published;"
+            " put the package there again as it was."
+        )
 
 
 class BlockUnreadable(StoreUnavailable):

@@ -7,17 +7,13 @@ import os
 import tempfile
 from pathlib import Path
 
-from server.domain.errors import StoreUnavailable
+from server.domain.errors import DamagedPlugin, StoreUnavailable
 from server.stores.interfaces import PluginHome
 
 LIMIT = 1024**3
 """Bytes of packages that are kept beside the server."""
 
 _PARTIAL = ".partial-"
-
-
-class PluginTampered(StoreUnavailable):
-    """A home gives other bytes than were published."""
 
 
 class PluginShelf:
@@ -50,7 +46,8 @@ class PluginShelf:
         """Return a file with a package's bytes; None where its home has none.
 
         Raises:
-            StoreUnavailable: it cannot be had now, or the home gives other bytes.
+            StoreUnavailable: it cannot be had now.
+            DamagedPlugin: the home gives other bytes.
         """
         path = self._folder / f"{sha256}.tar.gz"
         async with self._locks.setdefault(sha256, asyncio.Lock()):
@@ -77,9 +74,7 @@ class PluginShelf:
             if not await self.home.fetch(sha256, partial):
                 return False
             if await asyncio.to_thread(_digest, partial) != sha256:
-                raise PluginTampered(
-                    f"plugins: the home has other bytes for sha256:{sha256} than were published"
-                )
+                raise DamagedPlugin(sha256)
             partial.rename(path)
         finally:
             partial.unlink(missing_ok=True)

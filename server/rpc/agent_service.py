@@ -300,6 +300,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         Raises:
             NotFound: there is none, or none that travels.
             StoreUnavailable: it cannot be had now.
+            DamagedPlugin: its home gives other bytes than were published.
         """
         wanted = Reference(plugin_id, version)
         plugin, _ = await self._catalog.find(current_caller().namespace, wanted)

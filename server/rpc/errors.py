@@ -75,6 +75,9 @@ ANSWERS: dict[type[errors.MusterError], Answer] = {
     errors.DamagedLog: Answer(
         grpc.StatusCode.DATA_LOSS, reasons.ERROR_REASON_LOG_DAMAGED
     ),
+    errors.DamagedPlugin: Answer(
+        grpc.StatusCode.DATA_LOSS, reasons.ERROR_REASON_PLUGIN_DAMAGED
+    ),
     errors.Overloaded: Answer(
         grpc.StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_OVERLOADED, retry=True
     ),

@@ -486,6 +486,7 @@ class PluginHome(Protocol):
 
         Raises:
             StoreUnavailable: it cannot be read now.
+            DamagedPlugin: the home itself sees that it gives other bytes.
             OSError: it cannot be written.
         """
 

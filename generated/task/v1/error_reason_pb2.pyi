@@ -64,6 +64,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The server has no key to encrypt secrets with."""
     ERROR_REASON_LIMIT: _ErrorReason.ValueType  # 19
     """The caller, or its namespace, is at a limit; the message says which."""
+    ERROR_REASON_PLUGIN_DAMAGED: _ErrorReason.ValueType  # 20
+    """Where plugins are kept are other bytes than were published; the message has their SHA-256."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused, in `google.rpc.ErrorInfo.reason` of every error of every service
@@ -112,4 +114,6 @@ ERROR_REASON_NO_SECRET_KEY: ErrorReason.ValueType  # 18
 """The server has no key to encrypt secrets with."""
 ERROR_REASON_LIMIT: ErrorReason.ValueType  # 19
 """The caller, or its namespace, is at a limit; the message says which."""
+ERROR_REASON_PLUGIN_DAMAGED: ErrorReason.ValueType  # 20
+"""Where plugins are kept are other bytes than were published; the message has their SHA-256."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

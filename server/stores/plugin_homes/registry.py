@@ -16,7 +16,7 @@ import oras.provider
 from requests import RequestException
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from server.domain.errors import StoreUnavailable
+from server.domain.errors import DamagedPlugin, StoreUnavailable
 from server.stores.interfaces import HomeKind
 
 MEDIA_TYPE = "application/vnd.muster.plugin.v1.tar+gzip"
@@ -124,7 +124,7 @@ class RegistryHome:
                     file.write(piece)
         if found.hexdigest() != sha256:
             target.unlink(missing_ok=True)
-            raise ValueError(f"the registry gives other bytes for sha256:{sha256}")
+            raise DamagedPlugin(sha256)
         return True
 
     async def url(self, sha256: str, seconds: int) -> str:
