@@ -2,10 +2,13 @@
 
 import re
 import socket
+import struct
 import threading
 from contextlib import contextmanager, suppress
 
 CHUNK = 64 * 1024
+_AT_ONCE = struct.pack("ii", 1, 0)
+"""Of SO_LINGER: to close is to reset, or a sender with a full window may wait for long."""
 _ASKED = re.compile(rb"(?:^|\n)(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/1\.1\r")
 
 
@@ -53,6 +56,7 @@ class CountingProxy:
             broken, self._open = self._open, set()
         for each in broken:
             with suppress(OSError):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
                 each.shutdown(socket.SHUT_RDWR)
 
     def close(self):
