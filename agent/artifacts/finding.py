@@ -7,7 +7,7 @@ one above it, and nothing is opened through a link.
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -69,7 +69,7 @@ def look_through(
     """
     root = os.open(workspace, _FOLDER)
     try:
-        yield from _walk(root, "", 0, _Wanted(tuple(map(_compiled, patterns)), dot_files))
+        yield from _walk(root, "", 0, [_begin(each) for each in patterns], dot_files)
     finally:
         os.close(root)
 
@@ -98,94 +98,91 @@ def open_inside(workspace: Path, path: str) -> int:
     return file
 
 
-@dataclass(frozen=True)
-class _Matches:
-    """What a pattern means; a path that is meant means all below it too."""
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """How far a path has come in a pattern.
 
-    whole: re.Pattern[str]
+    `next` has the indexes of the parts that its next name may fit; the pattern's length where the
+    path, and so all below it, is meant. Names are looked at one by one, so that no pattern takes
+    longer than its parts times the names.
+    """
+
     parts: tuple[str, ...]
+    next: frozenset[int]
 
-    def file(self, path: str) -> bool:
-        """Tells whether a file is meant, or lies in a folder that is."""
-        while path:
-            if self.whole.fullmatch(path):
-                return True
-            path = path.rpartition("/")[0]
-        return False
+    @property
+    def is_meant(self) -> bool:
+        return len(self.parts) in self.next
 
-    def may_be_below(self, folder: str) -> bool:
-        """Tells whether something below a folder may be meant."""
-        if self.file(folder):
-            return True
-        steps = folder.split("/")
-        for step, part in zip(steps, self.parts, strict=False):
-            if part == "**":
-                return True
-            if not _one_name(part).fullmatch(step):
-                return False
-        return len(steps) < len(self.parts)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What any of some patterns means."""
-
-    patterns: tuple[_Matches, ...]
-    dot_files: bool
-
-    def file(self, path: str) -> bool:
-        return any(each.file(path) for each in self.patterns)
-
-    def may_be_below(self, folder: str) -> bool:
-        return any(each.may_be_below(folder) for each in self.patterns)
+    def below(self, name: str) -> "_Reached":
+        """Returns how far a path comes with another name; `next` is empty where nothing fits."""
+        if self.is_meant:
+            return self
+        reached = set()
+        for index in self.next:
+            if self.parts[index] == "**":
+                reached.add(index)
+                if index + 1 == len(self.parts):
+                    reached.add(index + 1)
+            elif _one_name(self.parts[index]).fullmatch(name):
+                reached.add(index + 1)
+        return _Reached(self.parts, _with_skipped(self.parts, reached))
 
 
-@lru_cache(maxsize=256)
-def _compiled(pattern: str) -> _Matches:
-    parts = tuple(part for part in pattern.strip().split("/") if part not in ("", "."))
+def _begin(pattern: str) -> _Reached:
+    parts: list[str] = []
+    for part in pattern.strip().split("/"):
+        if part not in ("", ".") and not (part == "**" and parts[-1:] == ["**"]):
+            parts.append(part)
     if ".." in parts or not parts:
-        return _Matches(re.compile(r"(?!)"), ())
-    text = ""
-    for index, part in enumerate(parts):
-        last = index == len(parts) - 1
-        if part == "**":
-            text += ".+" if last else "(?:[^/]+/)*"
-        else:
-            text += _one_name(part).pattern + ("" if last else "/")
-    return _Matches(re.compile(text, re.DOTALL), parts)
+        return _Reached((), frozenset())
+    return _Reached(tuple(parts), _with_skipped(parts, {0}))
+
+
+def _with_skipped(parts: Sequence[str], reached: set[int]) -> frozenset[int]:
+    """Adds what comes after a `**` that stands for no folder; a last one stands for some."""
+    skipped = {index + 1 for index in reached if index + 1 < len(parts) and parts[index] == "**"}
+    return frozenset(reached | skipped)
 
 
 @lru_cache(maxsize=1024)
 def _one_name(part: str) -> re.Pattern[str]:
-    words = re.split(r"(\*+|\?)", part)
-    meaning = {"?": "[^/]"}
-    text = "".join(
-        "[^/]*" if word.startswith("*") else meaning.get(word, re.escape(word)) for word in words
-    )
-    return re.compile(text, re.DOTALL)
+    """Returns what fits a name; it never goes back behind a `*` (the first place is the best)."""
+    fixed = [
+        "".join("[^/]" if letter == "?" else re.escape(letter) for letter in word)
+        for word in re.split(r"\*+", part)
+    ]
+    if len(fixed) == 1:
+        return re.compile(fixed[0], re.DOTALL)
+    first, *middle, last = fixed
+    found = "".join(f"(?>[^/]*?{each})" for each in middle)
+    return re.compile(f"{first}{found}[^/]*{last}", re.DOTALL)
 
 
 def _walk(
-    folder: int, path: str, depth: int, wanted: _Wanted
+    folder: int, path: str, depth: int, reached: Sequence[_Reached], dot_files: bool
 ) -> Iterator[tuple[str, os.stat_result]]:
     """Give what is meant in an open folder, and in those below it."""
     for name in sorted(os.listdir(folder)):
-        if name.startswith(".") and not wanted.dot_files:
+        if name.startswith(".") and not dot_files:
+            continue
+        further = [each for each in (one.below(name) for one in reached) if each.next]
+        if not further:
             continue
         inner = f"{path}/{name}" if path else name
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
-                if wanted.file(inner) and _is_text(inner):
+                if any(each.is_meant for each in further) and _is_text(inner):
                     yield inner, status
                 continue
-            if depth >= DEEPEST or not wanted.may_be_below(inner):
+            if depth >= DEEPEST:
                 continue
             below = os.open(name, _FOLDER, dir_fd=folder)
         except OSError:  # gone meanwhile, or not ours to look into
             continue
         try:
-            yield from _walk(below, inner, depth + 1, wanted)
+            yield from _walk(below, inner, depth + 1, further, dot_files)
         finally:
             os.close(below)
 

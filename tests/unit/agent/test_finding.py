@@ -2,6 +2,9 @@
 
 import os
 import re
+import time
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -113,3 +116,54 @@ def _shared(tmp_path_factory):
 
 
 WORKSPACE = Path()
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*a" * 12 + "*b", "**/" * 12 + "a" * 60 + "x", "**/a*/" * 12 + "b"]
+)
+@pytest.mark.parametrize("dot_files", [True, False])
+def test_no_pattern_takes_long(tmp_path, pattern, dot_files):
+    deep = tmp_path.joinpath(*["a" * 60] * 20)
+    deep.mkdir(parents=True)
+    for folder in (tmp_path, deep):
+        (folder / ("a" * 61)).touch()
+    begun = time.process_time()
+    assert find(tmp_path, pattern, dot_files=dot_files).files == []
+    assert time.process_time() - begun < 1
+
+
+@given(
+    pattern=st.text("ab*?/", min_size=1, max_size=10),
+    paths=st.lists(st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3)),
+)
+@settings(deadline=None, max_examples=200)
+def test_a_pattern_means_what_trying_every_way_says(tmp_path_factory, pattern, paths):
+    workspace = tmp_path_factory.mktemp("w", numbered=True)
+    for path in paths:
+        with suppress(OSError):  # a file lies where a folder should, or the other way round
+            workspace.joinpath(*path[:-1]).mkdir(parents=True, exist_ok=True)
+            workspace.joinpath(*path).touch()
+    there = sorted(
+        str(path.relative_to(workspace)) for path in workspace.rglob("*") if path.is_file()
+    )
+    parts = [part for part in pattern.split("/") if part]
+    meant = [
+        path
+        for path in there
+        if any(
+            means(parts, names[:count])
+            for names in [path.split("/")]
+            for count in range(1, len(names) + 1)
+        )
+    ]
+    assert [found.path for found in find(workspace, pattern).files] == meant
+
+
+def means(parts, names):
+    """Tell by trying every way whether a pattern's parts mean exactly the path of these names."""
+    if not parts:
+        return not names
+    if parts[0] == "**":
+        least = 0 if set(parts) != {"**"} and parts[1:] else 1
+        return any(means(parts[1:], names[count:]) for count in range(least, len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], parts[0]) and means(parts[1:], names[1:])
