@@ -95,6 +95,38 @@ async def test_a_part_that_is_put_again_counts_once(store):
     assert await store.sha256("x") == hashlib.sha256(b"two").hexdigest()
 
 
+async def test_a_part_that_comes_late_changes_nothing(folder):
+    upload = await folder.begin("x")
+    arrived, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly():
+        yield b"B"
+        arrived.set()
+        await goes_on.wait()
+        yield b"BB"
+
+    async def late():
+        with pytest.raises(FileNotFoundError):
+            await folder.put_part(upload, 1, 0, 3, slowly())
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(late())
+        await arrived.wait()
+        part = await put(folder, "x", upload, 1, b"GGG")
+        assert await folder.complete("x", upload, [part])
+        goes_on.set()
+    with pytest.raises(FileNotFoundError):
+        await put(folder, "x", upload, 1, b"BBB")
+    assert await folder.sha256("x") == hashlib.sha256(b"GGG").hexdigest()
+
+
+async def test_one_part_may_come_several_times_at_once(folder):
+    upload = await folder.begin("x")
+    parts = await asyncio.gather(*(put(folder, "x", upload, 1, b"same") for _ in range(20)))
+    assert len(set(parts)) == 1
+    assert await folder.parts("x", upload) == [parts[0]]
+
+
 async def test_uploads_are_given_up(store):
     first, second = await store.begin("x"), await store.begin("x")
     other = await store.begin("xy")

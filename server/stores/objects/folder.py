@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -24,7 +25,8 @@ class FolderObjects:
     """See interfaces.ObjectStore.
 
     An upload is a folder with one file, into which each part is written at its place, and a small
-    file for each part that is there. Nothing is copied when the file is whole.
+    file for each part that is there. Nothing is copied when the file is whole; a part that is still
+    on its way then finds the upload gone, and writes nothing more.
     """
 
     verifies = True
@@ -35,7 +37,13 @@ class FolderObjects:
     async def begin(self, name: str) -> str:
         """See ObjectStore."""
         upload = f"{_key(name)}-{uuid.uuid4().hex}"
-        await _told(lambda: self._upload(upload).mkdir(mode=0o700, parents=True))
+
+        def make() -> None:
+            folder = self._upload(upload)
+            folder.mkdir(mode=0o700, parents=True)
+            (folder / _DATA).touch(mode=0o600)
+
+        await _told(make)
         return upload
 
     async def parts(self, name: str, upload: str) -> list[StoredPart] | None:
@@ -44,7 +52,7 @@ class FolderObjects:
 
     def _parts(self, upload: str) -> list[StoredPart] | None:
         folder = self._upload(upload)
-        if not folder.is_dir():
+        if not (folder / _DATA).exists():
             return None
         found = []
         for path in folder.glob("*.json"):
@@ -70,14 +78,13 @@ class FolderObjects:
         digest = hashlib.md5(usedforsecurity=False)
         written = 0
         try:
-            descriptor = await asyncio.to_thread(
-                os.open, folder / _DATA, os.O_WRONLY | os.O_CREAT, 0o600
-            )
+            descriptor = await asyncio.to_thread(os.open, folder / _DATA, os.O_WRONLY)
             try:
                 async for piece in pieces:
                     if written + len(piece) > size:
                         raise ValueError(f"part {number} has more than {size} bytes")
-                    await asyncio.to_thread(_write, descriptor, piece, offset + written, digest)
+                    await asyncio.to_thread(_write, folder, descriptor, piece, offset + written)
+                    digest.update(piece)
                     written += len(piece)
                 if written != size:
                     raise ValueError(f"part {number} has {written} bytes, not {size}")
@@ -102,7 +109,9 @@ class FolderObjects:
         if not data.exists():
             return False
         made = _make(target.parent)
-        data.rename(target)
+        with data.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            data.rename(target)
         for each in (target.parent, *made):
             _sync(each)
         shutil.rmtree(folder, ignore_errors=True)
@@ -185,15 +194,25 @@ def _key(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
-def _write(descriptor: int, piece: bytes, offset: int, digest: "hashlib._Hash") -> None:
-    digest.update(piece)
-    written = 0
-    while written < len(piece):
-        written += os.pwrite(descriptor, piece[written:], offset + written)
+def _write(upload: Path, descriptor: int, piece: bytes, offset: int) -> None:
+    """Write a piece where it belongs.
+
+    Raises:
+        FileNotFoundError: the upload is complete or given up: the file is no longer its own.
+    """
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    try:
+        if not os.path.samestat(os.fstat(descriptor), (upload / _DATA).stat()):
+            raise FileNotFoundError(upload)
+        written = 0
+        while written < len(piece):
+            written += os.pwrite(descriptor, piece[written:], offset + written)
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
