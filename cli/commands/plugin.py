@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -96,6 +97,10 @@ def try_out(folder: Path, given: Sequence[str], workspace: Path | None) -> int:
     """
     from plugins.sdk import harness  # late: it needs gRPC
 
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
     with _told(), tempfile.TemporaryDirectory() as empty:
         parameters = _parameters(given, manifest_of(folder))
         ran = harness.run(folder, parameters, workspace or Path(empty), timeout=None, show=True)
@@ -111,10 +116,11 @@ def _parameters(given: Sequence[str], manifest: Manifest) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not (name and equals):
             raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="NAME=VALUE")
+        kind = kinds.get(name)  # a schema, which may be just true or false
+        is_text = isinstance(kind, dict) and kind.get("type") == "string"
         try:
-            is_text = kinds.get(name, {}).get("type") == "string"
             found[name] = text if is_text else json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = text
     return found
 

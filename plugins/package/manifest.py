@@ -133,6 +133,8 @@ class _Reader:
         description = self._text("description", "")
         if len(description) > MAX_DESCRIPTION:
             self._wrong("description", f"is longer than {MAX_DESCRIPTION} letters")
+        if not description.isprintable():
+            self._wrong("description", "has more than one line, or letters that cannot be shown")
         entry_points = self._entry_points()
         permissions = self._permissions()
         parameters = self._parameters()
@@ -255,5 +257,6 @@ def _json_problem(value: object, depth: int) -> str:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
-        return f"{value} is no value of JSON"
+        shown = "a number with so many digits" if isinstance(value, int) else value
+        return f"{shown} is no value of JSON"
     return ""

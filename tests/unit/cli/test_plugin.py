@@ -1,10 +1,13 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.processes import eventually
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples" / "plugins"
@@ -74,6 +77,64 @@ def test_trying_with_wrong_parameters_says_so(muster, here, words, code, said):
 
     assert done.returncode == code
     assert said in done.stderr
+
+
+def own_script(muster, here, text, properties=""):
+    """Make a plugin of a script, and of its parameters' properties."""
+    muster("plugin", "init", "own")
+    (here / "own" / "main.sh").write_text(f"#!/bin/sh\n{text}\n")
+    manifest = (here / "own" / "plugin.toml").read_text()
+    head = manifest.partition("[parameters]")[0]
+    (here / "own" / "plugin.toml").write_text(
+        f'{head}[parameters]\ntype = "object"\n[parameters.properties]\n{properties}\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "shown"),
+    [
+        ('mkfifo "$MUSTER_OUTPUT"', ""),
+        ('mkdir "$MUSTER_OUTPUT"', ""),
+        ('ln -s /etc/hostname "$MUSTER_OUTPUT"', ""),
+        (r"""printf 'x=\377\n' >> "$MUSTER_OUTPUT" """, "Outputs:\nx=\ufffd\n"),
+    ],
+)
+def test_trying_takes_no_plugin_at_its_word_about_its_outputs(muster, here, script, shown):
+    own_script(muster, here, script)
+
+    done = tried(here, "own")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, shown, "")
+
+
+@pytest.mark.parametrize("text", ["1", "[" * 50_000])
+def test_trying_takes_a_parameter_without_a_type(muster, here, text):
+    own_script(muster, here, 'printf %.3s "$PLUGIN_X"', "x = true")
+
+    done = tried(here, "own", f"x={text}")
+
+    assert (done.returncode, done.stdout) == (0, text[:3])
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_nothing_of_a_tried_plugin_stays_behind(muster, here, ends):
+    own_script(muster, here, "sleep 600 &\necho $!" + ("" if ends else "\nexec sleep 600"))
+    with subprocess.Popen(
+        [sys.executable, "-m", "cli", "plugin", "try", "own"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(here)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as trying:
+        left = int(trying.stdout.readline())
+        if not ends:
+            trying.terminate()
+    assert trying.returncode == (0 if ends else 128 + signal.SIGTERM)
+    eventually(lambda: not Path(f"/proc/{left}").exists() or is_zombie(left))
+    assert {path.name for path in here.iterdir()} == {"own"}
+
+
+def is_zombie(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_packing_twice_gives_the_same_file(muster, here):

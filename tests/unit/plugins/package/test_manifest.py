@@ -66,6 +66,8 @@ def test_manifest_says_what_a_plugin_is():
         ('"main.sh"', '"../main.sh"', "entry_points.any"),
         ('"main.sh"', '"/bin/sh"', "entry_points.any"),
         ("any = ", "everywhere = ", "entry_points.everywhere"),
+        ("permissions", 'description = "one\\ntwo"\npermissions', "description"),
+        ('type = "object"', f'type = "object"\ndefault = 0x{"F" * 6000}', "parameters"),
         ('type = "object"', 'type = "string"', "parameters"),
         ('type = "object"', 'type = "object"\nminProperties = "x"', "parameters"),
         ('type = "object"', 'type = "object"\nmaxProperties = inf', "parameters"),
