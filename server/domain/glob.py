@@ -1,11 +1,20 @@
 """Globs of branches, tags and paths: `*` and `?` stay inside one part, `**` crosses slashes.
 
-Both the globs and the names are other people's, so RE2 compares them: in a time that grows with
-their lengths, where Python's own `re` tries every way to share a name out among the stars.
+Both the globs and the names are other people's. Python's `re` is quick, but tries every way to
+share a name out among the stars, so with many of them a name is read letter by letter instead, in a
+time that grows with its length and the glob's.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+
+FEW = 2
+"""Stars that share a name out in no more ways than its length squared."""
+
+MAYBE = ""
+"""Before a `**/`, which may also stand for nothing."""
 
 
 def selects(globs: Sequence[str], name: str) -> bool:
@@ -16,10 +25,9 @@ def selects(globs: Sequence[str], name: str) -> bool:
     """
     if not globs:
         return True
-    readable = name.encode("utf-8", "replace").decode()
     taken = all(each.startswith("!") for each in globs)
     for each in globs:
-        if _pattern(each.removeprefix("!"))(readable):
+        if _fits(each.removeprefix("!"))(name):
             taken = not each.startswith("!")
     return taken
 
@@ -29,25 +37,54 @@ def selects_any(globs: Sequence[str], names: Iterable[str]) -> bool:
     return any(selects(globs, name) for name in names)
 
 
-@lru_cache(maxsize=1024)
-def _pattern(glob: str) -> Callable[[str], object]:
-    """Return what tells whether a name fits."""
-    import re2  # late: only those who filter need it
+@dataclass(frozen=True, slots=True)
+class _Letters:
+    """Compares a name with a glob letter by letter: with letters, stars, and MAYBE."""
 
-    parts, place = [], 0
-    while place < len(glob):
-        if glob.startswith("**/", place):
-            parts.append("(?:.*/)?")
-            place += 3
-        elif glob.startswith("**", place):
-            parts.append(".*")
-            place += 2
-        else:
-            character = glob[place]
-            parts.append({"*": "[^/]*", "?": "[^/]"}.get(character, re2.escape(character)))
-            place += 1
-    options = re2.Options()
-    options.log_errors = False
-    options.dot_nl = True
-    fits: Callable[[str], object] = re2.compile("".join(parts), options).fullmatch
-    return fits
+    tokens: tuple[str, ...]
+
+    def fit(self, name: str) -> bool:
+        """Tells whether a name fits."""
+        reached = self._with_skipped({0})
+        for letter in name:
+            reached = self._after(reached, letter)
+        return len(self.tokens) in reached
+
+    def _after(self, reached: set[int], letter: str) -> set[int]:
+        """Returns which tokens may come next when a letter has been read."""
+        further = set()
+        for place in reached:
+            wanted = self.tokens[place] if place < len(self.tokens) else None
+            if wanted == "**" or (wanted == "*" and letter != "/"):
+                further.add(place)
+            elif wanted == letter or (wanted == "?" and letter != "/"):
+                further.add(place + 1)
+        return self._with_skipped(further)
+
+    def _with_skipped(self, reached: set[int]) -> set[int]:
+        """Adds what comes after stars that stand for nothing."""
+        waiting = list(reached)
+        while waiting:
+            place = waiting.pop()
+            if place == len(self.tokens):
+                continue
+            more = {MAYBE: (place + 1, place + 3), "*": (place + 1,), "**": (place + 1,)}
+            for each in more.get(self.tokens[place], ()):
+                if each not in reached:
+                    reached.add(each)
+                    waiting.append(each)
+        return reached
+
+
+@lru_cache(maxsize=1024)
+def _fits(glob: str) -> Callable[[str], object]:
+    """Return what tells whether a name fits a glob."""
+    tokens = re.findall(r"\*\*/|\*\*|.", glob, re.DOTALL)
+    if sum(each.startswith("*") for each in tokens) <= FEW:
+        meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+        text = "".join(meanings.get(each) or re.escape(each) for each in tokens)
+        return re.compile(text, re.DOTALL).fullmatch
+    read: list[str] = []
+    for each in tokens:
+        read += [MAYBE, "**", "/"] if each == "**/" else [each]
+    return _Letters(tuple(read)).fit

@@ -365,7 +365,7 @@ def files(draw):
 
 
 @given(files())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_what_is_right_is_read_as_it_is_written(data):
     _, definition = read_definition(json.dumps(data, ensure_ascii=False))
     jsonschema.validate(data, pipeline_schema())
