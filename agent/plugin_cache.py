@@ -210,7 +210,10 @@ class PluginCache:
         partial = self._folder / f"{_PARTIAL}{digest}"
         target = self._folder / digest
         if self._trust.required and not info.signature:
-            raise PluginRefused(f"plugin {info.reference}: this agent runs only signed plugins")
+            raise PluginRefused(
+                f"plugin {info.reference}: this agent runs only signed plugins; publish a version "
+                "that is: muster plugin pack FOLDER --sign KEY"
+            )
         try:
             await self._fetch(info, partial)
             return await _to_its_end(lambda: self._unpack(info, digest, partial, target))

@@ -1,6 +1,7 @@
 """The processes that the steps of a task are; they all belong to the task."""
 
 import contextlib
+import errno
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +51,10 @@ class Children:
                 stdout=subprocess.PIPE if piped else None,
             )
         except (OSError, ValueError) as error:
-            raise StepFailed(f"could not start: {error}", 126) from error
+            hint = ""
+            if isinstance(error, OSError) and error.errno == errno.ENOEXEC:
+                hint = "; a script begins with #! and what runs it, such as #!/bin/sh"
+            raise StepFailed(f"could not start: {error}{hint}", 126) from error
         if self.stopping:  # meanwhile, when there was nobody yet to tell
             self._current.terminate()
         return self._current

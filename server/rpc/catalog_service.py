@@ -78,7 +78,10 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             name = f"{package.manifest.id}@{package.manifest.version}"
             if not signature:
                 if self._signed_only:
-                    why = "is not signed, and this server takes only plugins that are"
+                    why = (
+                        "is not signed, and this server takes only plugins that are: "
+                        "muster plugin pack FOLDER --sign KEY"
+                    )
                     raise WrongState("plugin", name, why)
                 return package, ""
             if not self._keys:

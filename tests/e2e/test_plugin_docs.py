@@ -88,10 +88,10 @@ def test_the_plugin_in_python_and_its_test_are_fine(here):
     program, test = blocks(section("In Python"), "python")
     here("muster plugin init hello --language python")
     file = here.folder / "hello" / "main.py"
-    file.write_text(f"#!/usr/bin/env python3\n{program}")
+    file.write_text(program)
     (here.folder / "test_hello.py").write_text(test)
     here(f"{sys.executable} -m pytest -q -p no:cacheprovider test_hello.py")
     manifest = here.folder / "hello" / "plugin.toml"
-    with manifest.open("a") as opened:
-        opened.write('\n[parameters.properties.times]\ntype = "integer"\n')
+    (parameters,) = blocks(section("In Python"), "toml")
+    manifest.write_text(manifest.read_text().partition("[parameters]")[0] + parameters)
     assert here("muster plugin try hello name=Ada times=2").count("Hello, Ada.") == 2
