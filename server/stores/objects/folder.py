@@ -78,13 +78,14 @@ class FolderObjects:
         digest = hashlib.md5(usedforsecurity=False)
         written = 0
         try:
-            descriptor = await asyncio.to_thread(os.open, folder / _DATA, os.O_WRONLY)
+            descriptor = await asyncio.to_thread(os.open, folder / _DATA, os.O_RDWR)
             try:
                 async for piece in pieces:
                     if written + len(piece) > size:
                         raise ValueError(f"part {number} has more than {size} bytes")
-                    await asyncio.to_thread(_write, folder, descriptor, piece, offset + written)
-                    digest.update(piece)
+                    await asyncio.to_thread(
+                        _write, folder, descriptor, piece, offset + written, digest
+                    )
                     written += len(piece)
                 if written != size:
                     raise ValueError(f"part {number} has {written} bytes, not {size}")
@@ -109,7 +110,7 @@ class FolderObjects:
         if not data.exists():
             return False
         made = _make(target.parent)
-        with data.open("rb") as file:
+        with data.open("r+b") as file:  # NFS locks for writers only what is open for writing
             fcntl.flock(file, fcntl.LOCK_EX)
             data.rename(target)
         for each in (target.parent, *made):
@@ -194,12 +195,15 @@ def _key(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
-def _write(upload: Path, descriptor: int, piece: bytes, offset: int) -> None:
+def _write(
+    upload: Path, descriptor: int, piece: bytes, offset: int, digest: "hashlib._Hash"
+) -> None:
     """Write a piece where it belongs.
 
     Raises:
         FileNotFoundError: the upload is complete or given up: the file is no longer its own.
     """
+    digest.update(piece)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     try:
         if not os.path.samestat(os.fstat(descriptor), (upload / _DATA).stat()):
